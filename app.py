@@ -1,0 +1,64 @@
+"""python app.py : the playground. A Hugging Face Space runs this file as it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ptx.errors import UserError, report_errors
+
+ROOT = Path(__file__).resolve().parent
+
+
+@dataclass
+class Playground:
+    """Open a page where a GPT writes Python and shows its attention and its loss curves.
+
+    Examples:
+        python app.py
+        python app.py --model runs/nano/latest    (the newest checkpoint of a run)
+        python app.py --port 8000 --host 0.0.0.0  (for other machines too)
+    """
+
+    model: Path = ROOT / "checkpoints" / "mini"
+    """A model directory, or a run directory for its newest checkpoint."""
+    runs: Path = ROOT / "runs"
+    """Directory whose training runs the page shows, live while they go on."""
+    port: int | None = None
+    """Port to listen on; the first free one from 7860 if left out."""
+    host: str | None = None
+    """Address to listen on; this machine alone if left out."""
+
+
+def main(args: Playground) -> None:
+    if args.model == Playground.model and not args.model.exists():
+        raise UserError(
+            f"there is no model at {args.model} yet: train one (python prepare/run.py installed, "
+            "then python train/run.py --preset nano) and open it with --model runs/nano"
+        )
+    # before the first import of gradio, which would report to its makers
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from ptx.playground.page import build, launch_options
+    from ptx.playground.served import Served
+
+    page = build(Served.load(args.model), args.runs)
+    try:
+        _, url, _ = page.launch(
+            server_name=args.host,
+            server_port=args.port,
+            prevent_thread_lock=True,
+            **launch_options(),
+        )
+    except OSError as error:
+        raise UserError(f"the page cannot listen there ({error}): choose another --port") from None
+    print(f"P-Transformer is at {url} (Ctrl+C ends it)", flush=True)
+    page.block_thread()
+
+
+if __name__ == "__main__":
+    with report_errors():
+        sys.exit(main(tyro.cli(Playground)))

@@ -1,0 +1,1 @@
+"""From Python source to token files: find projects, clean, split, tokenize, verify."""

@@ -1,0 +1,195 @@
+"""A model directory <-> GPT. Written whole or not at all; nothing in it is ever executed.
+
+model.safetensors  config.json  tokenizer.tiktoken  README.md  metrics.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ptx.config import ModelConfig
+from ptx.errors import UserError
+from ptx.model import GPT
+from ptx.tokenizer import Tokenizer
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+STEP_DIR = re.compile(r"step_(\d+)")
+
+
+@contextmanager
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """A fresh directory beside `target`, flushed and renamed over it when the block succeeds.
+
+    Whatever happens before that, `target` stays what it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _flush(file)
+        _flush(temporary)
+        _replace_directory(temporary, target)
+        _flush(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_directory(new: Path, target: Path) -> None:
+    old = new.with_suffix(".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_model(
+    directory: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    info: dict[str, Any],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Fills `directory` with a model; for a place that `atomic_directory` gave.
+
+    info: free facts kept in config.json beside the shape (what it was trained on, for how long).
+    dtype: of the stored floating-point weights; as they are if None.
+    """
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in _weights(model)}
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    tokenizer.save(directory)
+    config = {
+        "format": FORMAT,
+        "model": asdict(model.config),
+        "tokenizer": tokenizer.record(),
+        "info": info,
+    }
+    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def save_model(
+    directory: str | Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    info: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Writes a model directory atomically, replacing an older one only when complete."""
+    with atomic_directory(Path(directory)) as temporary:
+        write_model(temporary, model, tokenizer, info or {}, dtype)
+
+
+def _weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
+    """Named tensors, a tied head left out: safetensors stores no tensor twice."""
+    for name, tensor in model.state_dict().items():
+        if not (model.config.tied_head and name == "head.weight"):
+            yield name, tensor
+
+
+def load_model(
+    directory: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[GPT, Tokenizer, dict[str, Any]]:
+    """The model in `directory` (anything `find_model` understands), in eval mode, with its
+    tokenizer and the facts it was saved with. Raises UserError naming the file that is wrong."""
+    path = find_model(directory)
+    config = read_config(path)
+    tokenizer = Tokenizer.load(path, config["tokenizer"])
+    shape = ModelConfig.from_dict(config["model"])
+    with torch.device("meta"):
+        model = GPT(shape)
+    model = model.to_empty(device=device).to(dtype)
+    load_weights(model, path / WEIGHTS)
+    return model.eval(), tokenizer, config.get("info", {})
+
+
+def load_weights(model: GPT, path: Path) -> None:
+    """Copies the tensors of a safetensors file into `model`, refusing any that do not fit."""
+    tensors = load_tensors(path)
+    expected = dict(_weights(model))
+    if wrong := sorted(set(expected) ^ set(tensors)):
+        where = "is missing from" if wrong[0] in expected else "is not expected in"
+        raise UserError(f"tensor {wrong[0]!r} {where} {path}: its config.json is another model's")
+    for name, tensor in expected.items():
+        if tensor.shape != tensors[name].shape:
+            have, want = tuple(tensors[name].shape), tuple(tensor.shape)
+            raise UserError(f"{path}: tensor {name!r} has shape {have}, config.json says {want}")
+        tensor.copy_(tensors[name])
+    model.reset_tables()
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file; a damaged or missing file is refused by name."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: the model directory is incomplete")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): copy or download the model directory again"
+        ) from None
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.json of a model directory, with its three sections checked to be there."""
+    path = directory / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): restore it") from None
+    for section in ("model", "tokenizer"):
+        if not isinstance(config, dict) or not isinstance(config.get(section), dict):
+            raise UserError(f"{path} has no {section!r} section: not a P-Transformer model")
+    return config
+
+
+def find_model(path: str | Path) -> Path:
+    """The model directory that `path` means: itself, or the newest checkpoint of a run directory
+    (`runs/nano` and `runs/nano/latest` are the same)."""
+    path = Path(path)
+    if (path / WEIGHTS).is_file() or ((path / CONFIG).is_file() and not is_run(path)):
+        return path
+    run = path.parent if path.name == "latest" and not path.exists() else path
+    if not run.is_dir():
+        raise UserError(f"there is no model at {path}: give a model directory or a run directory")
+    if steps := checkpoints(run):
+        return steps[-1]
+    raise UserError(
+        f"{run} holds no model: it needs {WEIGHTS} and {CONFIG}, or checkpoints of a training run"
+    )
+
+
+def is_run(path: Path) -> bool:
+    return (path / "checkpoints").is_dir()
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run directory, oldest first."""
+    folder = run / "checkpoints"
+    found = [p for p in folder.iterdir() if STEP_DIR.fullmatch(p.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda p: int(p.name.removeprefix("step_")))

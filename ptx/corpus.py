@@ -1,0 +1,412 @@
+"""Token files and their manifest: write, open, verify, draw batches.
+
+A data directory holds `train.bin` and `val.bin` (raw little-endian uint16 or uint32, the layout of
+nanoGPT), `tokenizer.tiktoken`, and `manifest.json`, which says what they are and where they came
+from. Files that differ from their manifest are refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from ptx.errors import UserError
+from ptx.tokenizer import MANIFEST_FILE, Tokenizer
+
+FORMAT = 1
+SPLITS = ("train", "val")
+DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+CHUNK = 1 << 20  # tokens or bytes looked at together when a whole file is read
+
+
+class Corpus:
+    """A data directory, opened and checked.
+
+    Attributes:
+        manifest: what `manifest.json` says.
+        tokenizer: the tokenizer that wrote the files.
+        train, val: token ids, memory-mapped, (N,) uint16 or uint32.
+
+    Raises UserError, naming the file, if anything is missing or differs from the manifest.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path)
+        for split in SPLITS:
+            if problem := file_problem(self.path, self.manifest, split):
+                raise UserError(f"{problem} Prepare the directory again.")
+        self.tokenizer = Tokenizer.load(self.path, self.manifest["tokenizer"])
+        self.train, self.val = (open_tokens(self.path, self.manifest, split) for split in SPLITS)
+
+    def batch(
+        self, step: int, batch_size: int, context: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of a training step, int64 (B, T) each; a function of its arguments.
+
+        The text is cut into windows, which are drawn without replacement; each epoch shuffles them
+        anew and starts cutting at another token, so no boundary is the same for ever.
+        """
+        # Leaves room for the largest phase, so that every epoch has the same number of windows.
+        windows = len(self.train) // context - 1
+        if windows < 1:
+            raise UserError(
+                f"{self.path / 'train.bin'} holds {len(self.train):,} tokens, fewer than two "
+                f"windows of {context}: use a shorter context or more text."
+            )
+        first = step * batch_size
+        starts = [
+            window_start(seed, *divmod(index, windows), windows, context)
+            for index in range(first, first + batch_size)
+        ]
+        return self._windows(self.train, np.array(starts), context)
+
+    def val_windows(self, context: int, n_windows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets, int64 (W, T) each: evenly spaced windows, always the same ones.
+
+        W is `n_windows`, or as many as the validation text holds without overlap.
+        """
+        last = len(self.val) - context - 1  # the start of the last window
+        if last < 0:
+            raise UserError(
+                f"{self.path / 'val.bin'} holds {len(self.val):,} tokens, fewer than one window "
+                f"of {context}: use a shorter context or more text."
+            )
+        count = min(n_windows, last // context + 1)
+        return self._windows(self.val, np.linspace(0, last, count).astype(np.int64), context)
+
+    @staticmethod
+    def _windows(
+        tokens: np.ndarray, starts: np.ndarray, context: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # (B, 1) + (T + 1,) -> (B, T + 1)
+        windows = tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64)
+        return windows[:, :-1], windows[:, 1:]
+
+
+def window_start(seed: int, epoch: int, index: int, windows: int, context: int) -> int:
+    """Where the `index`-th window of an epoch starts."""
+    phase, order = shuffled(seed, epoch, windows, context)
+    return phase + int(order[index]) * context
+
+
+@lru_cache(maxsize=2)  # a batch touches at most the end of one epoch and the start of the next
+def shuffled(seed: int, epoch: int, windows: int, context: int) -> tuple[int, np.ndarray]:
+    """An epoch's first token, and its order of windows."""
+    generator = np.random.default_rng([seed, epoch])
+    return int(generator.integers(context)), generator.permutation(windows)
+
+
+# --- reading and checking
+
+
+def read_manifest(path: Path) -> dict:
+    """The manifest of a data directory, with every field that opening it needs."""
+    if not path.is_dir():
+        raise UserError(
+            f"There is no data directory {path}: make it with "
+            f"`python prepare/run.py installed --out {path}`."
+        )
+    file = path / MANIFEST_FILE
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{file} is missing: prepare the directory again, or describe token files made "
+            "elsewhere with `prepare/run.py adopt`."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is not readable JSON ({error}): prepare it again.") from None
+    if not is_manifest(manifest):
+        raise UserError(f"{file} is not a manifest of format {FORMAT}: prepare it again.")
+    return manifest
+
+
+def is_manifest(manifest: object) -> bool:
+    """Whether the fields that opening a directory relies on are there, with their types."""
+    try:
+        return (
+            manifest["format"] == FORMAT
+            and manifest["dtype"] in DTYPES
+            and isinstance(manifest["tokenizer"], dict)
+            and all(manifest["splits"][split]["tokens"] > 0 for split in SPLITS)
+            and all(isinstance(manifest["splits"][split]["sha256"], str) for split in SPLITS)
+        )
+    except (KeyError, TypeError):
+        return False
+
+
+def file_problem(path: Path, manifest: dict, split: str) -> str | None:
+    """What is wrong with the file of one split, as a sentence, or None."""
+    file = path / f"{split}.bin"
+    if not file.is_file():
+        return f"{file} is missing."
+    size = file.stat().st_size
+    expected = manifest["splits"][split]["tokens"] * DTYPES[manifest["dtype"]].itemsize
+    digest = file_sha256(file)
+    for other in SPLITS:
+        if other != split and digest == manifest["splits"][other]["sha256"]:
+            return f"{file} holds the {other} split: the files are swapped."
+    if size != expected:
+        return f"{file} is {size:,} bytes, but its manifest says {expected:,}."
+    if digest != manifest["splits"][split]["sha256"]:
+        return f"{file} is not the file of its manifest (its sha256 differs)."
+    return None
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_tokens(path: Path, manifest: dict, split: str) -> np.memmap:
+    """The tokens of one split, (N,), read from disk as they are used."""
+    return np.memmap(path / f"{split}.bin", dtype=DTYPES[manifest["dtype"]], mode="r")
+
+
+def count_tokens(tokens: np.ndarray, n_vocab: int) -> np.ndarray:
+    """How often each id occurs, int64 (n_vocab or more,), in bounded memory."""
+    counts = np.zeros(n_vocab, dtype=np.int64)
+    for start in range(0, len(tokens), CHUNK):
+        chunk = np.bincount(tokens[start : start + CHUNK], minlength=n_vocab)
+        if len(chunk) > len(counts):  # ids outside the vocabulary: the caller's to judge
+            counts = np.pad(counts, (0, len(chunk) - len(counts)))
+        counts[: len(chunk)] += chunk
+    return counts
+
+
+def verify(path: str | Path) -> list[str]:
+    """Read everything again; every problem as a sentence that names its file. [] if all is well.
+
+    Beyond what opening checks: ids inside the vocabulary, and files, bytes and tokens of every
+    project, recounted from the tokens themselves.
+    """
+    path = Path(path)
+    try:
+        manifest = read_manifest(path)
+        tokenizer = Tokenizer.load(path, manifest["tokenizer"])
+    except UserError as error:
+        return [str(error)]
+    problems = []
+    for split in SPLITS:
+        if problem := file_problem(path, manifest, split):
+            problems.append(problem)
+        else:
+            problems += recount(path, manifest, split, tokenizer)
+    return problems
+
+
+def recount(path: Path, manifest: dict, split: str, tokenizer: Tokenizer) -> Iterator[str]:
+    """Problems between the tokens of one split and what the manifest says of its projects."""
+    file, listing = path / f"{split}.bin", path / MANIFEST_FILE
+    tokens = open_tokens(path, manifest, split)
+    try:
+        sources = [
+            {key: source[key] for key in ("name", "files", "bytes", "tokens")}
+            for source in manifest["sources"][split]
+        ]
+        total_bytes = manifest["splits"][split]["bytes"]
+    except (KeyError, TypeError):
+        yield f"{listing} does not list the sources of {split}.bin."
+        return
+    for key, total in (("tokens", len(tokens)), ("bytes", total_bytes)):
+        if sum(source[key] for source in sources) != total:
+            yield f"{listing}: the {key} of the projects in {split} do not sum to {total:,}."
+    start = 0
+    for source in sources:
+        counts = count_tokens(tokens[start : start + source["tokens"]], tokenizer.n_vocab)
+        start += source["tokens"]
+        if len(counts) > tokenizer.n_vocab:
+            yield f"{file}: {source['name']} has ids outside {tokenizer.name}'s vocabulary."
+            continue
+        found = {"files": counts[tokenizer.eot], "bytes": counts @ tokenizer.byte_lengths}
+        for key, value in found.items():
+            if value != source[key]:
+                yield (
+                    f"{file}: {source['name']} has {value:,} {key}, but {MANIFEST_FILE} says "
+                    f"{source[key]:,}."
+                )
+
+
+# --- writing
+
+
+class CorpusWriter:
+    """Writes a data directory beside its target and puts it in place when it is complete.
+
+    Use as a context manager: leaving it without `finish` throws the unfinished directory away, and
+    whatever was at the target stays. A killed process leaves a `.NAME.partial-PID` directory,
+    which the next writer for the same target removes.
+    """
+
+    def __init__(self, target: str | Path, tokenizer: Tokenizer) -> None:
+        self.target = Path(target).resolve()
+        self.tokenizer = tokenizer
+        self.dtype = "uint16" if tokenizer.n_vocab <= 1 << 16 else "uint32"
+        require_replaceable(self.target)
+
+    def __enter__(self) -> CorpusWriter:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        recover(self.target)
+        self._partial = beside(self.target, "partial")
+        self._partial.mkdir()
+        self._files = {split: (self._partial / f"{split}.bin").open("wb") for split in SPLITS}
+        self._hashes = {split: hashlib.sha256() for split in SPLITS}
+        return self
+
+    def write(self, split: str, tokens: np.ndarray | list[int]) -> None:
+        """Append tokens, (n,), to "train" or "val"."""
+        data = np.asarray(tokens, dtype=DTYPES[self.dtype]).tobytes()
+        self._files[split].write(data)
+        self._hashes[split].update(data)
+
+    def finish(self, sources: dict[str, list[dict]], **provenance: object) -> dict:
+        """Complete the directory and put it in place. Returns its manifest.
+
+        Args:
+            sources: for "train" and "val", the projects in the order of their tokens: name,
+                version, licence, files, bytes, tokens. Every file ends with one end-of-text token.
+            provenance: further fields of the manifest: split rule, filters, command.
+        """
+        for split in SPLITS:
+            if not self._files[split].tell():
+                raise UserError(f"No text is left for {split}.bin after cleaning: add projects.")
+            flush(self._files[split])
+        self.tokenizer.save(self._partial)
+        manifest = {
+            "format": FORMAT,
+            "dtype": self.dtype,
+            "tokenizer": self.tokenizer.record(),
+            "splits": {split: self._totals(split, sources[split]) for split in SPLITS},
+            **provenance,
+            "sources": sources,
+        }
+        write_json(self._partial / MANIFEST_FILE, manifest)
+        put_in_place(self._partial, self.target)
+        return manifest
+
+    def _totals(self, split: str, sources: list[dict]) -> dict[str, str | int]:
+        sums = {key: sum(s[key] for s in sources) for key in ("files", "bytes", "tokens")}
+        return {"file": f"{split}.bin", **sums, "sha256": self._hashes[split].hexdigest()}
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+        shutil.rmtree(self._partial, ignore_errors=True)  # nothing is there after `finish`
+
+
+def adopt(path: str | Path, dtype: str, tokenizer: Tokenizer) -> dict:
+    """Write the manifest of a bare directory of token files, as nanoGPT leaves them.
+
+    Only what the tokens themselves show can be recorded: no projects, versions or licences.
+    """
+    path = Path(path)
+    if dtype not in DTYPES:
+        raise UserError(f"Unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}.")
+    if (path / MANIFEST_FILE).exists():
+        raise UserError(f"{path} has a manifest already: check it with `prepare/run.py verify`.")
+    splits, sources = {}, {}
+    for split in SPLITS:
+        file = path / f"{split}.bin"
+        if not file.is_file() or not file.stat().st_size:
+            raise UserError(f"{file} is missing or empty: adopt needs train.bin and val.bin.")
+        if file.stat().st_size % DTYPES[dtype].itemsize:
+            raise UserError(f"{file} is not a whole number of {dtype}: give the other dtype.")
+        tokens = open_tokens(path, {"dtype": dtype}, split)
+        counts = count_tokens(tokens, tokenizer.n_vocab)
+        if len(counts) > tokenizer.n_vocab:
+            raise UserError(
+                f"{file} holds the id {len(counts) - 1:,}, outside {tokenizer.name}'s vocabulary "
+                f"of {tokenizer.n_vocab:,}: give the tokenizer and dtype that wrote it."
+            )
+        totals = {
+            "files": int(counts[tokenizer.eot]),
+            "bytes": int(counts @ tokenizer.byte_lengths),
+            "tokens": len(tokens),
+        }
+        splits[split] = {"file": file.name, **totals, "sha256": file_sha256(file)}
+        sources[split] = [{"name": "adopted", "version": "", "licence": "unknown", **totals}]
+    tokenizer.save(path)
+    manifest = {
+        "format": FORMAT,
+        "dtype": dtype,
+        "tokenizer": tokenizer.record(),
+        "splits": splits,
+        "split": {"rule": "Unknown: adopted"},
+        "sources": sources,
+    }
+    write_json(path / MANIFEST_FILE, manifest)
+    return manifest
+
+
+def write_json(path: Path, content: dict) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
+        flush(file)
+
+
+def flush(file) -> None:
+    """Close a file once its content is on the disk, not only handed to the system."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def beside(target: Path, role: str) -> Path:
+    return target.with_name(f".{target.name}.{role}-{os.getpid()}")
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Rename a complete directory over `target`; a directory that was there is removed after."""
+    old = beside(target, "old")
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(target: Path) -> None:
+    """Clean up after killed writers: remove what they began, put back what they had moved away."""
+    for old in target.parent.glob(f".{target.name}.old-*"):
+        if not target.exists():  # killed between the two renames
+            old.rename(target)
+        elif not writer_lives(old):
+            shutil.rmtree(old, ignore_errors=True)
+    for partial in target.parent.glob(f".{target.name}.partial-*"):
+        if not writer_lives(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def writer_lives(path: Path) -> bool:
+    """Whether the process that made this temporary directory still runs."""
+    try:
+        os.kill(int(path.name.rsplit("-", 1)[1]), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError, OverflowError):
+        return True
+    return int(path.name.rsplit("-", 1)[1]) != os.getpid()
+
+
+def require_replaceable(target: Path) -> None:
+    """Refuse a target that holds anything but an earlier data directory."""
+    if target.is_file():
+        raise UserError(f"{target} is a file: name a directory to write to.")
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST_FILE).is_file():
+        raise UserError(
+            f"{target} is not empty and not a data directory: name another, or empty it first."
+        )

@@ -1,0 +1,62 @@
+"""The page, put together from its panels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import torch
+
+from ptx.playground import card, heads, training, write
+from ptx.playground.served import Served
+from ptx.playground.web import css, head, panel
+
+WAITING = 16
+"""Requests that may wait for their turn; the next is turned away at once."""
+
+SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "JetBrains Mono", "Menlo", "Consolas", "DejaVu Sans Mono",
+        "monospace")  # fmt: skip
+
+
+def build(served: Served, runs: Path) -> gr.Blocks:
+    """The whole page, with its queue; `launch` it with `launch_options()`."""
+    # A one-row matmul gains nothing from a second thread, and two texts may grow at once.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // write.AT_ONCE))
+    looker = heads.Looker(served)
+    first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
+    with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
+        panel("header", card.summary(served))
+        with gr.Tabs():
+            with gr.Tab("Write", id="write"), gr.Row(elem_id="bench", equal_height=False):
+                with gr.Column(scale=5, min_width=320):
+                    connect = write.build(served, looker.overview)
+                with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
+                    connect(heads.build(looker, first))
+            with gr.Tab("Training", id="training"):
+                training.build(served, runs)
+            with gr.Tab("Model", id="model"):
+                card.build(served)
+    return page.queue(max_size=WAITING)
+
+
+def launch_options() -> dict[str, Any]:
+    """What `launch` needs for this page to look and behave as meant."""
+    return {
+        "theme": gr.themes.Base(
+            primary_hue="teal",
+            neutral_hue="zinc",
+            radius_size="md",
+            spacing_size="sm",
+            font=SANS,
+            font_mono=MONO,
+        ),
+        "css": css(),
+        "head": head(),
+        "footer_links": ["api", "gradio", "settings"],
+        "run_history": False,  # it would write every attention map to the browser's storage
+        "ssr_mode": False,
+        "quiet": True,
+    }

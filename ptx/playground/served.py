@@ -1,0 +1,40 @@
+"""The model that a page shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ptx.checkpoint import find_model, load_model
+from ptx.model import GPT
+from ptx.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model with its tokenizer, the directory it came from and the facts saved beside it."""
+
+    directory: Path
+    model: GPT
+    tokenizer: Tokenizer
+    info: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Served:
+        """Anything `ptx.load_model` understands; raises UserError as it does."""
+        directory = find_model(path)
+        model, tokenizer, info = load_model(directory)
+        return cls(directory, model, tokenizer, info)
+
+    @property
+    def name(self) -> str:
+        """`mini` for checkpoints/mini, `nano/step_000400` for a checkpoint of a run."""
+        directory = self.directory.resolve()
+        if directory.parent.name == "checkpoints" and (directory.parent.parent / "config.json").is_file():
+            return f"{directory.parent.parent.name}/{directory.name}"
+        return directory.name
+
+    @property
+    def context(self) -> int:
+        return self.model.config.context

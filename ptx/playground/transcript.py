@@ -1,0 +1,70 @@
+"""A text on its way to the page: one line of JSON per token, only ever appended to.
+
+Gradio sends the difference between two yields; for a string that grew it is the new end alone, so
+a long text costs no more per token than a short one.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+
+from ptx.tokenizer import Tokenizer
+
+
+class Transcript:
+    """Turns the tokens of a generation into lines `[id, text, probability, own, bytes]`.
+
+    text: what the token adds; a character split over tokens arrives whole, with its last token.
+    probability: null for a token of the prompt.
+    own: how many UTF-16 units of `text`, which is what JavaScript counts, belong to the prompt.
+    bytes: only for a token that is not whole UTF-8 characters, as Python writes it: "b'\\xf0'".
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: str) -> None:
+        self.lines = ""
+        self._tokenizer = tokenizer
+        self._prompt = prompt.encode("utf-8", "surrogatepass")
+        self._read = 0  # bytes of the tokens so far
+        self._count = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def tail(self) -> str:
+        """The end of the prompt that no token stands for yet."""
+        return self._prompt[self._read :].decode("utf-8", "replace")
+
+    def extend(self, ids: list[int], probability: float | None = None) -> None:
+        """Adds what is new in `ids`, all tokens so far; `probability` is the last one's."""
+        new = ids[self._count :]
+        if not new:
+            return
+        lines = [self._line(token, None) for token in new[:-1]]
+        lines.append(self._line(new[-1], probability))
+        self.lines += "".join(lines)
+        self._count = len(ids)
+
+    def close(self) -> None:
+        """Adds what a text that ends inside a character leaves over."""
+        if rest := self._decoder.decode(b"", final=True):
+            self.lines += _json([None, rest, None, 0])
+
+    def _line(self, token: int, probability: float | None) -> str:
+        data = self._tokenizer.token_bytes(token)
+        in_prompt = max(0, len(self._prompt) - self._read)
+        own = self._decoder.decode(data[:in_prompt])
+        text = own + self._decoder.decode(data[in_prompt:])
+        self._read += len(data)
+        line = [token, text, None if probability is None else round(probability, 4), _units(own)]
+        if text.encode("utf-8", "surrogatepass") != data:
+            line.append(repr(data))
+        return _json(line)
+
+
+def _json(line: list[object]) -> str:
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _units(text: str) -> int:
+    """Length in JavaScript's eyes."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2

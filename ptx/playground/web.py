@@ -1,0 +1,38 @@
+"""Files of web/ and the one way a panel gets onto the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+WEB = Path(__file__).with_name("web")
+SCRIPTS = ("base.js", "lexer.js", "header.js", "text.js", "heads.js", "curves.js", "keys.js")
+
+
+def head() -> str:
+    """Every script, for the page's <head>: the panels find their code in `window.ptx`."""
+    code = "\n".join((WEB / name).read_text("utf-8") for name in SCRIPTS)
+    return f"<script>\n{code}\n</script>"
+
+
+def css() -> str:
+    return (WEB / "style.css").read_text("utf-8")
+
+
+def panel(name: str, value: Any = None, server: list[Callable[..., Any]] | None = None) -> gr.HTML:
+    """A component drawn by `ptx.<name>` in the browser, which watches `value` (any JSON).
+
+    The template stays empty: a template that mentions a value compiles it as code, while a script
+    that builds text nodes cannot be injected into.
+    """
+    return gr.HTML(
+        value,
+        html_template="",
+        js_on_load=f"ptx.{name}({{element, props, watch, server: {'server' if server else 'null'}}});",
+        apply_default_css=False,
+        server_functions=server,
+        elem_id=f"{name}-panel",
+    )

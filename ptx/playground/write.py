@@ -1,0 +1,271 @@
+"""Write: a prompt, the knobs of sampling, and the text as it grows."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ptx.engine import Generation, visible_from
+from ptx.errors import UserError
+from ptx.playground.served import Served
+from ptx.playground.transcript import Transcript
+from ptx.playground.web import panel
+from ptx.sampling import Sampling
+
+MAX_LENGTH = 1000
+MAX_SEED = 2**32 - 1
+FRAMES_PER_SECOND = 20
+HEADS_EVERY = 2.0
+"""Seconds between two looks at the heads while a text grows."""
+AT_ONCE = 2
+"""Texts that grow at the same time; more wait in the queue."""
+
+UNFAMILIAR = 2.2
+"""Bytes per token below which a prompt is not what the tokenizer was made for; Python has 3.7."""
+
+EXAMPLES = {
+    "function": "def fibonacci(n):",
+    "class": 'class Stack:\n    """A last-in, first-out collection."""\n\n    def __init__(self):',
+    "test": "import unittest\n\n\nclass TestParser(unittest.TestCase):\n    def test_empty_input(self):",
+    "docstring": 'def read_config(path, encoding="utf-8"):\n    """',
+    "loop": "for name, value in sorted(counts.items()):\n    if ",
+}
+FIRST = EXAMPLES["function"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One state of the text: what the browser draws, and the tokens for the other panels."""
+
+    view: dict[str, Any]
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What a person sets, as it arrives from the page or the API."""
+
+    prompt: str
+    temperature: float
+    top_k: int
+    top_p: float
+    length: int
+    seed: int
+
+    def start(self, served: Served) -> Generation:
+        """Raises UserError for a knob out of range and for a prompt that cannot be read."""
+        if not 1 <= self.length <= MAX_LENGTH:
+            raise UserError(f"length must lie between 1 and {MAX_LENGTH}, not {self.length}")
+        if self.seed is None or not 0 <= self.seed <= MAX_SEED:
+            raise UserError(f"seed must be a whole number between 0 and {MAX_SEED:,}")
+        sampling = Sampling(float(self.temperature), int(self.top_k), float(self.top_p))
+        return Generation(
+            served.model,
+            served.tokenizer,
+            self.prompt or "",
+            sampling,
+            int(self.length),
+            int(self.seed),
+        )
+
+
+def frames(served: Served, knobs: Knobs) -> Iterator[Frame]:
+    """The text after the prompt and after every token; the last frame says why it ended."""
+    generation = knobs.start(served)
+    transcript = Transcript(served.tokenizer, knobs.prompt or "")
+    transcript.extend(generation.ids)
+    notes = prompt_notes(served, knobs.prompt or "")
+    run, started, generated = time.time_ns() // 1000, time.monotonic(), 0
+
+    def frame(finish: str | None) -> Frame:
+        start = visible_from(len(generation.ids), served.context)
+        return Frame(
+            {
+                "run": run,
+                "lines": transcript.lines,
+                "tail": transcript.tail,
+                "visible_from": start,
+                "generated": generated,
+                "rate": generated / max(time.monotonic() - started, 1e-9),
+                "seed": int(knobs.seed),
+                "finish": finish,
+                "notes": notes + window_note(len(generation.ids), start),
+                "error": None,
+            },
+            list(generation.ids),
+        )
+
+    yield frame(None)
+    for step in generation:
+        if step.bytes:
+            generated += 1
+            transcript.extend(generation.ids, math.exp(step.logprob))
+            yield frame(None)
+    transcript.extend(generation.ids)
+    transcript.close()
+    yield frame("length" if generated >= knobs.length else "end of text")
+
+
+def prompt_notes(served: Served, prompt: str) -> list[str]:
+    """What a person should know about this prompt before judging the continuation."""
+    if not prompt:
+        return ["The prompt is empty: the model begins a new file."]
+    size = len(prompt.encode("utf-8", "surrogatepass"))
+    rate = size / max(1, len(served.tokenizer.encode(prompt)))
+    if size > 40 and rate < UNFAMILIAR:
+        return [
+            "This does not look like the Python the model knows "
+            f"({rate:.1f} bytes per token, Python has about 3.7): expect nonsense."
+        ]
+    return []
+
+
+def window_note(n_tokens: int, start: int) -> list[str]:
+    if start == 0:
+        return []
+    return [
+        f"The text is longer than the context: the model now sees the last {n_tokens - start} "
+        f"of {n_tokens} tokens; the others are dimmed."
+    ]
+
+
+def throttled(items: Iterator[Frame], per_second: float) -> Iterator[Frame]:
+    """At most so many a second by the clock, and always the last: the browser is the slow one."""
+    shown, waiting = 0.0, None
+    for item in items:
+        waiting = item
+        if (now := time.monotonic()) - shown >= 1 / per_second:
+            yield item
+            shown, waiting = now, None
+    if waiting is not None:
+        yield waiting
+
+
+def stopped(frame: Frame) -> Frame:
+    """The same text, ended by a person."""
+    return Frame(frame.view | {"finish": "stopped"}, frame.ids)
+
+
+def refused(frame: Frame | None, message: str) -> Frame:
+    """What was there stays; the message joins it."""
+    return Frame((frame.view if frame else {}) | {"error": message}, frame.ids if frame else [])
+
+
+def build(served: Served, look: Callable[[list[int]], dict[str, Any]]) -> Callable[[gr.HTML], None]:
+    """Lays out the panel; returns what connects it to the heads panel, which comes later.
+
+    look: token ids -> what the heads panel shows.
+    """
+    with gr.Group(elem_id="prompt-group"):
+        prompt = gr.Code(
+            FIRST,
+            language="python",
+            lines=8,
+            max_lines=16,
+            interactive=True,
+            label="Prompt",
+            elem_id="prompt",
+            wrap_lines=True,
+        )
+    with gr.Row(elem_id="examples"):
+        for name, text in EXAMPLES.items():
+            # in the browser, because gr.Code strips what the server sends
+            gr.Button(name, size="sm", min_width=0, elem_classes="example").click(
+                None, js=f"() => {json.dumps(text)}", outputs=prompt, api_visibility="private"
+            )
+    with gr.Row(elem_id="actions"):
+        generate = gr.Button("Generate", variant="primary", elem_id="generate", min_width=120)
+        stop = gr.Button("Stop", elem_id="stop", min_width=80)
+    with gr.Group(elem_id="knobs"):
+        with gr.Row():
+            temperature = gr.Slider(
+                0, 2, 0.8, step=0.05, label="Temperature", elem_id="temperature", min_width=150,
+                info="Low is safe, high is wild; 0 always takes the likeliest token.",
+            )
+            length = gr.Slider(
+                1, MAX_LENGTH, 200, step=1, label="Length", elem_id="length", min_width=150,
+                info="Stop after this many new tokens.",
+            )
+        with gr.Row():
+            top_k = gr.Slider(
+                0, 200, 0, step=1, label="Top-k", elem_id="top-k", min_width=150,
+                info="Choose among the k likeliest tokens only; 0 allows all.",
+            )
+            top_p = gr.Slider(
+                0.05, 1, 0.95, step=0.01, label="Top-p", elem_id="top-p", min_width=150,
+                info="Choose among the fewest tokens that hold this share of probability.",
+            )
+            seed = gr.Number(
+                0, precision=0, minimum=0, maximum=MAX_SEED, label="Seed", elem_id="seed",
+                min_width=110, info="The same seed writes the same text.",
+            )
+    text = panel("text")
+    knobs = [prompt, temperature, top_k, top_p, length, seed]
+
+    def connect(heads: gr.HTML) -> None:
+        last = gr.State(None)
+
+        def on_generate(
+            prompt: str, temperature: float, top_k: int, top_p: float, length: int, seed: int,
+            before: Frame | None,
+        ) -> Iterator[tuple[Any, Any, Frame]]:
+            looked = 0.0
+            try:
+                knobs = Knobs(prompt, temperature, top_k, top_p, length, seed)
+                for frame in throttled(frames(served, knobs), FRAMES_PER_SECOND):
+                    due = time.monotonic() - looked >= HEADS_EVERY
+                    yield frame.view, look(frame.ids) if due else gr.skip(), frame
+                    looked = time.monotonic() if due else looked
+            except UserError as error:
+                gr.Warning(str(error))
+                frame = refused(before, str(error))
+                yield frame.view, gr.skip(), frame
+
+        def on_end(frame: Frame | None) -> tuple[Any, Any, Any]:
+            """Also after Stop, which ends `on_generate` wherever it was."""
+            if frame is None or frame.view.get("error"):
+                return gr.skip(), gr.skip(), gr.skip()
+            if frame.view["finish"] is None:
+                frame = stopped(frame)
+            return frame.view, look(frame.ids), frame
+
+        run = generate.click(
+            on_generate,
+            [*knobs, last],
+            [text, heads, last],
+            show_progress="hidden",
+            concurrency_limit=AT_ONCE,
+            api_visibility="private",
+        )
+        run.then(
+            on_end,
+            last,
+            [text, heads, last],
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        stop.click(None, cancels=[run], api_visibility="private")
+
+    def complete(
+        prompt: str,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 0.95,
+        length: int = 200,
+        seed: int = 0,
+    ) -> str:
+        """Continues a piece of Python and returns what comes after the prompt."""
+        try:
+            generation = Knobs(prompt, temperature, top_k, top_p, length, seed).start(served)
+            return "".join(step.text for step in generation)
+        except UserError as error:
+            raise gr.Error(str(error)) from None
+
+    gr.api(complete, api_name="generate", concurrency_limit=AT_ONCE)
+    return connect

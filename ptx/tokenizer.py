@@ -1,0 +1,238 @@
+"""Byte-exact tokenizers on tiktoken, and how many bytes each of their tokens stands for.
+
+Whatever goes in comes out: `decode(encode(data)) == data` for any bytes. `<|endoftext|>` written
+in a text is plain text; only code that wants the special token appends `eot`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import tiktoken
+
+from ptx.errors import UserError
+
+END_OF_TEXT = "<|endoftext|>"
+RANKS_FILE = "tokenizer.tiktoken"
+MANIFEST_FILE = "manifest.json"
+
+# How Python is cut into pieces before the byte pairs of each piece are merged.
+#  - a word takes up to two characters before it along (` x`, `.append`, `__init`, `("name`,
+#    `, key`), a number one space; against a single character that is 4 % fewer tokens;
+#  - a newline and the indentation after it are one piece, also after punctuation (`):\n        `),
+#    so one token says where a block begins and how deep it is;
+#  - every repetition is bounded: merging is quadratic in the length of a piece, and a megabyte of
+#    one letter must not hang.
+PYTHON_PATTERN = "|".join(
+    [
+        r"[^\r\n\p{L}\p{N}]{0,2}\p{L}{1,32}",
+        r" ?\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]{1,64}(?:(?:[ \t]{0,8}\r?\n){1,8}[ \t]{0,64})?",
+        r"(?:[ \t]{0,64}\r?\n){1,8}[ \t]{0,64}",
+        r"\s{1,64}(?!\S)",
+        r"\s{1,64}",
+    ]
+)
+
+# tiktoken panics on about a million characters of white space under o200k_base's pattern, so a run
+# that fills a stretch of this many characters is cut. No code has one.
+LONGEST_SPACE = 100_000
+
+# What `surrogateescape` turns bytes that are not UTF-8 into.
+INVALID_BYTE = re.compile("([\udc80-\udcff])")
+
+
+class Tokenizer:
+    """A byte-level BPE vocabulary: text to ids and back.
+
+    Args:
+        name: what a person calls it.
+        pattern: the regular expression that cuts text into pieces before merging.
+        ranks: {bytes of a token: its id}; lower ids merge first. Holds every single byte.
+        eot: the id of `<|endoftext|>`, which stands for no bytes.
+        n_vocab: one more than the largest id; ids without a token (o200k_base has some) included.
+    """
+
+    def __init__(
+        self, name: str, pattern: str, ranks: dict[bytes, int], eot: int, n_vocab: int
+    ) -> None:
+        self.name = name
+        self.pattern = pattern
+        self.eot = eot
+        self.n_vocab = n_vocab
+        self._ranks = ranks
+        self._encoding = tiktoken.Encoding(
+            name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: eot}
+        )
+        self._bytes = [b""] * n_vocab
+        for token, rank in ranks.items():
+            self._bytes[rank] = token
+
+    def encode(self, data: str | bytes) -> list[int]:
+        """Token ids of `data`. A lone surrogate in a str becomes the three bytes it would take."""
+        if isinstance(data, str):
+            data = data.encode("utf-8", "surrogatepass")
+        try:
+            return self._encode_text(data.decode("utf-8"))
+        except UnicodeDecodeError:
+            return self._encode_invalid(data)
+
+    def _encode_text(self, text: str) -> list[int]:
+        ids: list[int] = []
+        start = 0
+        for cut in range(LONGEST_SPACE, len(text) - LONGEST_SPACE + 1, LONGEST_SPACE):
+            if text[cut : cut + LONGEST_SPACE].isspace():
+                ids += self._encoding.encode_ordinary(text[start:cut])
+                start = cut
+        return ids + self._encoding.encode_ordinary(text[start:])
+
+    def _encode_invalid(self, data: bytes) -> list[int]:
+        ids: list[int] = []
+        # Odd stretches are single invalid bytes, the others are text.
+        for i, stretch in enumerate(INVALID_BYTE.split(data.decode("utf-8", "surrogateescape"))):
+            if i % 2:
+                byte = stretch.encode("utf-8", "surrogateescape")
+                ids.append(self._encoding.encode_single_token(byte))
+            else:
+                ids += self._encode_text(stretch)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """The bytes that `ids` stand for; `eot` stands for none."""
+        return b"".join(map(self.token_bytes, ids))
+
+    def text(self, ids: Iterable[int]) -> str:
+        """`decode(ids)` as text; bytes that are not UTF-8 become U+FFFD."""
+        return self.decode(ids).decode("utf-8", "replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of one token: b"" for `eot`. Raises UserError outside the vocabulary."""
+        if not 0 <= token < self.n_vocab:
+            raise UserError(f"Token {token} is outside the {self.n_vocab:,} of {self.name}.")
+        return self._bytes[token]
+
+    @cached_property
+    def byte_lengths(self) -> np.ndarray:
+        """Bytes per token, int64 (n_vocab,): sums over a file's tokens to the file's size."""
+        return np.array([len(token) for token in self._bytes], dtype=np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of everything that decides an encoding: ranks, pattern, special token."""
+        special = json.dumps([self.pattern, self.eot, self.n_vocab])
+        return hashlib.sha256(rank_lines(self._ranks) + special.encode()).hexdigest()
+
+    def record(self) -> dict[str, str | int]:
+        """What a manifest or model configuration keeps beside the file that `save` writes."""
+        return {
+            "name": self.name,
+            "pattern": self.pattern,
+            "eot": self.eot,
+            "n_vocab": self.n_vocab,
+            "fingerprint": self.fingerprint,
+        }
+
+    def save(self, directory: str | Path) -> None:
+        """Write `tokenizer.tiktoken`: one line per token, its bytes in base64 and its id."""
+        Path(directory, RANKS_FILE).write_bytes(rank_lines(self._ranks))
+
+    @classmethod
+    def load(cls, directory: str | Path, record: dict) -> Tokenizer:
+        """The tokenizer saved in `directory`, described by its `record()`.
+
+        Raises UserError if the file is missing, unreadable, or not the one that was recorded.
+        """
+        path = Path(directory, RANKS_FILE)
+        try:
+            fields = {key: record[key] for key in ("name", "pattern", "eot", "n_vocab")}
+            fingerprint = record["fingerprint"]
+        except (KeyError, TypeError):
+            raise UserError(f"The record of {path} is incomplete: prepare it again.") from None
+        try:
+            tokenizer = cls(ranks=read_ranks(path), **fields)
+        except UserError:
+            raise
+        except Exception:  # tiktoken's own errors: a missing byte, a broken pattern, an id twice
+            raise UserError(f"{path} is not the vocabulary it is recorded as.") from None
+        if tokenizer.fingerprint != fingerprint:
+            raise UserError(
+                f"{path} is not the tokenizer {tokenizer.name} that is recorded beside it: "
+                "restore that file or prepare the directory again."
+            )
+        return tokenizer
+
+
+def rank_lines(ranks: dict[bytes, int]) -> bytes:
+    """Ranks in tiktoken's file format, in the order of their ids."""
+    ordered = sorted(ranks.items(), key=lambda item: item[1])
+    return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in ordered)
+
+
+def read_ranks(path: Path) -> dict[bytes, int]:
+    """Ranks from a file in tiktoken's format. Raises UserError naming the file."""
+    try:
+        lines = (line.split() for line in path.read_bytes().splitlines() if line)
+        return {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a tiktoken vocabulary ({error}).") from None
+
+
+@lru_cache(maxsize=4)
+def get_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer called `name`.
+
+    Args:
+        name: "py16k" (shipped, for Python), "o200k_base" (tiktoken's, downloaded once), or a
+            directory that `prepare/run.py` wrote: a tokenizer's or a data directory.
+    """
+    if name == "py16k":
+        return python_tokenizer("py16k", read_ranks(Path(__file__).with_name("py16k.tiktoken")))
+    if name == "o200k_base":
+        return o200k_base()
+    if Path(name).is_dir():
+        return tokenizer_in(Path(name))
+    raise UserError(
+        f"Unknown tokenizer {name!r}: use py16k, o200k_base, or a directory written by "
+        "prepare/run.py tokenizer."
+    )
+
+
+def python_tokenizer(name: str, ranks: dict[bytes, int]) -> Tokenizer:
+    """A tokenizer with the split pattern for Python; `<|endoftext|>` is its last id."""
+    return Tokenizer(name, PYTHON_PATTERN, ranks, eot=len(ranks), n_vocab=len(ranks) + 1)
+
+
+def o200k_base() -> Tokenizer:
+    """tiktoken's o200k_base, in which the ids 199,998 and 200,000 to 200,017 are unassigned."""
+    try:
+        encoding = tiktoken.get_encoding("o200k_base")
+    except Exception:  # whatever requests, urllib or the file system raise
+        raise UserError(
+            "The vocabulary of o200k_base is not on this machine and cannot be downloaded: go "
+            "online once, or set TIKTOKEN_CACHE_DIR to a directory that holds tiktoken's copy."
+        ) from None
+    ranks = {encoding.decode_single_token_bytes(i): i for i in range(199_998)}
+    return Tokenizer(
+        "o200k_base", encoding._pat_str, ranks, eot=encoding.eot_token, n_vocab=encoding.n_vocab
+    )
+
+
+def tokenizer_in(directory: Path) -> Tokenizer:
+    """The tokenizer of a directory whose manifest has a "tokenizer" record."""
+    path = directory / MANIFEST_FILE
+    try:
+        record = json.loads(path.read_text("utf-8"))["tokenizer"]
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: is this a directory prepare/run.py wrote?") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} does not describe a tokenizer: prepare it again.") from None
+    return Tokenizer.load(directory, record)

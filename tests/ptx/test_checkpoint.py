@@ -1,0 +1,132 @@
+"""Model directories: exact, whole or not at all, and damage is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ptx.checkpoint import atomic_directory, find_model, load_model, save_model
+from ptx.errors import UserError
+from ptx.model import GPT
+from ptx.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def saved(model: GPT, py16k: Tokenizer, tmp_path: Path) -> Path:
+    save_model(tmp_path / "model", model, py16k, {"step": 7})
+    return tmp_path / "model"
+
+
+def test_a_model_comes_back_exactly(saved: Path, model: GPT, py16k: Tokenizer) -> None:
+    loaded, tokenizer, info = load_model(saved)
+    ids = torch.tensor([py16k.encode("def f(x): return x + 1")])
+    assert torch.equal(loaded(ids), model(ids))
+    assert tokenizer.fingerprint == py16k.fingerprint
+    assert info == {"step": 7}
+    assert not loaded.training
+
+
+def test_only_inert_formats_are_written(saved: Path) -> None:
+    assert {p.name for p in saved.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.tiktoken",
+    }
+
+
+def test_bf16_weights_halve_the_file(saved: Path, model: GPT, py16k: Tokenizer) -> None:
+    save_model(saved.with_name("half"), model, py16k, dtype=torch.bfloat16)
+    sizes = [(d / "model.safetensors").stat().st_size for d in (saved, saved.with_name("half"))]
+    assert sizes[1] < 0.51 * sizes[0]
+    assert load_model(saved.with_name("half"))[0].tok_emb.weight.dtype == torch.float32
+
+
+def damage(path: Path, name: str) -> None:
+    data = (path / name).read_bytes()
+    (path / name).write_bytes(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.tiktoken"])
+@pytest.mark.parametrize("harm", [damage, lambda path, name: (path / name).unlink()])
+def test_a_damaged_or_missing_file_is_refused_by_name(saved: Path, name: str, harm) -> None:
+    harm(saved, name)
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        load_model(saved)
+
+
+def test_weights_of_another_shape_are_refused_by_tensor(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["model"]["d_mlp"] += 1
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"blocks\.0\.mlp\.gate\.weight.*has shape"):
+        load_model(saved)
+    config["model"]["depth"] = 3
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="unknown model field 'depth'"):
+        load_model(saved)
+
+
+def test_latest_means_the_newest_complete_checkpoint(saved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "nano"
+    for step in ("step_000900", "step_001000", ".step_001100.7.tmp"):
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (run / "checkpoints" / step).symlink_to(saved)
+    for path in (run, run / "latest"):
+        assert find_model(path).name == "step_001000"
+    with pytest.raises(UserError, match="there is no model at"):
+        find_model(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no model"):
+        find_model(tmp_path)
+
+
+def fail_while_saving(target: Path) -> None:
+    with atomic_directory(target) as directory:
+        (directory / "weights").write_text("new, but")
+        raise OSError("disk full")
+
+
+def test_a_failed_save_leaves_the_old_directory(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "weights").write_text("old")
+    with pytest.raises(OSError, match="disk full"):
+        fail_while_saving(target)
+    assert (target / "weights").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+SAVE_FOR_EVER = """
+import sys
+import ptx
+model, tokenizer, _ = ptx.load_model(sys.argv[1])
+print("ready", flush=True)
+for step in range(10_000):
+    ptx.save_model(sys.argv[1], model, tokenizer, {"step": step})
+"""
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.11, 0.17, 0.23])
+def test_a_save_killed_at_any_moment_leaves_a_loadable_model(
+    saved: Path, model: GPT, delay: float
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SAVE_FOR_EVER, str(saved)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    loaded, _, _ = load_model(saved)
+    assert torch.equal(loaded.tok_emb.weight, model.tok_emb.weight)

@@ -1,0 +1,41 @@
+"""The memory-lean loss against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ptx.loss import CHUNK, cross_entropy
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("n", [1, 100, CHUNK + 3])
+def test_loss_and_all_gradients_equal_torchs(n: int, biased: bool) -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(n, 8, requires_grad=True)
+    weight = torch.randn(50, 8, requires_grad=True)
+    bias = torch.randn(50, requires_grad=True) if biased else None
+    targets = torch.randint(50, (n,))
+    inputs = [t for t in (hidden, weight, bias) if t is not None]
+    ours = cross_entropy(hidden, weight, bias, targets)
+    theirs = F.cross_entropy(F.linear(hidden, weight, bias), targets)
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(
+        torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * theirs, inputs), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_under_bf16_autocast_the_gradients_stay_close() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(64, 32, requires_grad=True)
+    weight = torch.randn(100, 32, requires_grad=True)
+    targets = torch.randint(100, (64,))
+    exact = torch.autograd.grad(cross_entropy(hidden, weight, None, targets), [hidden, weight])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = cross_entropy(hidden, weight, None, targets)
+    rounded = torch.autograd.grad(loss, [hidden, weight])
+    for a, b in zip(rounded, exact, strict=True):
+        assert a.dtype == torch.float32
+        assert F.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.999

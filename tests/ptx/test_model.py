@@ -1,0 +1,189 @@
+"""The network against implementations nobody here wrote: transformers' GPT-2 and Qwen3."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
+
+from ptx.config import PRESETS, ModelConfig
+from ptx.errors import UserError
+from ptx.model import GPT, KVCache
+
+TOLERANCE = 1e-4
+
+
+def scrambled(config: ModelConfig) -> GPT:
+    """A model in which no weight is zero, one or shared by chance."""
+    torch.manual_seed(0)
+    model = GPT(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.1 + (parameter.ndim == 1))
+        if config.head_bias:
+            model.head.bias.zero_()  # GPT2LMHeadModel has none
+    return model
+
+
+def as_gpt2(model: GPT) -> GPT2LMHeadModel:
+    c = model.config
+    theirs = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=c.vocab_size,
+            n_positions=c.context,
+            n_embd=c.d_model,
+            n_layer=c.n_layer,
+            n_head=c.n_head,
+            n_inner=c.d_mlp,
+            activation_function="relu",
+            layer_norm_epsilon=c.norm_eps,
+            tie_word_embeddings=False,
+            attn_implementation="eager",
+        )
+    ).eval()
+    t = {
+        "transformer.wte.weight": model.tok_emb.weight,
+        "transformer.wpe.weight": model.pos_emb.weight,
+        "transformer.ln_f.weight": model.norm.weight,
+        "transformer.ln_f.bias": model.norm.bias,
+        "lm_head.weight": model.head.weight,
+    }
+    for i, block in enumerate(model.blocks):
+        at, qkv = f"transformer.h.{i}", [block.attn.q, block.attn.k, block.attn.v]
+        t |= {
+            f"{at}.ln_1.weight": block.attn_norm.weight,
+            f"{at}.ln_1.bias": block.attn_norm.bias,
+            f"{at}.attn.c_attn.weight": torch.cat([m.weight for m in qkv]).T,  # Conv1D: (in, out)
+            f"{at}.attn.c_attn.bias": torch.zeros(3 * c.d_model),
+            f"{at}.attn.c_proj.weight": block.attn.out.weight.T,
+            f"{at}.attn.c_proj.bias": block.attn.out.bias,
+            f"{at}.ln_2.weight": block.mlp_norm.weight,
+            f"{at}.ln_2.bias": block.mlp_norm.bias,
+            f"{at}.mlp.c_fc.weight": block.mlp.up.weight.T,
+            f"{at}.mlp.c_fc.bias": block.mlp.up.bias,
+            f"{at}.mlp.c_proj.weight": block.mlp.down.weight.T,
+            f"{at}.mlp.c_proj.bias": block.mlp.down.bias,
+        }
+    theirs.load_state_dict(t, strict=True)
+    return theirs
+
+
+def as_qwen3(model: GPT) -> Qwen3ForCausalLM:
+    c = model.config
+    theirs = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=c.vocab_size,
+            max_position_embeddings=c.context,
+            hidden_size=c.d_model,
+            intermediate_size=c.d_mlp,
+            num_hidden_layers=c.n_layer,
+            num_attention_heads=c.n_head,
+            num_key_value_heads=c.n_kv_head,
+            head_dim=c.head_size,
+            rms_norm_eps=c.norm_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+            tie_word_embeddings=c.tied_head,
+            attn_implementation="eager",
+        )
+    ).eval()
+    t = {
+        "model.embed_tokens.weight": model.tok_emb.weight,
+        "model.norm.weight": model.norm.weight,
+        "lm_head.weight": model.head.weight,
+    }
+    for i, block in enumerate(model.blocks):
+        at = f"model.layers.{i}"
+        t |= {
+            f"{at}.input_layernorm.weight": block.attn_norm.weight,
+            f"{at}.self_attn.q_proj.weight": block.attn.q.weight,
+            f"{at}.self_attn.k_proj.weight": block.attn.k.weight,
+            f"{at}.self_attn.v_proj.weight": block.attn.v.weight,
+            f"{at}.self_attn.o_proj.weight": block.attn.out.weight,
+            f"{at}.self_attn.q_norm.weight": block.attn.q_norm.weight,
+            f"{at}.self_attn.k_norm.weight": block.attn.k_norm.weight,
+            f"{at}.post_attention_layernorm.weight": block.mlp_norm.weight,
+            f"{at}.mlp.gate_proj.weight": block.mlp.gate.weight,
+            f"{at}.mlp.up_proj.weight": block.mlp.up.weight,
+            f"{at}.mlp.down_proj.weight": block.mlp.down.weight,
+        }
+    theirs.load_state_dict(t, strict=True)
+    return theirs
+
+
+def cached_logits(model: GPT, ids: Tensor, pieces: list[int]) -> Tensor:
+    """Logits (B, T, V) read through the key/value cache in pieces of the given lengths."""
+    cache = KVCache(model, batch=len(ids))
+    return torch.cat([model(piece, cache=cache) for piece in ids.split(pieces, dim=1)], dim=1)
+
+
+# The reference preset with a vocabulary that fits a test; everything else is the preset's.
+REFERENCE = replace(PRESETS["reference"], vocab_size=1000)
+MODERN = {
+    "tied": replace(PRESETS["mini"], vocab_size=1000),
+    "untied": replace(PRESETS["nano"], vocab_size=1000, tied_head=False),
+    "grouped-query": replace(PRESETS["nano"], vocab_size=1000, n_kv_head=2),
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "convert"),
+    [(REFERENCE, as_gpt2), *((c, as_qwen3) for c in MODERN.values())],
+    ids=["reference", *MODERN],
+)
+@torch.no_grad()
+def test_logits_and_attention_equal_transformers_with_and_without_cache(config, convert) -> None:
+    model = scrambled(config)
+    ids = torch.randint(config.vocab_size, (2, config.context))
+    expected = convert(model)(ids, output_attentions=True)
+    record: list[Tensor] = []
+    plain = model(ids, record=record)
+    assert plain.std() > 0.1  # the comparison is not of zeros
+    torch.testing.assert_close(plain, expected.logits, atol=TOLERANCE, rtol=0)
+    for ours, theirs in zip(record, expected.attentions, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=0)
+    pieces = [17, 1, 1, 5, config.context - 24]
+    cached = cached_logits(model, ids, pieces)
+    torch.testing.assert_close(cached, expected.logits, atol=TOLERANCE, rtol=0)
+
+
+@torch.no_grad()
+def test_recording_attention_changes_no_logit() -> None:
+    model = scrambled(MODERN["tied"])
+    ids = torch.randint(1000, (1, 40))
+    assert torch.equal(model(ids), model(ids, record=[]))
+
+
+def test_reference_has_the_originals_parameter_count() -> None:
+    with torch.device("meta"):
+        assert GPT(PRESETS["reference"]).n_params() == 164_553_555
+
+
+def test_mini_has_about_ten_million_parameters() -> None:
+    with torch.device("meta"):
+        assert 8e6 < GPT(PRESETS["mini"]).n_params() < 11e6
+
+
+def test_a_fresh_modern_model_predicts_nearly_uniformly() -> None:
+    torch.manual_seed(0)
+    config = MODERN["tied"]
+    loss = GPT(config)(torch.randint(1000, (2, 64)), torch.randint(1000, (2, 64)))
+    assert abs(loss.item() - torch.tensor(1000.0).log().item()) < 0.3
+
+
+def test_positions_beyond_the_context_are_refused() -> None:
+    model = GPT(MODERN["untied"])
+    with pytest.raises(ValueError, match="context of 128"):
+        model(torch.zeros(1, 129, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"n_kv_head": 3}, "n_kv_head"), ({"n_layer": 0}, "n_layer"), ({"head_size": 33}, "head_size"),
+     ({"dropout": 1.0}, "dropout")],
+)  # fmt: skip
+def test_impossible_shapes_are_refused_by_field(change: dict, field: str) -> None:
+    with pytest.raises(UserError, match=field):
+        replace(PRESETS["nano"], **change)

@@ -1,0 +1,46 @@
+"""A data directory and a model small enough to train in a test."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ptx.config import PRESETS
+from ptx.corpus import CorpusWriter
+from ptx.tokenizer import python_tokenizer
+from train.settings import RECIPES
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two modules of the standard library, one token a byte."""
+    tokenizer = python_tokenizer("bytes", {bytes([i]): i for i in range(256)})
+    directory = tmp_path_factory.mktemp("prepared") / "data"
+    with CorpusWriter(directory, tokenizer) as writer:
+        sources = {}
+        for split, module in (("train", inspect), ("val", json)):
+            text = Path(module.__file__).read_bytes()
+            tokens = [*tokenizer.encode(text), tokenizer.eot]
+            writer.write(split, tokens)
+            project = {"name": module.__name__, "version": "1", "licence": "PSF-2.0"}
+            counts = {"files": 1, "bytes": len(text), "tokens": len(tokens)}
+            sources[split] = [project | counts]
+        writer.finish(sources)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset of milliseconds a step; with dropout, so that resuming needs its generator."""
+    shape = replace(
+        PRESETS["nano"], context=16, n_layer=2, n_head=2, n_kv_head=2, head_size=8, d_model=16,
+        d_mlp=32, dropout=0.1,
+    )  # fmt: skip
+    monkeypatch.setitem(PRESETS, "tiny", shape)
+    monkeypatch.setitem(
+        RECIPES, "tiny", RECIPES["nano"] | {"steps": 12, "batch_size": 4, "micro_batch": 2}
+    )

@@ -1,0 +1,137 @@
+"""Runs: what they write, and that stopping and resuming changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ptx import runlog
+from ptx.checkpoint import checkpoints, load_model
+from ptx.errors import UserError
+from train.loop import Run, train
+from train.settings import Settings
+
+
+def settings(data: Path, runs: Path, /, **changes: Any) -> Settings:
+    base = Settings(
+        preset="tiny", data=data, runs=runs, val_every=5, val_windows=4, sample_every=6,
+        save_every=6, device="cpu", precision="fp32",
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def without_clocks(path: Path) -> list[dict]:
+    return [
+        {k: v for k, v in record.items() if k not in ("elapsed", "tokens_per_s")}
+        for record in runlog.tail(path)[0]
+    ]
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    data: Path, tmp_path: Path, optimizer: str
+) -> None:
+    whole = train(settings(data, tmp_path, name="whole", optimizer=optimizer))
+    part = Run.start(settings(data, tmp_path, name="parts", optimizer=optimizer))
+    for _ in range(7):  # one past the last checkpoint: that step is lost and done again
+        part.step()
+    torch.manual_seed(999)  # the resumed process would start with another generator
+    parts = train(Settings(resume=part.directory))
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        a = load_file(checkpoints(whole)[-1] / file)
+        b = load_file(checkpoints(parts)[-1] / file)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    for log in (runlog.METRICS, runlog.SAMPLES):
+        assert without_clocks(whole / log) == without_clocks(parts / log)
+
+
+def test_a_run_learns_and_writes_what_the_page_reads(data: Path, tmp_path: Path) -> None:
+    run = train(settings(data, tmp_path, steps=60, save_every=20, sample_every=30, keep=2))
+    records = runlog.tail(run / runlog.METRICS)[0]
+    losses = [r["loss"] for r in records if "loss" in r]
+    assert len(losses) == 60
+    assert losses[-1] < losses[0] - 1.0
+    validated = [r for r in records if "val_bpb" in r]
+    assert [r["step"] for r in validated] == list(range(5, 61, 5))
+    assert validated[-1]["val_bpb"] < validated[0]["val_bpb"]
+    assert {r["step"] for r in runlog.tail(run / runlog.SAMPLES)[0]} == {30, 60}
+    assert [p.name for p in checkpoints(run)] == ["step_000040", "step_000060"]
+    model, tokenizer, info = load_model(run / "latest")
+    assert info["step"] == 60
+    assert model.config.vocab_size == tokenizer.n_vocab == 257
+
+
+def test_accumulated_gradients_equal_one_large_batch(data: Path, tmp_path: Path) -> None:
+    def gradients(micro_batch: int) -> list[torch.Tensor]:
+        name = f"micro-{micro_batch}"
+        run = Run.start(settings(data, tmp_path, name=name, micro_batch=micro_batch))
+        run.model.eval()  # dropout draws differently for each split
+        run._accumulate(*run.corpus.batch(0, 4, 16, 0))
+        return [p.grad for p in run.model.parameters()]
+
+    for a, b in zip(gradients(4), gradients(1), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_validation_does_not_disturb_training(data: Path, tmp_path: Path) -> None:
+    often = train(settings(data, tmp_path, name="often", val_every=1, sample_every=3))
+    never = train(settings(data, tmp_path, name="never", val_every=99, sample_every=99))
+    a, b = (load_file(checkpoints(r)[-1] / "model.safetensors") for r in (often, never))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_finishes_the_step_and_saves(
+    data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+    run = train(settings(data, tmp_path, steps=100_000, save_every=100_000))
+    steps = [r["step"] for r in runlog.tail(run / runlog.METRICS)[0] if "loss" in r]
+    assert 0 < steps[-1] < 100_000
+    assert checkpoints(run)[-1].name == f"step_{steps[-1]:06d}"
+
+
+def test_a_second_run_of_a_preset_gets_a_number(data: Path, tmp_path: Path) -> None:
+    names = [train(settings(data, tmp_path, steps=1)).name for _ in range(2)]
+    assert names == ["tiny", "tiny-2"]
+    with pytest.raises(UserError, match="--resume"):
+        Run.start(settings(data, tmp_path, name="tiny"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"preset": "huge"}, "unknown preset 'huge'"),
+        ({"preset": "reference"}, "prepare data with --tokenizer o200k_base"),
+        ({"data": Path("nowhere")}, "nowhere"),
+        ({"batch_size": 3, "micro_batch": 2}, "multiple of --micro-batch"),
+        ({"steps": 0}, "--steps must be at least 1"),
+        ({"cooldown": 1.5}, "--cooldown"),
+        ({"name": "../escape"}, "--name"),
+        ({"device": "abacus"}, "--device abacus"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, change: dict, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        train(settings(data, tmp_path / "runs", **change))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_resuming_what_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json"):
+        Run.resume(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"steps": 3}))
+    with pytest.raises(UserError, match="of a training run of this version"):
+        Run.resume(tmp_path)

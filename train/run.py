@@ -1,0 +1,30 @@
+"""python train/run.py : train a GPT, evaluate one, or release one. --help teaches."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import tyro
+
+from ptx.errors import report_errors
+from train.evaluate import Evaluate, evaluate
+from train.loop import train
+from train.release import Release, release
+from train.settings import Settings
+
+
+@report_errors()
+def main(words: list[str]) -> None:
+    if words[:1] == ["evaluate"]:
+        evaluate(tyro.cli(Evaluate, prog="train/run.py evaluate", args=words[1:]))
+    elif words[:1] == ["release"]:
+        release(tyro.cli(Release, prog="train/run.py release", args=words[1:]))
+    else:
+        train(tyro.cli(Settings, prog="train/run.py", args=words))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

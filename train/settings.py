@@ -1,0 +1,190 @@
+"""What a training run is told: the command line's fields, and each preset's recipe."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ptx.config import preset
+from ptx.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Train a GPT on a prepared data directory, or continue a run.
+
+    Examples:
+      python train/run.py --preset nano --data data/installed
+      python train/run.py --resume runs/nano
+      python train/run.py --preset mini --steps 4000 --name longer
+      python train/run.py evaluate runs/nano/latest     bits per byte on held-out projects
+      python train/run.py release runs/mini OUT         a model directory to share
+
+    Fields left out take the preset's recipe. Ctrl+C finishes the step, saves, and exits; nothing
+    is lost.
+    """
+
+    preset: str = "nano"
+    """The network's shape: nano (2.9M, minutes on a laptop), mini (9.0M, the shipped model's),
+    small (GPT-2's size, for a GPU), reference (the original P-Transformer, 164.6M)."""
+    data: Path = Path("data/installed")
+    """A directory made by prepare/run.py."""
+    name: str | None = None
+    """The run's directory below --runs; the preset's name, numbered, if left out."""
+    runs: Path = Path("runs")
+    """Where runs are kept."""
+    resume: Path | None = None
+    """Continue this run directory, bit for bit, with the settings it was started with."""
+
+    steps: int | None = None
+    """Optimizer steps in all."""
+    batch_size: int | None = None
+    """Sequences per optimizer step."""
+    micro_batch: int | None = None
+    """Sequences read at once; gradients accumulate up to batch_size."""
+    optimizer: Literal["muon", "adamw"] | None = None
+    """muon: Muon for the hidden matrices, AdamW for embeddings, head and gains."""
+    lr: float | None = None
+    """AdamW's peak learning rate."""
+    muon_lr: float | None = None
+    """Muon's peak learning rate."""
+    weight_decay: float | None = None
+    """Decoupled, on matrices."""
+    warmup: int | None = None
+    """Steps of linear warm-up."""
+    cooldown: float | None = None
+    """The last share of the steps, with the rate falling linearly to zero; 0 keeps it constant."""
+    clip: float | None = None
+    """Largest gradient norm; 0 leaves gradients alone."""
+
+    seed: int = 0
+    """Of the initial weights, the dropout and the order of the data."""
+    val_every: int = 100
+    """Steps between validations."""
+    val_windows: int = 128
+    """Windows of one context each, spread evenly over the validation file: always the same ones."""
+    sample_every: int = 250
+    """Steps between written samples."""
+    save_every: int = 250
+    """Steps between checkpoints."""
+    keep: int = 3
+    """Newest checkpoints kept."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps ..."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the matrix products; auto measures whether bf16 is faster here. Weights stay fp32."""
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "nano": {
+        "steps": 300,
+        "batch_size": 16,
+        "micro_batch": 16,
+        "optimizer": "muon",
+        "lr": 6e-3,
+        "muon_lr": 0.03,
+        "weight_decay": 0.0,
+        "warmup": 10,
+        "cooldown": 0.5,
+        "clip": 1.0,
+    },
+    "mini": {
+        "steps": 1600,
+        "batch_size": 16,
+        "micro_batch": 16,
+        "optimizer": "muon",
+        "lr": 4e-3,
+        "muon_lr": 0.02,
+        "weight_decay": 0.0,
+        "warmup": 40,
+        "cooldown": 0.5,
+        "clip": 1.0,
+    },
+    "small": {
+        "steps": 20_000,
+        "batch_size": 256,
+        "micro_batch": 16,
+        "optimizer": "muon",
+        "lr": 3e-3,
+        "muon_lr": 0.02,
+        "weight_decay": 0.01,
+        "warmup": 200,
+        "cooldown": 0.5,
+        "clip": 1.0,
+    },
+    # The original: AdamW's defaults at a constant rate, no clipping.
+    "reference": {
+        "steps": 5000,
+        "batch_size": 24,
+        "micro_batch": 24,
+        "optimizer": "adamw",
+        "lr": 3e-4,
+        "muon_lr": 0.0,
+        "weight_decay": 0.01,
+        "warmup": 0,
+        "cooldown": 0.0,
+        "clip": 0.0,
+    },
+}
+
+
+def complete(settings: Settings) -> Settings:
+    """Fills the fields left out from the preset's recipe, and refuses impossible values."""
+    preset(settings.preset)
+    recipe = RECIPES[settings.preset]
+    given = {name: value for name in recipe if (value := getattr(settings, name)) is not None}
+    if "batch_size" in given and "micro_batch" not in given:
+        given["micro_batch"] = min(recipe["micro_batch"], given["batch_size"])
+    full = replace(settings, **{**recipe, **given})
+    _check(full)
+    return full
+
+
+def _check(s: Settings) -> None:
+    for name in (
+        "steps",
+        "batch_size",
+        "micro_batch",
+        "val_every",
+        "val_windows",
+        "sample_every",
+        "save_every",
+        "keep",
+    ):
+        if getattr(s, name) < 1:
+            raise UserError(
+                f"--{name.replace('_', '-')} must be at least 1, not {getattr(s, name)}"
+            )
+    for name in ("lr", "muon_lr", "weight_decay", "warmup", "clip"):
+        if getattr(s, name) < 0:
+            raise UserError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(s, name)}")
+    if s.batch_size % s.micro_batch:
+        raise UserError(
+            f"--batch-size ({s.batch_size}) must be a multiple of --micro-batch ({s.micro_batch})"
+        )
+    if not 0.0 <= s.cooldown <= 1.0:
+        raise UserError(f"--cooldown is a share of the steps, from 0 to 1, not {s.cooldown}")
+    if s.name is not None and (not s.name or Path(s.name).name != s.name or s.name == "latest"):
+        raise UserError(f"--name {s.name!r} must be one plain directory name, and not 'latest'")
+
+
+def save(settings: Settings, run: Path) -> None:
+    """Writes the run's config.json."""
+    values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
+    (run / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+
+
+def load(run: Path) -> Settings:
+    """The settings that `run` was started with."""
+    path = run / "config.json"
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a run's settings ({error})") from None
+    known = {field.name for field in fields(Settings)}
+    if not isinstance(values, dict) or set(values) != known:
+        raise UserError(f"{path} is not the config.json of a training run of this version")
+    values["data"], values["runs"] = Path(values["data"]), Path(values["runs"])
+    return Settings(**values)
