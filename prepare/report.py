@@ -25,7 +25,7 @@ def summary(manifest: dict, seconds: float) -> Table:
     for heading in ("files", "MB", "tokens", "bytes/token"):
         table.add_column(heading, justify="right")
     for outcome, count in manifest["filters"].items():
-        label = outcome if outcome in ("in", "kept") else f"  removed: {outcome}"
+        label = outcome if outcome in ("in", "kept") else f"  - {outcome}"
         table.add_row(label, f"{count['files']:,}", megabytes(count["bytes"]))
     table.add_section()
     for split, total in manifest["splits"].items():

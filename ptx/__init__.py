@@ -1,34 +1,46 @@
 """P-Transformer: a GPT for Python code, built to be watched and taken apart.
 
-model, tokenizer, info = ptx.load_model("checkpoints/mini")
-for step in ptx.generate(model, tokenizer, "def fibonacci(n):", ptx.Sampling(temperature=0.8)):
-    print(step.text, end="")
+    model, tokenizer, info = ptx.load_model("checkpoints/mini")
+    for step in ptx.generate(model, tokenizer, "def fibonacci(n):", ptx.Sampling(temperature=0.8)):
+        print(step.text, end="")
+
+Names are imported when they are first used: preparing data needs no torch, which takes seconds
+and hundreds of megabytes in each worker process.
 """
 
-from ptx.checkpoint import load_model, save_model
-from ptx.config import PRESETS, ModelConfig, preset
-from ptx.corpus import Corpus
-from ptx.engine import Step, generate
-from ptx.errors import UserError
-from ptx.model import GPT, KVCache
-from ptx.sampling import Sampling
-from ptx.tokenizer import Tokenizer, get_tokenizer
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "GPT",
-    "PRESETS",
-    "Corpus",
-    "KVCache",
-    "ModelConfig",
-    "Sampling",
-    "Step",
-    "Tokenizer",
-    "UserError",
-    "generate",
-    "get_tokenizer",
-    "load_model",
-    "preset",
-    "save_model",
-]
+_HOME = {
+    "GPT": "model",
+    "KVCache": "model",
+    "PRESETS": "config",
+    "ModelConfig": "config",
+    "preset": "config",
+    "Corpus": "corpus",
+    "Generation": "engine",
+    "Step": "engine",
+    "generate": "engine",
+    "Sampling": "sampling",
+    "Tokenizer": "tokenizer",
+    "get_tokenizer": "tokenizer",
+    "UserError": "errors",
+    "load_model": "checkpoint",
+    "save_model": "checkpoint",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -121,9 +121,7 @@ def load_model(
     config = read_config(path)
     tokenizer = Tokenizer.load(path, config["tokenizer"])
     shape = ModelConfig.from_dict(config["model"])
-    with torch.device("meta"):
-        model = GPT(shape)
-    model = model.to_empty(device=device).to(dtype)
+    model = GPT(shape).to(device, dtype)
     load_weights(model, path / WEIGHTS)
     return model.eval(), tokenizer, config.get("info", {})
 
@@ -140,7 +138,6 @@ def load_weights(model: GPT, path: Path) -> None:
             have, want = tuple(tensors[name].shape), tuple(tensor.shape)
             raise UserError(f"{path}: tensor {name!r} has shape {have}, config.json says {want}")
         tensor.copy_(tensors[name])
-    model.reset_tables()
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -149,17 +149,22 @@ def file_problem(path: Path, manifest: dict, split: str) -> str | None:
     file = path / f"{split}.bin"
     if not file.is_file():
         return f"{file} is missing."
-    size = file.stat().st_size
-    expected = manifest["splits"][split]["tokens"] * DTYPES[manifest["dtype"]].itemsize
+    recorded = manifest["splits"]
+    size, expected = file.stat().st_size, recorded[split]["tokens"] * itemsize(manifest)
     digest = file_sha256(file)
+    differs = digest != recorded[split]["sha256"]
     for other in SPLITS:
-        if other != split and digest == manifest["splits"][other]["sha256"]:
+        if differs and digest == recorded[other]["sha256"]:
             return f"{file} holds the {other} split: the files are swapped."
     if size != expected:
         return f"{file} is {size:,} bytes, but its manifest says {expected:,}."
-    if digest != manifest["splits"][split]["sha256"]:
+    if differs:
         return f"{file} is not the file of its manifest (its sha256 differs)."
     return None
+
+
+def itemsize(manifest: dict) -> int:
+    return DTYPES[manifest["dtype"]].itemsize
 
 
 def file_sha256(path: Path) -> str:

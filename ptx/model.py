@@ -184,24 +184,15 @@ class GPT(nn.Module):
         if config.position == "learned":
             self.pos_emb = nn.Embedding(config.context, config.d_model)
         else:
-            shape = config.context, config.head_size
-            self.register_buffer("cos", torch.empty(shape), persistent=False)
-            self.register_buffer("sin", torch.empty(shape), persistent=False)
+            cos, sin = rotary_table(config)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = make_norm(config, config.d_model)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=config.head_bias)
         if config.tied_head:
             self.head.weight = self.tok_emb.weight
-        self.reset_tables()
         self.init_weights()
-
-    @torch.no_grad()
-    def reset_tables(self) -> None:
-        """Computes the rotary tables, which no checkpoint stores; needed after `to_empty`."""
-        if self.config.position == "rotary":
-            cos, sin = rotary_table(self.config)
-            self.cos.copy_(cos)
-            self.sin.copy_(sin)
 
     @torch.no_grad()
     def init_weights(self) -> None:

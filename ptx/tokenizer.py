@@ -22,6 +22,7 @@ from ptx.errors import UserError
 END_OF_TEXT = "<|endoftext|>"
 RANKS_FILE = "tokenizer.tiktoken"
 MANIFEST_FILE = "manifest.json"
+MOST_TOKENS = 1 << 20  # four times the largest vocabulary in use
 
 # How Python is cut into pieces before the byte pairs of each piece are merged.
 #  - a word takes up to two characters before it along (` x`, `.append`, `__init`, `("name`,
@@ -46,7 +47,7 @@ PYTHON_PATTERN = "|".join(
 LONGEST_SPACE = 100_000
 
 # What `surrogateescape` turns bytes that are not UTF-8 into.
-INVALID_BYTE = re.compile("([\udc80-\udcff])")
+INVALID_BYTES = re.compile("([\udc80-\udcff]+)")
 
 
 class Tokenizer:
@@ -95,11 +96,11 @@ class Tokenizer:
 
     def _encode_invalid(self, data: bytes) -> list[int]:
         ids: list[int] = []
-        # Odd stretches are single invalid bytes, the others are text.
-        for i, stretch in enumerate(INVALID_BYTE.split(data.decode("utf-8", "surrogateescape"))):
+        # Odd stretches are invalid bytes, each its own token; the others are text.
+        for i, stretch in enumerate(INVALID_BYTES.split(data.decode("utf-8", "surrogateescape"))):
             if i % 2:
-                byte = stretch.encode("utf-8", "surrogateescape")
-                ids.append(self._encoding.encode_single_token(byte))
+                invalid = stretch.encode("utf-8", "surrogateescape")
+                ids += [self._ranks[invalid[j : j + 1]] for j in range(len(invalid))]
             else:
                 ids += self._encode_text(stretch)
         return ids
@@ -150,23 +151,31 @@ class Tokenizer:
         Raises UserError if the file is missing, unreadable, or not the one that was recorded.
         """
         path = Path(directory, RANKS_FILE)
+        if not is_record(record):
+            raise UserError(f"The record of {path} is incomplete: prepare it again.")
         try:
             fields = {key: record[key] for key in ("name", "pattern", "eot", "n_vocab")}
-            fingerprint = record["fingerprint"]
-        except (KeyError, TypeError):
-            raise UserError(f"The record of {path} is incomplete: prepare it again.") from None
-        try:
             tokenizer = cls(ranks=read_ranks(path), **fields)
         except UserError:
             raise
         except Exception:  # tiktoken's own errors: a missing byte, a broken pattern, an id twice
             raise UserError(f"{path} is not the vocabulary it is recorded as.") from None
-        if tokenizer.fingerprint != fingerprint:
+        if tokenizer.fingerprint != record["fingerprint"]:
             raise UserError(
                 f"{path} is not the tokenizer {tokenizer.name} that is recorded beside it: "
                 "restore that file or prepare the directory again."
             )
         return tokenizer
+
+
+def is_record(record: object) -> bool:
+    """Whether this is a `Tokenizer.record()`, of a size that fits in memory."""
+    return (
+        isinstance(record, dict)
+        and all(isinstance(record.get(key), str) for key in ("name", "pattern", "fingerprint"))
+        and all(isinstance(record.get(key), int) for key in ("eot", "n_vocab"))
+        and 0 <= record["eot"] < record["n_vocab"] <= MOST_TOKENS
+    )
 
 
 def rank_lines(ranks: dict[bytes, int]) -> bytes:

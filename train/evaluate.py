@@ -30,9 +30,10 @@ BATCH = 16
 class Evaluate:
     """Bits per byte of a model on the held-out projects of a data directory.
 
-    Every validation token is scored once. Windows of one full context advance by half of it and
-    only their newer half counts, so that (but for a file's first tokens) each token is predicted
-    from at least half a context. End-of-text tokens are paid for and count no byte.
+    Of each project the first --tokens are scored, each once. Windows of one full context advance
+    by half of it and only their newer half counts, so that (but for a project's first tokens)
+    every token is predicted from at least half a context. End-of-text tokens are paid for and
+    count no byte.
 
     Example: python train/run.py evaluate checkpoints/mini --data data/installed
     """
@@ -41,7 +42,24 @@ class Evaluate:
     """A model directory, or a run directory for its newest checkpoint."""
     data: Path = Path("data/installed")
     """A data directory prepared with the model's tokenizer."""
+    tokens: int = 50_000
+    """Scored at most per project; 0 scores all."""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps ..."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model paid for the text of one project."""
+
+    project: str
+    tokens: int
+    bytes: int
+    nats: float
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / max(1, self.bytes)
 
 
 @torch.inference_mode()
@@ -59,6 +77,24 @@ def validate(
             nats += float(model(ids, targets)) * targets.numel()
     model.train()
     return nats / y.numel(), nats / math.log(2) / float(byte_lengths[y.numpy()].sum())
+
+
+def score(model: GPT, corpus: Corpus, per_project: int = 0) -> list[Score]:
+    """One `Score` per held-out project, then that of all together.
+
+    per_project: tokens scored at most of each project; 0 scores all.
+    """
+    lengths, eot, position = corpus.tokenizer.byte_lengths, corpus.tokenizer.eot, 0
+    scores = []
+    for project in corpus.manifest["sources"]["val"]:
+        n = min(per_project or project["tokens"], project["tokens"])
+        tokens = np.asarray(corpus.val[position : position + n])
+        nats = token_nats(model, np.concatenate(([eot], tokens)), project["name"])
+        total_bytes = int(lengths[tokens].sum())
+        scores.append(Score(project["name"], n, total_bytes, float(nats.sum())))
+        position += project["tokens"]
+    sums = (sum(getattr(s, name) for s in scores) for name in ("tokens", "bytes", "nats"))
+    return [*scores, Score("all", *sums)]
 
 
 @torch.inference_mode()
@@ -108,25 +144,12 @@ def evaluate(args: Evaluate) -> None:
             f"{args.data} was tokenized with {corpus.tokenizer.name}, the model reads "
             f"{tokenizer.name}: prepare the data again with --tokenizer {tokenizer.name}"
         )
-    nats = np.concatenate(([0.0], token_nats(model, corpus.val)))
-    lengths = tokenizer.byte_lengths[np.asarray(corpus.val)]
-    table = Table(title=f"{args.model} on {args.data}: held-out projects")
-    for column in ("project", "tokens", "bytes", "nats/token", "bits/byte"):
-        table.add_column(column, justify="left" if column == "project" else "right")
-    held_out = [(p["name"], p["tokens"]) for p in corpus.manifest["sources"]["val"]]
-    position = 0
-    for name, n in [*held_out, ("all", len(lengths))]:
-        start = 0 if name == "all" else position
-        if name == "all":
+    table = Table("project", title=f"{args.model} on the held-out projects of {args.data}")
+    for column in ("tokens", "bytes", "nats/token", "bits/byte"):
+        table.add_column(column, justify="right")
+    for s in score(model, corpus, args.tokens):
+        if s.project == "all":
             table.add_section()
-        span = slice(start, start + n)
-        position = start + n
-        bits = nats[span].sum() / math.log(2)
-        table.add_row(
-            name,
-            f"{n:,}",
-            f"{lengths[span].sum():,}",
-            f"{nats[span].mean():.4f}",
-            f"{bits / lengths[span].sum():.4f}",
-        )
+        loss, bpb = f"{s.nats / s.tokens:.4f}", f"{s.bits_per_byte:.4f}"
+        table.add_row(s.project, f"{s.tokens:,}", f"{s.bytes:,}", loss, bpb)
     Console().print(table)

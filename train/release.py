@@ -1,24 +1,34 @@
-"""From a run's newest checkpoint to a model directory to share."""
+"""From a run's newest checkpoint to a model directory to share, with a card of real figures."""
 
 from __future__ import annotations
 
+import json
+import platform
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from string import Template
+from typing import Annotated, Any
 
 import torch
 import tyro
 
 from ptx import runlog
 from ptx.checkpoint import atomic_directory, find_model, is_run, load_model, write_model
+from ptx.corpus import Corpus
 from ptx.errors import UserError
+from ptx.model import GPT
+from train import settings as run_settings
+from train.evaluate import Evaluate, Score, score
+from train.settings import Settings
+
+CARD = Path(__file__).with_name("card.md")
 
 
 @dataclass
 class Release:
-    """Write the newest checkpoint of a run as a model directory: bf16 weights, tokenizer and the
-    run's metrics, without the optimizer. The model card (README.md) of an older release in the
-    same place is kept: its figures are yours to bring up to date.
+    """Write the newest checkpoint of a run as a model directory to share: bf16 weights, tokenizer,
+    the run's metrics, and a model card with the bits per byte measured now, from those weights.
 
     Example: python train/run.py release runs/mini checkpoints/mini
     """
@@ -27,22 +37,81 @@ class Release:
     """The run directory."""
     out: Annotated[Path, tyro.conf.Positional]
     """The model directory to write."""
+    tokens: int = Evaluate.tokens
+    """Scored at most per held-out project, for the card; 0 scores all."""
 
 
 def release(args: Release) -> None:
     run = args.run.parent if args.run.name == "latest" else args.run
     if not is_run(run):
         raise UserError(f"{args.run} is no run directory: give one that train/run.py made")
+    settings = run_settings.load(run)
+    corpus = Corpus(settings.data)
     model, tokenizer, info = load_model(find_model(run))
+    model.to(torch.bfloat16).float()  # what is measured is what is stored
+    scores = score(model, corpus, args.tokens)
+    info |= {"val_bpb": round(scores[-1].bits_per_byte, 4), "tokens_per_project": args.tokens}
     metrics, _ = runlog.tail(run / runlog.METRICS)
-    validated = [m for m in metrics if "val_bpb" in m]
-    if validated:
-        info["val_bpb"] = validated[-1]["val_bpb"]
-    card = args.out / "README.md"
-    text = card.read_text() if card.exists() else f"# {args.out.name}\n"
+    samples, _ = runlog.tail(run / runlog.SAMPLES)
+    card = render_card(args.out.name, model, corpus, settings, info, scores, samples)
     with atomic_directory(args.out) as directory:
         write_model(directory, model, tokenizer, info, torch.bfloat16)
         for record in metrics:
             runlog.append(directory / runlog.METRICS, record)
-        (directory / "README.md").write_text(text)
-    print(f"wrote {args.out}: {model.n_params():,} parameters, step {info['step']:,}")
+        (directory / "README.md").write_text(card)
+    print(f"wrote {args.out}: {model.n_params():,} parameters, {info['val_bpb']} bits per byte")
+
+
+def render_card(
+    name: str,
+    model: GPT,
+    corpus: Corpus,
+    settings: Settings,
+    info: dict[str, Any],
+    scores: list[Score],
+    samples: list[dict[str, Any]],
+) -> str:
+    """The model card; every figure in it is an argument's."""
+    trained_on = corpus.manifest["sources"]["train"]
+    licences = Counter(p["licence"] or "not stated" for p in trained_on)
+    rows = [f"| {s.project} | {s.tokens:,} | {s.bytes:,} | {s.bits_per_byte:.3f} |" for s in scores]
+    settings_text = json.dumps(run_settings.as_json(settings), indent=2)
+    last = samples[-1] if samples else {"prompt": "", "text": ""}
+    return Template(CARD.read_text()).substitute(
+        name=name,
+        parameters=f"{model.n_params():,}",
+        config=json.dumps(vars(model.config), indent=2),
+        layers=model.config.n_layer,
+        heads=model.config.n_head,
+        width=model.config.d_model,
+        context=model.config.context,
+        tokenizer=corpus.tokenizer.name,
+        vocabulary=f"{corpus.tokenizer.n_vocab:,}",
+        preset=settings.preset,
+        steps=f"{info['step']:,}",
+        tokens=f"{info['tokens']:,}",
+        epochs=f"{info['tokens'] / len(corpus.train):.2f}",
+        hours=f"{info['seconds'] / 3600:.2f}",
+        precision=info["precision"],
+        machine=f"{torch.get_num_threads()} threads of {processor()}",
+        torch=torch.__version__,
+        data=settings.data,
+        projects=len(trained_on),
+        megabytes=f"{corpus.manifest['splits']['train']['bytes'] / 1e6:.0f}",
+        project_list=", ".join(f"{p['name']} {p['version']}" for p in trained_on),
+        licence_list="; ".join(f"{k} ({n})" for k, n in licences.most_common()),
+        bpb=info["val_bpb"],
+        scored=info["tokens_per_project"] or "all",
+        scores="\n".join(rows),
+        settings=settings_text,
+        sample=(last["prompt"] + last["text"]).replace("```", "` ` `"),
+    )
+
+
+def processor() -> str:
+    """The CPU's name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.machine()

@@ -91,7 +91,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "clip": 1.0,
     },
     "mini": {
-        "steps": 1600,
+        "steps": 1300,
         "batch_size": 16,
         "micro_batch": 16,
         "optimizer": "muon",
@@ -170,10 +170,14 @@ def _check(s: Settings) -> None:
         raise UserError(f"--name {s.name!r} must be one plain directory name, and not 'latest'")
 
 
+def as_json(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON values."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
+
+
 def save(settings: Settings, run: Path) -> None:
     """Writes the run's config.json."""
-    values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
-    (run / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+    (run / "config.json").write_text(json.dumps(as_json(settings), indent=2) + "\n")
 
 
 def load(run: Path) -> Settings:

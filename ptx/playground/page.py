@@ -52,6 +52,13 @@ def launch_options() -> dict[str, Any]:
             spacing_size="sm",
             font=SANS,
             font_mono=MONO,
+        ).set(  # darker than the default, for white text on it and for thin lines
+            color_accent="*primary_600",
+            slider_color="*primary_600",
+            button_primary_background_fill="*primary_700",
+            button_primary_background_fill_hover="*primary_600",
+            button_primary_background_fill_dark="*primary_700",
+            button_primary_background_fill_hover_dark="*primary_600",
         ),
         "css": css(),
         "head": head(),

@@ -15,7 +15,7 @@ SCRIPTS = ("base.js", "lexer.js", "header.js", "text.js", "heads.js", "curves.js
 def head() -> str:
     """Every script, for the page's <head>: the panels find their code in `window.ptx`."""
     code = "\n".join((WEB / name).read_text("utf-8") for name in SCRIPTS)
-    return f"<script>\n{code}\n</script>"
+    return f"<script>\n\"use strict\";\n{code}\n</script>"
 
 
 def css() -> str:

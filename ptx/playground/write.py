@@ -157,55 +157,68 @@ def refused(frame: Frame | None, message: str) -> Frame:
     return Frame((frame.view if frame else {}) | {"error": message}, frame.ids if frame else [])
 
 
+def knob(
+    label: str, info: str, low: float, high: float, value: float, step: float
+) -> gr.Slider:
+    return gr.Slider(
+        low,
+        high,
+        value,
+        step=step,
+        label=label,
+        info=info,
+        elem_id=label.lower(),
+        min_width=0,
+        buttons=[],
+    )
+
+
 def build(served: Served, look: Callable[[list[int]], dict[str, Any]]) -> Callable[[gr.HTML], None]:
     """Lays out the panel; returns what connects it to the heads panel, which comes later.
 
     look: token ids -> what the heads panel shows.
     """
-    with gr.Group(elem_id="prompt-group"):
-        prompt = gr.Code(
-            FIRST,
-            language="python",
-            lines=8,
-            max_lines=16,
-            interactive=True,
-            label="Prompt",
-            elem_id="prompt",
-            wrap_lines=True,
-        )
-    with gr.Row(elem_id="examples"):
+    prompt = gr.Code(
+        FIRST,
+        language="python",
+        lines=5,
+        max_lines=16,
+        interactive=True,
+        label="Prompt",
+        elem_id="prompt",
+        wrap_lines=True,
+        buttons=[],
+    )
+    with gr.Row(elem_id="actions"):
         for name, text in EXAMPLES.items():
             # in the browser, because gr.Code strips what the server sends
             gr.Button(name, size="sm", min_width=0, elem_classes="example").click(
                 None, js=f"() => {json.dumps(text)}", outputs=prompt, api_visibility="private"
             )
-    with gr.Row(elem_id="actions"):
-        generate = gr.Button("Generate", variant="primary", elem_id="generate", min_width=120)
-        stop = gr.Button("Stop", elem_id="stop", min_width=80)
-    with gr.Group(elem_id="knobs"):
-        with gr.Row():
-            temperature = gr.Slider(
-                0, 2, 0.8, step=0.05, label="Temperature", elem_id="temperature", min_width=150,
-                info="Low is safe, high is wild; 0 always takes the likeliest token.",
-            )
-            length = gr.Slider(
-                1, MAX_LENGTH, 200, step=1, label="Length", elem_id="length", min_width=150,
-                info="Stop after this many new tokens.",
-            )
-        with gr.Row():
-            top_k = gr.Slider(
-                0, 200, 0, step=1, label="Top-k", elem_id="top-k", min_width=150,
-                info="Choose among the k likeliest tokens only; 0 allows all.",
-            )
-            top_p = gr.Slider(
-                0.05, 1, 0.95, step=0.01, label="Top-p", elem_id="top-p", min_width=150,
-                info="Choose among the fewest tokens that hold this share of probability.",
-            )
-            seed = gr.Number(
-                0, precision=0, minimum=0, maximum=MAX_SEED, label="Seed", elem_id="seed",
-                min_width=110, info="The same seed writes the same text.",
-            )
+        new_seed = gr.Button("New seed", size="sm", elem_id="new-seed")
+        generate = gr.Button("Generate", variant="primary", size="sm", elem_id="generate")
+        stop = gr.Button("Stop", size="sm", elem_id="stop")
+    with gr.Row(elem_id="knobs"):
+        temperature = knob("Temperature", "Low is safe, high is wild; 0 takes the likeliest.",
+                           0, 2, 0.8, 0.05)  # fmt: skip
+        top_k = knob("Top-k", "Only the k likeliest tokens; 0 allows all.", 0, 200, 0, 1)
+        top_p = knob("Top-p", "The fewest tokens with this share of probability.",
+                     0.05, 1, 0.95, 0.01)  # fmt: skip
+        length = knob("Length", "Stop after this many new tokens.", 1, MAX_LENGTH, 200, 1)
+        seed = gr.Number(
+            0,
+            precision=0,
+            minimum=0,
+            maximum=MAX_SEED,
+            label="Seed",
+            info="The same seed writes the same text.",
+            elem_id="seed",
+            min_width=0,
+        )
     text = panel("text")
+    new_seed.click(
+        None, js="() => Math.floor(Math.random() * 1e6)", outputs=seed, api_visibility="private"
+    )
     knobs = [prompt, temperature, top_k, top_p, length, seed]
 
     def connect(heads: gr.HTML) -> None:
@@ -228,12 +241,13 @@ def build(served: Served, look: Callable[[list[int]], dict[str, Any]]) -> Callab
                 yield frame.view, gr.skip(), frame
 
         def on_end(frame: Frame | None) -> tuple[Any, Any, Any]:
-            """Also after Stop, which ends `on_generate` wherever it was."""
-            if frame is None or frame.view.get("error"):
-                return gr.skip(), gr.skip(), gr.skip()
+            """Also after Stop, which ends `on_generate` wherever it was, and after a refusal."""
+            ended = {"ended": time.time_ns()}  # a value that did not change would not be noticed
+            if frame is None or not frame.ids:
+                return (frame.view if frame else {}) | ended, gr.skip(), frame
             if frame.view["finish"] is None:
                 frame = stopped(frame)
-            return frame.view, look(frame.ids), frame
+            return frame.view | ended, look(frame.ids), frame
 
         run = generate.click(
             on_generate,

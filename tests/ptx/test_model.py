@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 from ptx.config import PRESETS, ModelConfig
 from ptx.errors import UserError
 from ptx.model import GPT, KVCache
+from tests.peers import as_gpt2, as_qwen3
 
 TOLERANCE = 1e-4
 
@@ -26,91 +26,6 @@ def scrambled(config: ModelConfig) -> GPT:
         if config.head_bias:
             model.head.bias.zero_()  # GPT2LMHeadModel has none
     return model
-
-
-def as_gpt2(model: GPT) -> GPT2LMHeadModel:
-    c = model.config
-    theirs = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=c.vocab_size,
-            n_positions=c.context,
-            n_embd=c.d_model,
-            n_layer=c.n_layer,
-            n_head=c.n_head,
-            n_inner=c.d_mlp,
-            activation_function="relu",
-            layer_norm_epsilon=c.norm_eps,
-            tie_word_embeddings=False,
-            attn_implementation="eager",
-        )
-    ).eval()
-    t = {
-        "transformer.wte.weight": model.tok_emb.weight,
-        "transformer.wpe.weight": model.pos_emb.weight,
-        "transformer.ln_f.weight": model.norm.weight,
-        "transformer.ln_f.bias": model.norm.bias,
-        "lm_head.weight": model.head.weight,
-    }
-    for i, block in enumerate(model.blocks):
-        at, qkv = f"transformer.h.{i}", [block.attn.q, block.attn.k, block.attn.v]
-        t |= {
-            f"{at}.ln_1.weight": block.attn_norm.weight,
-            f"{at}.ln_1.bias": block.attn_norm.bias,
-            f"{at}.attn.c_attn.weight": torch.cat([m.weight for m in qkv]).T,  # Conv1D: (in, out)
-            f"{at}.attn.c_attn.bias": torch.zeros(3 * c.d_model),
-            f"{at}.attn.c_proj.weight": block.attn.out.weight.T,
-            f"{at}.attn.c_proj.bias": block.attn.out.bias,
-            f"{at}.ln_2.weight": block.mlp_norm.weight,
-            f"{at}.ln_2.bias": block.mlp_norm.bias,
-            f"{at}.mlp.c_fc.weight": block.mlp.up.weight.T,
-            f"{at}.mlp.c_fc.bias": block.mlp.up.bias,
-            f"{at}.mlp.c_proj.weight": block.mlp.down.weight.T,
-            f"{at}.mlp.c_proj.bias": block.mlp.down.bias,
-        }
-    theirs.load_state_dict(t, strict=True)
-    return theirs
-
-
-def as_qwen3(model: GPT) -> Qwen3ForCausalLM:
-    c = model.config
-    theirs = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=c.vocab_size,
-            max_position_embeddings=c.context,
-            hidden_size=c.d_model,
-            intermediate_size=c.d_mlp,
-            num_hidden_layers=c.n_layer,
-            num_attention_heads=c.n_head,
-            num_key_value_heads=c.n_kv_head,
-            head_dim=c.head_size,
-            rms_norm_eps=c.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
-            tie_word_embeddings=c.tied_head,
-            attn_implementation="eager",
-        )
-    ).eval()
-    t = {
-        "model.embed_tokens.weight": model.tok_emb.weight,
-        "model.norm.weight": model.norm.weight,
-        "lm_head.weight": model.head.weight,
-    }
-    for i, block in enumerate(model.blocks):
-        at = f"model.layers.{i}"
-        t |= {
-            f"{at}.input_layernorm.weight": block.attn_norm.weight,
-            f"{at}.self_attn.q_proj.weight": block.attn.q.weight,
-            f"{at}.self_attn.k_proj.weight": block.attn.k.weight,
-            f"{at}.self_attn.v_proj.weight": block.attn.v.weight,
-            f"{at}.self_attn.o_proj.weight": block.attn.out.weight,
-            f"{at}.self_attn.q_norm.weight": block.attn.q_norm.weight,
-            f"{at}.self_attn.k_norm.weight": block.attn.k_norm.weight,
-            f"{at}.post_attention_layernorm.weight": block.mlp_norm.weight,
-            f"{at}.mlp.gate_proj.weight": block.mlp.gate.weight,
-            f"{at}.mlp.up_proj.weight": block.mlp.up.weight,
-            f"{at}.mlp.down_proj.weight": block.mlp.down.weight,
-        }
-    theirs.load_state_dict(t, strict=True)
-    return theirs
 
 
 def cached_logits(model: GPT, ids: Tensor, pieces: list[int]) -> Tensor:

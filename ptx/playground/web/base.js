@@ -1,0 +1,92 @@
+// What the panels share: DOM building that cannot inject, visible whitespace, theme, colours.
+window.ptx = (() => {
+
+  // el("p", {class: "note"}, "text", child): strings become text nodes, never markup.
+  function el(tag, attributes = {}, ...children) {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
+    }
+    node.append(...children);
+    return node;
+  }
+
+  const MARKS = { "\n": "↵", "\r": "␍", "\t": "→", " ": "·" };
+
+  // A token as a label: its whitespace visible, control characters as their pictures.
+  function visible(text, longest = Infinity) {
+    const marked = text
+      .replace(/[\n\r\t ]/g, (c) => MARKS[c])
+      .replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)));
+    const letters = Array.from(marked);
+    return letters.length <= longest ? marked : letters.slice(0, longest - 1).join("") + "…";
+  }
+
+  const isDark = () => document.body.classList.contains("dark");
+
+  function onTheme(callback) {
+    new MutationObserver(callback).observe(document.body, {
+      attributes: true,
+      attributeFilter: ["class"],
+    });
+  }
+
+  const color = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
+
+  // OKLCH (lightness 0..1, chroma, hue in degrees) to sRGB bytes; Ottosson, 2020.
+  function oklch(L, C, hue) {
+    const a = C * Math.cos((hue * Math.PI) / 180);
+    const b = C * Math.sin((hue * Math.PI) / 180);
+    const l = (L + 0.3963377774 * a + 0.2158037573 * b) ** 3;
+    const m = (L - 0.1055613458 * a - 0.0638541728 * b) ** 3;
+    const s = (L - 0.0894841775 * a - 1.291485548 * b) ** 3;
+    return [
+      4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s,
+      -1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s,
+      -0.0041960863 * l - 0.7034186147 * m + 1.707614701 * s,
+    ].map((v) => {
+      const gamma = v <= 0.0031308 ? 12.92 * v : 1.055 * v ** (1 / 2.4) - 0.055;
+      return Math.round(255 * Math.min(1, Math.max(0, gamma)));
+    });
+  }
+
+  // 256 colours in equal steps of perceived lightness, which every kind of colour vision orders
+  // alike. No attention is the background; the other end is the opposite of it.
+  function ramp(dark) {
+    return Array.from({ length: 256 }, (_, i) => {
+      const t = i / 255;
+      const chroma = 0.008 + 0.13 * Math.sin(Math.PI * Math.min(1, 0.85 * t));
+      return dark
+        ? oklch(0.22 + 0.73 * t, chroma, 285 - 175 * t)
+        : oklch(0.985 - 0.72 * t, chroma, 205 + 85 * t);
+    });
+  }
+
+  const ramps = {};
+  const colormap = () => (ramps[isDark()] ??= ramp(isDark()));
+
+  function bytes(base64) {
+    return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  }
+
+  // Sizes a canvas for its place on the page and the screen's pixels; returns its context, scaled.
+  function fit(canvas, width, height) {
+    const ratio = window.devicePixelRatio || 1;
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+    const g = canvas.getContext("2d");
+    g.setTransform(ratio, 0, 0, ratio, 0, 0);
+    return g;
+  }
+
+  const number = (value, digits = 3) =>
+    Number.isInteger(value)
+      ? value.toLocaleString("en")
+      : Math.abs(value) >= 0.001
+        ? value.toLocaleString("en", { maximumFractionDigits: digits })
+        : value.toExponential(1);
+
+  return { el, visible, isDark, onTheme, color, colormap, bytes, fit, number };
+})();

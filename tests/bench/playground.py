@@ -1,0 +1,102 @@
+"""Seconds from the command to a page that answers, and to the first streamed token.
+
+    python tests/bench/playground.py [--quick] [--json]
+
+The peer for start-up is Gradio itself: an app with one text box.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import socket
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from gradio_client import Client
+from tests.bench.report import arguments, report
+
+ROOT = Path(__file__).resolve().parents[2]
+EMPTY_APP = """
+import sys, gradio
+with gradio.Blocks() as page:
+    gradio.Textbox()
+page.launch(server_port=int(sys.argv[1]), quiet=True)
+"""
+
+
+def free_port() -> int:
+    with socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextmanager
+def started(*command: str, port: int) -> Iterator[float]:
+    """Runs a server; gives the seconds until it served its configuration."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=5).close()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                if process.poll() is not None or time.perf_counter() - start > 120:
+                    sys.exit("the server did not start")
+                time.sleep(0.02)
+        yield time.perf_counter() - start
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def first_token_seconds(port: int) -> float:
+    """From the request to the first streamed update, through Gradio's own client."""
+    client = Client(f"http://127.0.0.1:{port}", verbose=False)
+    client.predict("x", api_name="/generate")
+    start = time.perf_counter()
+    job = client.submit("def fibonacci(n):", api_name="/generate")
+    next(iter(job))
+    seconds = time.perf_counter() - start
+    job.cancel()
+    return seconds
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    ours, peer, first = [], [], []
+    for _ in range(2 if args.quick else 5):
+        port = free_port()
+        with started("app.py", "--port", str(port), port=port) as seconds:
+            ours.append(seconds)
+            first.append(first_token_seconds(port))
+        port = free_port()
+        with started("-c", EMPTY_APP, str(port), port=port) as seconds:
+            peer.append(seconds)
+    median = statistics.median
+    report(
+        [
+            ("seconds until the page is ready", median(ours), median(peer), 10.0),
+            ("seconds to the first streamed token", median(first), None, 0.5),
+        ],
+        args,
+    )
+
+
+if __name__ == "__main__":
+    main()
