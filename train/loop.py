@@ -37,6 +37,7 @@ from train.state import Progress
 
 SAMPLE_PROMPTS = ("def ", "class ", "import ", "for i in range(")
 SAMPLE_TOKENS = 64
+SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 
 
 def train(settings: Settings) -> Path:
@@ -78,7 +79,8 @@ class Run:
         torch.manual_seed(settings.seed)
         model = GPT(shape).to(device).train()
         run_settings.save(settings, directory)
-        return cls(settings, directory, corpus, model, make_optimizers(model, settings), Progress())
+        progress = Progress(data=train_sha256(corpus))
+        return cls(settings, directory, corpus, model, make_optimizers(model, settings), progress)
 
     @classmethod
     def resume(cls, directory: Path) -> Run:
@@ -88,6 +90,11 @@ class Run:
         model = GPT(shape_for(settings.preset, corpus)).to(pick_device(settings.device)).train()
         run = cls(settings, directory, corpus, model, make_optimizers(model, settings), Progress())
         run.progress = state.restore(directory, model, run.optimizers)
+        if run.progress.data != train_sha256(corpus):
+            raise UserError(
+                f"{settings.data} is not the data that {directory} was trained on: restore it, or "
+                "start a new run"
+            )
         run.saved_at = run.progress.step
         for log in (runlog.METRICS, runlog.SAMPLES):
             runlog.truncate(directory / log, run.progress.step)
@@ -203,7 +210,7 @@ class Run:
                 self.model,
                 self.corpus.tokenizer,
                 prompt,
-                Sampling(),
+                SAMPLING,
                 SAMPLE_TOKENS,
                 self.settings.seed,
             )
@@ -237,6 +244,10 @@ class Run:
             "seconds": round(p.elapsed, 1),
             "precision": self.settings.precision,
         }
+
+
+def train_sha256(corpus: Corpus) -> str:
+    return corpus.manifest["splits"]["train"]["sha256"]
 
 
 def shape_for(name: str, corpus: Corpus) -> ModelConfig:

@@ -50,7 +50,15 @@ def release(args: Release) -> None:
     model, tokenizer, info = load_model(find_model(run))
     model.to(torch.bfloat16).float()  # what is measured is what is stored
     scores = score(model, corpus, args.tokens)
-    info |= {"val_bpb": round(scores[-1].bits_per_byte, 4), "tokens_per_project": args.tokens}
+    info = {
+        "preset": settings.preset,
+        "steps": info["step"],
+        "tokens": info["tokens"],
+        "hours": round(info["seconds"] / 3600, 2),
+        "precision": info["precision"],
+        "val_bpb": round(scores[-1].bits_per_byte, 4),
+        "val_tokens_per_project": args.tokens,
+    }
     metrics, _ = runlog.tail(run / runlog.METRICS)
     samples, _ = runlog.tail(run / runlog.SAMPLES)
     card = render_card(args.out.name, model, corpus, settings, info, scores, samples)
@@ -88,10 +96,10 @@ def render_card(
         tokenizer=corpus.tokenizer.name,
         vocabulary=f"{corpus.tokenizer.n_vocab:,}",
         preset=settings.preset,
-        steps=f"{info['step']:,}",
+        steps=f"{info['steps']:,}",
         tokens=f"{info['tokens']:,}",
         epochs=f"{info['tokens'] / len(corpus.train):.2f}",
-        hours=f"{info['seconds'] / 3600:.2f}",
+        hours=info["hours"],
         precision=info["precision"],
         machine=f"{torch.get_num_threads()} threads of {processor()}",
         torch=torch.__version__,
@@ -101,7 +109,7 @@ def render_card(
         project_list=", ".join(f"{p['name']} {p['version']}" for p in trained_on),
         licence_list="; ".join(f"{k} ({n})" for k, n in licences.most_common()),
         bpb=info["val_bpb"],
-        scored=info["tokens_per_project"] or "all",
+        scored=info["val_tokens_per_project"] or "all",
         scores="\n".join(rows),
         settings=settings_text,
         sample=(last["prompt"] + last["text"]).replace("```", "` ` `"),

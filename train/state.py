@@ -38,6 +38,8 @@ class Progress:
     elapsed: float = 0.0
     """Seconds of training, over all pieces of the run."""
     tokens: int = 0
+    data: str = ""
+    """sha256 of the training file, which a resumed run must find unchanged."""
 
 
 def save(

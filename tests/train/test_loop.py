@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -127,6 +130,20 @@ def test_wrong_settings_are_refused_before_anything_is_written(
     with pytest.raises(UserError, match=sentence):
         train(settings(data, tmp_path / "runs", **change))
     assert not (tmp_path / "runs").exists()
+
+
+def test_resuming_on_other_data_is_refused(data: Path, tmp_path: Path) -> None:
+    run = train(settings(data, tmp_path, steps=1))
+    config = json.loads((run / "config.json").read_text())
+    other = shutil.copytree(data, tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    tokens = np.fromfile(other / "train.bin", dtype="<u2")[::-1].tobytes()
+    (other / "train.bin").write_bytes(tokens)
+    manifest["splits"]["train"]["sha256"] = hashlib.sha256(tokens).hexdigest()
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    (run / "config.json").write_text(json.dumps(config | {"data": str(other)}))
+    with pytest.raises(UserError, match="is not the data that"):
+        Run.resume(run)
 
 
 def test_resuming_what_is_no_run_says_so(tmp_path: Path) -> None:

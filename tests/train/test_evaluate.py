@@ -1,0 +1,69 @@
+"""Bits per byte: every token scored once, with the context that the protocol promises."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ptx.config import PRESETS
+from ptx.corpus import Corpus
+from ptx.model import GPT
+from train.evaluate import score, token_nats, validate
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    torch.manual_seed(0)
+    config = replace(PRESETS["nano"], vocab_size=257, context=16, n_layer=1, init="gpt2")
+    model = GPT(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 if parameter.ndim == 1 else 5)
+    return model
+
+
+@torch.no_grad()
+def by_definition(model: GPT, tokens: np.ndarray) -> np.ndarray:
+    """One token at a time, each in the window that the protocol puts it in."""
+    context, out, start = model.config.context, [], 0
+    ids = torch.from_numpy(tokens.astype(np.int64))
+    for position in range(1, len(tokens)):
+        while position > start + context:  # not predicted by this window: the next one, half on
+            start = min(start + context // 2, len(tokens) - 1 - context)
+        log_probs = model(ids[None, start:position])[0, -1].log_softmax(-1)
+        out.append(-float(log_probs[ids[position]]))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("n", [2, 10, 17, 18, 24, 25, 100])
+def test_scores_equal_the_definition_whatever_the_length(model: GPT, n: int) -> None:
+    tokens = np.random.default_rng(n).integers(257, size=n).astype(np.uint16)
+    np.testing.assert_allclose(token_nats(model, tokens), by_definition(model, tokens), rtol=1e-4)
+
+
+def test_bits_per_byte_count_the_bytes_of_the_scored_text(model: GPT, data: Path) -> None:
+    corpus = Corpus(data)
+    project, everything = score(model, corpus, per_project=50)
+    assert (project.project, everything.project) == ("json", "all")
+    assert project.tokens == project.bytes == 50  # one byte a token
+    bits = by_definition(model, np.array([corpus.tokenizer.eot, *corpus.val[:50]])).sum()
+    assert project.bits_per_byte == pytest.approx(bits / math.log(2) / 50, rel=1e-4)
+    assert score(model, corpus)[0].tokens == len(corpus.val)
+
+
+def test_validation_is_the_mean_over_its_windows(model: GPT, data: Path) -> None:
+    corpus = Corpus(data)
+    windows = corpus.val_windows(16, 40)
+    loss, bpb = validate(model, windows, corpus.tokenizer.byte_lengths, "fp32")
+    x, y = map(torch.from_numpy, windows)
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+    n_bytes = corpus.tokenizer.byte_lengths[y.numpy()].sum()
+    assert bpb == pytest.approx(loss * y.numel() / math.log(2) / n_bytes)
+    model.eval()
