@@ -18,10 +18,13 @@ ROOT = Path(__file__).resolve().parent
 class Playground:
     """Open a page where a GPT writes Python and shows its attention and its loss curves.
 
-    Examples:
-        python app.py
-        python app.py --model runs/nano/latest    (the newest checkpoint of a run)
-        python app.py --port 8000 --host 0.0.0.0  (for other machines too)
+    For example:
+
+    python app.py
+
+    python app.py --model runs/nano/latest (the newest checkpoint of a run)
+
+    python app.py --port 8000 --host 0.0.0.0 (for other machines too)
     """
 
     model: Path = ROOT / "checkpoints" / "mini"

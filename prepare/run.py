@@ -1,4 +1,15 @@
-"""Prepare Python source for training: `python prepare/run.py COMMAND --help`."""
+"""Prepare Python source for training.
+
+For example:
+
+python prepare/run.py installed (this machine's packages, into data/installed)
+
+python prepare/run.py folder PATH --out data/mine (your own projects)
+
+python prepare/run.py verify data/installed
+
+python prepare/run.py COMMAND --help explains each command.
+"""
 
 from __future__ import annotations
 
@@ -152,6 +163,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped: what was there before is unchanged", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader of what is printed has gone
+        raise SystemExit(1) from None
     except OSError as error:  # a full disk, a directory that may not be written
         raise UserError(f"{error.filename or 'A file'}: {error.strerror}.") from None
 

@@ -40,7 +40,7 @@ class Complete:
 
 @report_errors()
 def main() -> None:
-    args = tyro.cli(Complete)
+    args = tyro.cli(Complete, prog="python -m ptx")
     sampling = Sampling(args.temperature, args.top_k, args.top_p)
     model, tokenizer, _ = load_model(args.model)
     steps = generate(model, tokenizer, args.prompt, sampling, args.tokens, args.seed)

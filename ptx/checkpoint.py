@@ -6,11 +6,8 @@ model.safetensors  config.json  tokenizer.tiktoken  README.md  metrics.jsonl
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ptx.atomic import atomic_directory, recover
 from ptx.config import ModelConfig
 from ptx.errors import UserError
 from ptx.model import GPT
@@ -29,44 +27,6 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 STEP_DIR = re.compile(r"step_(\d+)")
-
-
-@contextmanager
-def atomic_directory(target: Path) -> Iterator[Path]:
-    """A fresh directory beside `target`, flushed and renamed over it when the block succeeds.
-
-    Whatever happens before that, `target` stays what it was.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for file in temporary.iterdir():
-            _flush(file)
-        _flush(temporary)
-        _replace_directory(temporary, target)
-        _flush(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace_directory(new: Path, target: Path) -> None:
-    old = new.with_suffix(".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.rename(target, old)
-    os.rename(new, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_model(
@@ -169,6 +129,8 @@ def find_model(path: str | Path) -> Path:
     """The model directory that `path` means: itself, or the newest checkpoint of a run directory
     (`runs/nano` and `runs/nano/latest` are the same)."""
     path = Path(path)
+    if not path.exists():
+        recover(path)  # a save that was killed while it replaced this directory
     if (path / WEIGHTS).is_file() or ((path / CONFIG).is_file() and not is_run(path)):
         return path
     run = path.parent if path.name == "latest" and not path.exists() else path

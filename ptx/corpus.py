@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from functools import lru_cache
@@ -18,6 +17,7 @@ from types import TracebackType
 
 import numpy as np
 
+from ptx.atomic import beside, flush, put_in_place, recover
 from ptx.errors import UserError
 from ptx.tokenizer import MANIFEST_FILE, Tokenizer
 
@@ -284,7 +284,8 @@ class CorpusWriter:
         for split in SPLITS:
             if not self._files[split].tell():
                 raise UserError(f"No text is left for {split}.bin after cleaning: add projects.")
-            flush(self._files[split])
+            self._files[split].close()
+            flush(self._partial / f"{split}.bin")
         self.tokenizer.save(self._partial)
         manifest = {
             "format": FORMAT,
@@ -361,50 +362,7 @@ def write_json(path: Path, content: dict) -> None:
     with path.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.write("\n")
-        flush(file)
-
-
-def flush(file) -> None:
-    """Close a file once its content is on the disk, not only handed to the system."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-
-
-def beside(target: Path, role: str) -> Path:
-    return target.with_name(f".{target.name}.{role}-{os.getpid()}")
-
-
-def put_in_place(partial: Path, target: Path) -> None:
-    """Rename a complete directory over `target`; a directory that was there is removed after."""
-    old = beside(target, "old")
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover(target: Path) -> None:
-    """Clean up after killed writers: remove what they began, put back what they had moved away."""
-    for old in target.parent.glob(f".{target.name}.old-*"):
-        if not target.exists():  # killed between the two renames
-            old.rename(target)
-        elif not writer_lives(old):
-            shutil.rmtree(old, ignore_errors=True)
-    for partial in target.parent.glob(f".{target.name}.partial-*"):
-        if not writer_lives(partial):
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def writer_lives(path: Path) -> bool:
-    """Whether the process that made this temporary directory still runs."""
-    try:
-        os.kill(int(path.name.rsplit("-", 1)[1]), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, ValueError, OverflowError):
-        return True
-    return int(path.name.rsplit("-", 1)[1]) != os.getpid()
+    flush(path)
 
 
 def require_replaceable(target: Path) -> None:

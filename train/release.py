@@ -14,7 +14,8 @@ import torch
 import tyro
 
 from ptx import runlog
-from ptx.checkpoint import atomic_directory, find_model, is_run, load_model, write_model
+from ptx.atomic import atomic_directory
+from ptx.checkpoint import find_model, is_run, load_model, write_model
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT

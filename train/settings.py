@@ -15,12 +15,15 @@ from ptx.errors import UserError
 class Settings:
     """Train a GPT on a prepared data directory, or continue a run.
 
-    Examples:
-      python train/run.py --preset nano --data data/installed
-      python train/run.py --resume runs/nano
-      python train/run.py --preset mini --steps 4000 --name longer
-      python train/run.py evaluate runs/nano/latest     bits per byte on held-out projects
-      python train/run.py release runs/mini OUT         a model directory to share
+    For example:
+
+    python train/run.py --preset nano --data data/installed
+
+    python train/run.py --resume runs/nano
+
+    python train/run.py evaluate runs/nano (bits per byte on held-out projects)
+
+    python train/run.py release runs/mini OUT (a model directory to share)
 
     Fields left out take the preset's recipe. Ctrl+C finishes the step, saves, and exits; nothing
     is lost.

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ptx.atomic import atomic_directory
 from ptx.checkpoint import (
     WEIGHTS,
-    atomic_directory,
     checkpoints,
     load_tensors,
     load_weights,
@@ -67,7 +67,7 @@ def save(
 
 def restore(run: Path, model: GPT, optimizers: list[Optimizer]) -> Progress:
     """Loads the newest checkpoint of `run` into a freshly built model and its optimizers."""
-    for leftover in (run / "checkpoints").glob(".*.tmp"):
+    for leftover in (run / "checkpoints").glob(".*.partial-*"):
         shutil.rmtree(leftover)  # of a save that was killed
     found = checkpoints(run)
     if not found:
