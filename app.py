@@ -57,7 +57,8 @@ def main(args: Playground) -> None:
             **launch_options(),
         )
     except OSError as error:
-        raise UserError(f"the page cannot listen there ({error}): choose another --port") from None
+        reason = str(error).split(". ")[0]  # the rest is Gradio's advice to programmers
+        raise UserError(f"the page cannot listen there ({reason}): choose another --port") from None
     print(f"P-Transformer is at {url} (Ctrl+C ends it)", flush=True)
     page.block_thread()
 

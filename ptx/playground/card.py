@@ -31,7 +31,9 @@ def facts(served: Served) -> list[list[str]]:
         ("layers × heads", f"{config.n_layer} × {config.n_head}"),
         ("width", config.d_model),
     ]
-    rows += [(NAMES.get(name, name.replace("_", " ")), value) for name, value in served.info.items()]
+    rows += [
+        (NAMES.get(name, name.replace("_", " ")), value) for name, value in served.info.items()
+    ]
     return [[name, _shown(value)] for name, value in rows if isinstance(value, str | int | float)]
 
 

@@ -32,13 +32,16 @@ def build(served: Served, runs: Path) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Write", id="write"), gr.Row(elem_id="bench", equal_height=False):
                 with gr.Column(scale=5, min_width=320):
-                    connect = write.build(served, looker.overview)
+                    controls = write.build()
                 with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
-                    connect(heads.build(looker, first))
+                    attention = heads.build(looker, first)
             with gr.Tab("Training", id="training"):
                 training.build(served, runs)
             with gr.Tab("Model", id="model"):
                 card.build(served)
+        # outside of the tabs: a gr.State among them would be counted as one
+        write.connect(served, controls, attention, looker.overview)
+        write.expose(served)
     return page.queue(max_size=WAITING)
 
 

@@ -31,7 +31,10 @@ class Served:
     def name(self) -> str:
         """`mini` for checkpoints/mini, `nano/step_000400` for a checkpoint of a run."""
         directory = self.directory.resolve()
-        if directory.parent.name == "checkpoints" and (directory.parent.parent / "config.json").is_file():
+        if (
+            directory.parent.name == "checkpoints"
+            and (directory.parent.parent / "config.json").is_file()
+        ):
             return f"{directory.parent.parent.name}/{directory.name}"
         return directory.name
 

@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
 from ptx.playground.served import Served
 from ptx.playground.web import panel
 from ptx.runlog import METRICS, SAMPLES, tail
@@ -48,7 +46,9 @@ class Runs:
         return [
             {
                 "key": key,
-                "name": f"{self.model.name} (the model on this page)" if key == "model" else path.name,
+                "name": f"{self.model.name} (the model on this page)"
+                if key == "model"
+                else path.name,
                 "live": key != "model" and now - _written(path) < LIVE_SECONDS,
             }
             for key, path in paths.items()
@@ -84,7 +84,9 @@ class Runs:
 
 def points(records: list[dict[str, Any]], name: str, limit: int) -> list[list[float]]:
     """[steps, values] of one figure, at most about `limit`, always with the last."""
-    rows = [(r["step"], r[name]) for r in records if _number(r.get("step")) and _number(r.get(name))]
+    rows = [
+        (r["step"], r[name]) for r in records if _number(r.get("step")) and _number(r.get(name))
+    ]
     stride = max(1, math.ceil(len(rows) / limit))
     rows = rows[(len(rows) - 1) % stride :: stride]
     return [[step for step, _ in rows], [round(value, 5) for _, value in rows]]

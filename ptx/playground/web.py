@@ -15,7 +15,7 @@ SCRIPTS = ("base.js", "lexer.js", "header.js", "text.js", "heads.js", "curves.js
 def head() -> str:
     """Every script, for the page's <head>: the panels find their code in `window.ptx`."""
     code = "\n".join((WEB / name).read_text("utf-8") for name in SCRIPTS)
-    return f"<script>\n\"use strict\";\n{code}\n</script>"
+    return f'<script>\n"use strict";\n{code}\n</script>'
 
 
 def css() -> str:
@@ -28,10 +28,11 @@ def panel(name: str, value: Any = None, server: list[Callable[..., Any]] | None 
     The template stays empty: a template that mentions a value compiles it as code, while a script
     that builds text nodes cannot be injected into.
     """
+    functions = "server" if server else "null"
     return gr.HTML(
         value,
         html_template="",
-        js_on_load=f"ptx.{name}({{element, props, watch, server: {'server' if server else 'null'}}});",
+        js_on_load=f"ptx.{name}({{element, props, watch, server: {functions}}});",
         apply_default_css=False,
         server_functions=server,
         elem_id=f"{name}-panel",

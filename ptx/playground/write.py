@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from ptx.engine import Generation, visible_from
 from ptx.errors import UserError
@@ -32,7 +33,7 @@ UNFAMILIAR = 2.2
 EXAMPLES = {
     "function": "def fibonacci(n):",
     "class": 'class Stack:\n    """A last-in, first-out collection."""\n\n    def __init__(self):',
-    "test": "import unittest\n\n\nclass TestParser(unittest.TestCase):\n    def test_empty_input(self):",
+    "test": "import unittest\n\n\nclass TestStack(unittest.TestCase):\n    def test_push(self):",
     "docstring": 'def read_config(path, encoding="utf-8"):\n    """',
     "loop": "for name, value in sorted(counts.items()):\n    if ",
 }
@@ -157,27 +158,19 @@ def refused(frame: Frame | None, message: str) -> Frame:
     return Frame((frame.view if frame else {}) | {"error": message}, frame.ids if frame else [])
 
 
-def knob(
-    label: str, info: str, low: float, high: float, value: float, step: float
-) -> gr.Slider:
-    return gr.Slider(
-        low,
-        high,
-        value,
-        step=step,
-        label=label,
-        info=info,
-        elem_id=label.lower(),
-        min_width=0,
-        buttons=[],
-    )
+@dataclass(frozen=True)
+class Controls:
+    """The components of the panel that take part in an event."""
+
+    inputs: list[Component]
+    """In the order of the fields of `Knobs`."""
+    generate: gr.Button
+    stop: gr.Button
+    text: gr.HTML
 
 
-def build(served: Served, look: Callable[[list[int]], dict[str, Any]]) -> Callable[[gr.HTML], None]:
-    """Lays out the panel; returns what connects it to the heads panel, which comes later.
-
-    look: token ids -> what the heads panel shows.
-    """
+def build() -> Controls:
+    """Lays the panel out; `connect` brings it to life."""
     prompt = gr.Code(
         FIRST,
         language="python",
@@ -191,21 +184,25 @@ def build(served: Served, look: Callable[[list[int]], dict[str, Any]]) -> Callab
     )
     with gr.Row(elem_id="actions"):
         for name, text in EXAMPLES.items():
+            example = gr.Button(name, size="sm", min_width=0, elem_classes="example")
             # in the browser, because gr.Code strips what the server sends
-            gr.Button(name, size="sm", min_width=0, elem_classes="example").click(
-                None, js=f"() => {json.dumps(text)}", outputs=prompt, api_visibility="private"
-            )
+            in_browser(example, f"() => {json.dumps(text)}", prompt)
         new_seed = gr.Button("New seed", size="sm", elem_id="new-seed")
         generate = gr.Button("Generate", variant="primary", size="sm", elem_id="generate")
         stop = gr.Button("Stop", size="sm", elem_id="stop")
     with gr.Row(elem_id="knobs"):
-        temperature = knob("Temperature", "Low is safe, high is wild; 0 takes the likeliest.",
-                           0, 2, 0.8, 0.05)  # fmt: skip
-        top_k = knob("Top-k", "Only the k likeliest tokens; 0 allows all.", 0, 200, 0, 1)
-        top_p = knob("Top-p", "The fewest tokens with this share of probability.",
-                     0.05, 1, 0.95, 0.01)  # fmt: skip
-        length = knob("Length", "Stop after this many new tokens.", 1, MAX_LENGTH, 200, 1)
-        seed = gr.Number(
+        knobs = build_knobs()
+    in_browser(new_seed, "() => Math.floor(Math.random() * 1e6)", knobs[-1])
+    return Controls([prompt, *knobs], generate, stop, panel("text"))
+
+
+def build_knobs() -> list[Component]:
+    return [
+        knob("Temperature", "Low is safe, high is wild; 0 takes the likeliest.", 0, 2, 0.8, 0.05),
+        knob("Top-k", "Only the k likeliest tokens; 0 allows all.", 0, 200, 0, 1),
+        knob("Top-p", "The fewest tokens with this share of probability.", 0.05, 1, 0.95, 0.01),
+        knob("Length", "Stop after this many new tokens.", 1, MAX_LENGTH, 200, 1),
+        gr.Number(
             0,
             precision=0,
             minimum=0,
@@ -214,57 +211,75 @@ def build(served: Served, look: Callable[[list[int]], dict[str, Any]]) -> Callab
             info="The same seed writes the same text.",
             elem_id="seed",
             min_width=0,
-        )
-    text = panel("text")
-    new_seed.click(
-        None, js="() => Math.floor(Math.random() * 1e6)", outputs=seed, api_visibility="private"
+        ),
+    ]
+
+
+def knob(label: str, info: str, low: float, high: float, value: float, step: float) -> gr.Slider:
+    return gr.Slider(
+        low,
+        high,
+        value,
+        step=step,
+        label=label,
+        info=info,
+        elem_id=label.lower(),
+        min_width=0,
+        buttons=[],
     )
-    knobs = [prompt, temperature, top_k, top_p, length, seed]
 
-    def connect(heads: gr.HTML) -> None:
-        last = gr.State(None)
 
-        def on_generate(
-            prompt: str, temperature: float, top_k: int, top_p: float, length: int, seed: int,
-            before: Frame | None,
-        ) -> Iterator[tuple[Any, Any, Frame]]:
-            looked = 0.0
-            try:
-                knobs = Knobs(prompt, temperature, top_k, top_p, length, seed)
-                for frame in throttled(frames(served, knobs), FRAMES_PER_SECOND):
-                    due = time.monotonic() - looked >= HEADS_EVERY
-                    yield frame.view, look(frame.ids) if due else gr.skip(), frame
-                    looked = time.monotonic() if due else looked
-            except UserError as error:
-                gr.Warning(str(error))
-                frame = refused(before, str(error))
-                yield frame.view, gr.skip(), frame
+def in_browser(button: gr.Button, code: str, output: Component) -> None:
+    """On a click, sets `output` to what a JavaScript function returns."""
+    button.click(None, js=code, outputs=output, api_visibility="private")
 
-        def on_end(frame: Frame | None) -> tuple[Any, Any, Any]:
-            """Also after Stop, which ends `on_generate` wherever it was, and after a refusal."""
-            ended = {"ended": time.time_ns()}  # a value that did not change would not be noticed
-            if frame is None or not frame.ids:
-                return (frame.view if frame else {}) | ended, gr.skip(), frame
-            if frame.view["finish"] is None:
-                frame = stopped(frame)
-            return frame.view | ended, look(frame.ids), frame
 
-        run = generate.click(
-            on_generate,
-            [*knobs, last],
-            [text, heads, last],
-            show_progress="hidden",
-            concurrency_limit=AT_ONCE,
-            api_visibility="private",
-        )
-        run.then(
-            on_end,
-            last,
-            [text, heads, last],
-            show_progress="hidden",
-            api_visibility="private",
-        )
-        stop.click(None, cancels=[run], api_visibility="private")
+def connect(
+    served: Served,
+    controls: Controls,
+    heads: gr.HTML,
+    look: Callable[[list[int]], dict[str, Any]],
+) -> None:
+    """Generate and Stop. look: token ids -> what the heads panel shows."""
+    last = gr.State(None)
+
+    def on_generate(*inputs: Any) -> Iterator[tuple[Any, Any, Frame]]:
+        *values, before = inputs
+        looked = 0.0
+        try:
+            for frame in throttled(frames(served, Knobs(*values)), FRAMES_PER_SECOND):
+                due = time.monotonic() - looked >= HEADS_EVERY
+                yield frame.view, look(frame.ids) if due else gr.skip(), frame
+                looked = time.monotonic() if due else looked
+        except UserError as error:
+            gr.Warning(str(error))
+            frame = refused(before, str(error))
+            yield frame.view, gr.skip(), frame
+
+    def on_end(frame: Frame | None) -> tuple[Any, Any, Any]:
+        """Also after Stop, which ends `on_generate` wherever it was, and after a refusal."""
+        ended = {"ended": time.time_ns()}  # a value that did not change would not be noticed
+        if frame is None or not frame.ids:
+            return (frame.view if frame else {}) | ended, gr.skip(), frame
+        if frame.view["finish"] is None:
+            frame = stopped(frame)
+        return frame.view | ended, look(frame.ids), frame
+
+    outputs = [controls.text, heads, last]
+    run = controls.generate.click(
+        on_generate,
+        [*controls.inputs, last],
+        outputs,
+        show_progress="hidden",
+        concurrency_limit=AT_ONCE,
+        api_visibility="private",
+    )
+    run.then(on_end, last, outputs, show_progress="hidden", api_visibility="private")
+    controls.stop.click(None, cancels=[run], api_visibility="private")
+
+
+def expose(served: Served) -> None:
+    """The same for programs: the endpoint /generate."""
 
     def complete(
         prompt: str,
@@ -282,4 +297,3 @@ def build(served: Served, look: Callable[[list[int]], dict[str, Any]]) -> Callab
             raise gr.Error(str(error)) from None
 
     gr.api(complete, api_name="generate", concurrency_limit=AT_ONCE)
-    return connect

@@ -1,0 +1,76 @@
+"""The playground's controls, in the words of the tests."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Locator, Page, expect
+
+expect.set_options(timeout=30_000)  # a busy machine is not a failure
+
+PASTE = """text => {
+    const data = new DataTransfer();
+    data.setData("text/plain", text);
+    document.querySelector("#prompt .cm-content").dispatchEvent(
+        new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+}"""
+COLORS = """canvas => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return new Set(new Uint32Array(data.buffer)).size;
+}"""
+
+
+class Playground:
+    """One open page."""
+
+    def __init__(self, page: Page, url: str, dark: bool = False) -> None:
+        self.page = page
+        page.goto(url + ("/?__theme=dark" if dark else "/"))
+        self.code: Locator = page.locator("#text-panel pre.code")
+        self.finish = page.locator("#text-panel .finish")
+        self.error = page.locator("#text-panel .message.error")
+        self.notes = page.locator("#text-panel .notes")
+        self.map = page.locator("#heads-panel .map")
+        self.readout = page.locator("#heads-panel .readout")
+        expect(self.map).to_be_visible()
+        expect(page.locator("#prompt .cm-content")).to_be_visible()
+        expect(page.locator("#heads-panel h3")).to_have_text("layer 0 · head 0")
+
+    def prompt(self, text: str) -> None:
+        self.page.click("#prompt .cm-content")
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.press("Delete")
+        if text:
+            self.page.evaluate(PASTE, text)
+
+    def set(self, knob: str, value: float) -> None:
+        box = self.page.locator(f"#{knob} input[type=number]")
+        box.fill(str(value))
+        box.blur()
+
+    def generate(self, *, wait: bool = True) -> None:
+        self.page.click("#generate")
+        if wait:
+            self.finished("length", "end of text")
+
+    def finished(self, *reasons: str) -> None:
+        """Waits until the text has ended for one of these reasons."""
+        self.page.wait_for_function(
+            "reasons => reasons.includes(document.querySelector('.finish').dataset.finish)",
+            arg=list(reasons),
+            timeout=90_000,
+        )
+
+    @property
+    def text(self) -> str:
+        return self.code.text_content() or ""
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
+    def colors(self, canvas: str | Locator) -> int:
+        """How many different pixels a canvas has; a blank one has one."""
+        found = self.page.locator(canvas) if isinstance(canvas, str) else canvas
+        return found.evaluate(COLORS)
+
+    def overflow(self) -> int:
+        """Pixels by which the page is wider than the window."""
+        return self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")

@@ -1,0 +1,43 @@
+"""The page as a whole: on a phone, in the dark, and in the Model tab."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.driving import Playground
+
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_phone_never_scrolls_sideways(page: Page, app_url: str, dark: bool) -> None:
+    page.set_viewport_size(PHONE)
+    playground = Playground(page, app_url, dark)
+    playground.set("length", 8)
+    playground.generate()
+    for tab in ("Write", "Training", "Model"):
+        playground.tab(tab)
+        page.wait_for_timeout(300)
+        assert playground.overflow() <= 0, tab
+
+
+def test_the_dark_page_is_dark_and_its_maps_too(page: Page, app_url: str) -> None:
+    brightness = """canvas => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return (data[0] + data[1] + data[2]) / 3;
+    }"""
+    playground = Playground(page, app_url, dark=True)
+    legend = page.locator("#heads-panel .ramp")
+    assert legend.evaluate(brightness) < 80  # no weight looks like the background
+    page.locator("#theme").click()
+    assert legend.evaluate(brightness) > 200
+    assert playground.colors(playground.map) > 8
+
+
+def test_the_model_tab_shows_figures_and_card(page: Page, app_url: str) -> None:
+    playground = Playground(page, app_url)
+    playground.tab("Model")
+    expect(page.locator("#facts-panel")).to_contain_text("parameters")
+    expect(page.locator("#card")).not_to_be_empty()
+    assert "license:" not in (page.locator("#card").text_content() or "")

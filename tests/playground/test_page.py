@@ -1,0 +1,34 @@
+"""The page as a whole, without a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ptx.playground.page import build
+from ptx.playground.served import Served
+from ptx.playground.web import SCRIPTS, WEB, css, head
+
+
+@pytest.fixture(scope="module")
+def page(served: Served, tmp_path_factory: pytest.TempPathFactory):
+    return build(served, tmp_path_factory.mktemp("runs"))
+
+
+def test_generate_is_the_only_public_endpoint(page) -> None:
+    assert list(page.get_api_info()["named_endpoints"]) == ["/generate"]
+
+
+def test_no_script_or_style_names_another_host() -> None:
+    for text in (head(), css()):
+        assert "http:" not in text
+        assert "https:" not in text
+
+
+def test_every_script_is_loaded() -> None:
+    assert {path.name for path in WEB.glob("*.js")} == set(SCRIPTS)
+
+
+def test_importing_the_page_writes_no_stub_files() -> None:
+    assert not list(Path(WEB).parent.rglob("*.pyi"))
