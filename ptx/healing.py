@@ -43,16 +43,16 @@ class Healer:
         return ids[:keep], pending
 
     def allowed(self, pending: bytes) -> list[int]:
-        """Tokens that start with `pending`, and tokens that `pending` starts with; never none,
-        since every single byte is a token."""
-        inside = [pending[:n] for n in range(1, len(pending))]
-        ids = [self._ids[i] for piece in inside if (i := self._find(piece)) is not None]
+        """The tokens that may come next: all that start with `pending`, and the first one of its
+        own tokenization if that is shorter; never none.
+
+        Other tokens inside `pending` (a lone `)` of `):`) are left out: the rest of it would be
+        forced after them, in a place where training never saw it.
+        """
+        first = self.tokenizer.encode(pending)[0]
+        ids = [first] if len(self.tokenizer.token_bytes(first)) < len(pending) else []
         i = bisect_left(self._bytes, pending)
         while i < len(self._bytes) and self._bytes[i].startswith(pending):
             ids.append(self._ids[i])
             i += 1
         return ids
-
-    def _find(self, token: bytes) -> int | None:
-        i = bisect_left(self._bytes, token)
-        return i if i < len(self._bytes) and self._bytes[i] == token else None
