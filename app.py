@@ -37,7 +37,9 @@ class Playground:
     """Address to listen on; this machine alone if left out."""
 
 
-def main(args: Playground) -> None:
+@report_errors()
+def main() -> None:
+    args = tyro.cli(Playground)
     if args.model == Playground.model and not args.model.exists():
         raise UserError(
             f"there is no model at {args.model} yet: train one (python prepare/run.py installed, "
@@ -64,5 +66,4 @@ def main(args: Playground) -> None:
 
 
 if __name__ == "__main__":
-    with report_errors():
-        sys.exit(main(tyro.cli(Playground)))
+    sys.exit(main())

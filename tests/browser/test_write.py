@@ -94,7 +94,9 @@ def test_stop_keeps_what_was_written_and_the_next_text_begins_anew(playground: P
     playground.page.wait_for_timeout(500)
     assert playground.text == kept
     playground.set("length", 5)
+    playground.set("seed", 1)
     playground.generate()
+    expect(playground.page.locator("#text-panel .stats")).to_contain_text("seed 1")
     assert playground.text.startswith("def fibonacci(n):")
     assert playground.text != kept
 

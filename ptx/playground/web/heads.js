@@ -175,12 +175,13 @@ ptx.heads = ({ element, props, watch, server }) => {
 
   function drawCross(g, n, cell) {
     const [q, k] = at;
-    g.strokeStyle = g.fillStyle = ptx.color("--color-accent");
-    g.globalAlpha = 0.16;
-    g.fillRect(GUTTER, GUTTER + q * cell, cell * n, cell);
-    g.fillRect(GUTTER + k * cell, GUTTER, cell, cell * n);
+    // outlines, not a tint: the colours of the cells must stay those of the legend
+    g.strokeStyle = ptx.color("--color-accent");
+    g.globalAlpha = 0.55;
+    g.strokeRect(GUTTER, GUTTER + q * cell, cell * n, cell);
+    g.strokeRect(GUTTER + k * cell, GUTTER, cell, cell * n);
     g.globalAlpha = 1;
-    g.lineWidth = 1.5;
+    g.lineWidth = 2;
     const grow = Math.max(0, (5 - cell) / 2);
     g.strokeRect(GUTTER + k * cell - grow, GUTTER + q * cell - grow, cell + 2 * grow, cell + 2 * grow);
   }
