@@ -9,8 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from ptx import Sampling, generate, load_model
+from ptx.checkpoint import load_model
+from ptx.engine import Generation, prompt_notes, window_notes
 from ptx.errors import report_errors
+from ptx.sampling import Sampling
 
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "mini"
 
@@ -43,10 +45,15 @@ def main() -> None:
     args = tyro.cli(Complete, prog="python -m ptx")
     sampling = Sampling(args.temperature, args.top_k, args.top_p)
     model, tokenizer, _ = load_model(args.model)
-    steps = generate(model, tokenizer, args.prompt, sampling, args.tokens, args.seed)
+    generation = Generation(model, tokenizer, args.prompt, sampling, args.tokens, args.seed)
+    for note in (
+        *prompt_notes(tokenizer, args.prompt),
+        *window_notes(len(generation.ids), model.config.context),
+    ):
+        print(f"note: {note}", file=sys.stderr)
     print(args.prompt, end="", flush=True)
     try:
-        for step in steps:
+        for step in generation:
             print(step.text, end="", flush=True)
     except KeyboardInterrupt:
         pass

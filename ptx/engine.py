@@ -26,6 +26,10 @@ PROMPT_LIMIT = 65_536
 """Bytes of a prompt; many times the context of any model here."""
 
 
+UNFAMILIAR = 2.2
+"""Bytes per token below which a prompt is not what the tokenizer was made for (Python: 3 to 5)."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One generated token."""
@@ -57,6 +61,31 @@ def visible_from(n_tokens: int, context: int) -> int:
     """Index of the first of `n_tokens` that the model still sees while it chooses the next."""
     dropped_at_once = context - context // 2
     return dropped_at_once * max(0, math.ceil((n_tokens - context) / dropped_at_once))
+
+
+def prompt_notes(tokenizer: Tokenizer, prompt: str) -> list[str]:
+    """Sentences a person should read before judging the continuation of this prompt."""
+    if not prompt:
+        return ["The prompt is empty: the model begins a new file."]
+    size = len(prompt.encode("utf-8", "surrogatepass"))
+    rate = size / len(tokenizer.encode(prompt))
+    if size > 40 and rate < UNFAMILIAR:
+        return [
+            "This does not look like the Python the model knows "
+            f"({rate:.1f} bytes per token, Python has 3 to 5): expect nonsense."
+        ]
+    return []
+
+
+def window_notes(n_tokens: int, context: int) -> list[str]:
+    """A sentence about a text of which the model sees only the end."""
+    if n_tokens <= context:
+        return []
+    seen = n_tokens - visible_from(n_tokens, context)
+    return [
+        f"The text is longer than the context of {context} tokens: the model now sees the last "
+        f"{seen} of {n_tokens:,}."
+    ]
 
 
 @lru_cache(maxsize=4)

@@ -13,8 +13,10 @@ from ptx.playground.web import panel
 # Facts of config.json that have a better name than their own; the others are shown as they are.
 NAMES = {
     "val_bpb": "validation, bits per byte",
+    "step": "training steps",
     "steps": "training steps",
     "tokens": "training tokens",
+    "seconds": "training seconds",
     "hours": "training hours",
 }
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from ptx.engine import Generation, visible_from
+from ptx.engine import Generation, prompt_notes, visible_from, window_notes
 from ptx.errors import UserError
 from ptx.playground.served import Served
 from ptx.playground.transcript import Transcript
@@ -26,9 +26,6 @@ HEADS_EVERY = 2.0
 """Seconds between two looks at the heads while a text grows."""
 AT_ONCE = 2
 """Texts that grow at the same time; more wait in the queue."""
-
-UNFAMILIAR = 2.2
-"""Bytes per token below which a prompt is not what the tokenizer was made for; Python has 3.7."""
 
 EXAMPLES = {
     "function": "def fibonacci(n):",
@@ -81,22 +78,22 @@ def frames(served: Served, knobs: Knobs) -> Iterator[Frame]:
     generation = knobs.start(served)
     transcript = Transcript(served.tokenizer, knobs.prompt or "")
     transcript.extend(generation.ids)
-    notes = prompt_notes(served, knobs.prompt or "")
+    notes = prompt_notes(served.tokenizer, knobs.prompt or "")
     run, started, generated = time.time_ns() // 1000, time.monotonic(), 0
 
     def frame(finish: str | None) -> Frame:
-        start = visible_from(len(generation.ids), served.context)
+        n_tokens = len(generation.ids)
         return Frame(
             {
                 "run": run,
                 "lines": transcript.lines,
                 "tail": transcript.tail,
-                "visible_from": start,
+                "visible_from": visible_from(n_tokens, served.context),
                 "generated": generated,
                 "rate": generated / max(time.monotonic() - started, 1e-9),
                 "seed": int(knobs.seed),
                 "finish": finish,
-                "notes": notes + window_note(len(generation.ids), start),
+                "notes": notes + window_notes(n_tokens, served.context),
                 "error": None,
             },
             list(generation.ids),
@@ -111,29 +108,6 @@ def frames(served: Served, knobs: Knobs) -> Iterator[Frame]:
     transcript.extend(generation.ids)
     transcript.close()
     yield frame("length" if generated >= knobs.length else "end of text")
-
-
-def prompt_notes(served: Served, prompt: str) -> list[str]:
-    """What a person should know about this prompt before judging the continuation."""
-    if not prompt:
-        return ["The prompt is empty: the model begins a new file."]
-    size = len(prompt.encode("utf-8", "surrogatepass"))
-    rate = size / max(1, len(served.tokenizer.encode(prompt)))
-    if size > 40 and rate < UNFAMILIAR:
-        return [
-            "This does not look like the Python the model knows "
-            f"({rate:.1f} bytes per token, Python has about 3.7): expect nonsense."
-        ]
-    return []
-
-
-def window_note(n_tokens: int, start: int) -> list[str]:
-    if start == 0:
-        return []
-    return [
-        f"The text is longer than the context: the model now sees the last {n_tokens - start} "
-        f"of {n_tokens} tokens; the others are dimmed."
-    ]
 
 
 def throttled(items: Iterator[Frame], per_second: float) -> Iterator[Frame]:

@@ -16,7 +16,6 @@ from ptx.playground.write import (
     Frame,
     Knobs,
     frames,
-    prompt_notes,
     refused,
     stopped,
     throttled,
@@ -53,7 +52,7 @@ def test_a_text_longer_than_the_context_says_what_is_still_seen(served: Served) 
     assert first.view["notes"] == []
     assert last.view["visible_from"] > 0
     seen = len(last.ids) - last.view["visible_from"]
-    assert f"the last {seen} of {len(last.ids)} tokens" in last.view["notes"][0]
+    assert f"the last {seen} of {len(last.ids)}" in last.view["notes"][0]
 
 
 def test_an_empty_prompt_begins_a_file(served: Served) -> None:
@@ -78,19 +77,6 @@ def test_an_empty_prompt_begins_a_file(served: Served) -> None:
 def test_a_bad_knob_is_named(served: Served, changed: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
         next(frames(served, replace(KNOBS, **changed)))
-
-
-@pytest.mark.parametrize(
-    ("prompt", "familiar"),
-    [
-        ("def mean(values):\n    return sum(values) / len(values)\n", True),
-        ("кириллица и ещё немного текста, чтобы хватило", False),
-        ("日本語のテキストがここにあります。", False),
-        ("это", True),  # too short to judge
-    ],
-)
-def test_a_prompt_unlike_python_is_remarked_on(served: Served, prompt: str, familiar: bool) -> None:
-    assert (prompt_notes(served, prompt) == []) is familiar
 
 
 def test_a_refusal_keeps_the_text() -> None:

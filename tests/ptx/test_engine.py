@@ -7,7 +7,15 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ptx.engine import PROMPT_LIMIT, Generation, check_prompt, generate, visible_from
+from ptx.engine import (
+    PROMPT_LIMIT,
+    Generation,
+    check_prompt,
+    generate,
+    prompt_notes,
+    visible_from,
+    window_notes,
+)
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.sampling import Sampling
@@ -89,3 +97,23 @@ def test_prompts_no_file_could_begin_with_are_refused_in_one_sentence() -> None:
 @pytest.mark.parametrize("prompt", ["🐍 = 1", "Il était une fois", "\ud800", "x" * 20_000])
 def test_unusual_prompts_are_continued(model: GPT, py16k: Tokenizer, prompt: str) -> None:
     assert list(generate(model, py16k, prompt, max_tokens=2))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "familiar"),
+    [
+        ("def mean(values):\n    return sum(values) / len(values)\n", True),
+        ("кириллица и ещё немного текста, чтобы хватило", False),
+        ("日本語のテキストがここにあります。", False),
+        ("это", True),  # too short to judge
+    ],
+)
+def test_a_prompt_unlike_python_is_remarked_on(
+    py16k: Tokenizer, prompt: str, familiar: bool
+) -> None:
+    assert (prompt_notes(py16k, prompt) == []) is familiar
+
+
+def test_a_text_longer_than_the_context_is_remarked_on() -> None:
+    assert window_notes(256, 256) == []
+    assert "sees the last 129 of 257" in window_notes(257, 256)[0]
