@@ -115,6 +115,7 @@ def tokenizer(
     The shipped one is what `tokenizer --out py16k` wrote (ptx/py16k.tiktoken, and as ptx/py16k.json
     its manifest, with the version of every package that it learned from).
     """
+    train_tokenizer.require_replaceable(out)
     parts, rule = by_project(sources.installed(), split.VAL_FRACTION)
     texts = train_tokenizer.sample(parts["train"], megabytes * 1_000_000)
     trained = train_tokenizer.train(out.resolve().name, texts, vocab_size)
@@ -158,15 +159,7 @@ def prepare(
 @report_errors()
 def main() -> None:
     commands = {f.__name__: f for f in (installed, folder, text, verify, adopt, tokenizer)}
-    try:
-        tyro.extras.subcommand_cli_from_dict(commands, prog="prepare/run.py", description=__doc__)
-    except KeyboardInterrupt:
-        print("stopped: what was there before is unchanged", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:  # the reader of what is printed has gone
-        raise SystemExit(1) from None
-    except OSError as error:  # a full disk, a directory that may not be written
-        raise UserError(f"{error.filename or 'A file'}: {error.strerror}.") from None
+    tyro.extras.subcommand_cli_from_dict(commands, prog="prepare/run.py", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ def distributions() -> list[Project]:
     roots = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     projects: list[Project] = []
     owned: set[Path] = set()
-    present = metadata.distributions(path=sorted(roots))
+    # What an interrupted uninstall leaves behind has no name.
+    present = [d for d in metadata.distributions(path=sorted(roots)) if d.name and d.version]
     for dist in sorted(present, key=lambda d: (normalized(d.name), d.version)):
         files = owned_files(dist, roots) - owned
         owned |= files

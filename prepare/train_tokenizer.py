@@ -8,9 +8,10 @@ from pathlib import Path
 
 from prepare.cleaning import fault
 from prepare.sources import Project
+from ptx.atomic import atomic_directory
 from ptx.corpus import write_json
 from ptx.errors import UserError
-from ptx.tokenizer import MANIFEST_FILE, PYTHON_PATTERN, Tokenizer, python_tokenizer
+from ptx.tokenizer import MANIFEST_FILE, PYTHON_PATTERN, RANKS_FILE, Tokenizer, python_tokenizer
 
 SMALLEST = 512
 LARGEST = 65_536  # what uint16 token files hold
@@ -65,9 +66,14 @@ def even_share(sizes: list[int], budget: int) -> int:
     return max(sizes)
 
 
+def require_replaceable(directory: Path) -> None:
+    """Refuse a place that holds anything but an earlier tokenizer."""
+    if directory.exists() and {p.name for p in directory.iterdir()} - {RANKS_FILE, MANIFEST_FILE}:
+        raise UserError(f"{directory} holds more than a tokenizer: name another --out.")
+
+
 def save(tokenizer: Tokenizer, directory: Path, provenance: dict) -> None:
     """Write the directory that `get_tokenizer` opens: the ranks, and what they are."""
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(directory)
-    manifest = {"tokenizer": tokenizer.record(), **provenance}
-    write_json(directory / MANIFEST_FILE, manifest)
+    with atomic_directory(directory) as partial:
+        tokenizer.save(partial)
+        write_json(partial / MANIFEST_FILE, {"tokenizer": tokenizer.record(), **provenance})

@@ -42,6 +42,7 @@ class Complete:
 
 @report_errors()
 def main() -> None:
+    sys.stdout.reconfigure(errors="replace")  # half a character in a prompt is no reason to fail
     args = tyro.cli(Complete, prog="python -m ptx")
     sampling = Sampling(args.temperature, args.top_k, args.top_p)
     model, tokenizer, _ = load_model(args.model)

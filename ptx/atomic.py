@@ -33,12 +33,14 @@ def atomic_directory(target: Path) -> Iterator[Path]:
 def recover(target: Path) -> None:
     """Clean up after killed writers: remove what they began, put back what they had moved away."""
     for old in target.parent.glob(f".{target.name}.old-*"):
-        if not target.exists():  # killed between the two renames
-            old.rename(target)
-        elif not _writer_lives(old):
+        if writer_lives(old):
+            continue
+        if target.exists():
             shutil.rmtree(old, ignore_errors=True)
+        else:  # killed between the two renames
+            old.rename(target)
     for partial in target.parent.glob(f".{target.name}.partial-*"):
-        if not _writer_lives(partial):
+        if not writer_lives(partial):
             shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -67,7 +69,7 @@ def put_in_place(partial: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _writer_lives(path: Path) -> bool:
+def writer_lives(path: Path) -> bool:
     """Whether the process that made this temporary directory still runs."""
     try:
         os.kill(int(path.name.rsplit("-", 1)[1]), 0)

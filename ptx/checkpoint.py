@@ -61,8 +61,19 @@ def save_model(
     dtype: torch.dtype | None = None,
 ) -> None:
     """Writes a model directory atomically, replacing an older one only when complete."""
+    require_replaceable(Path(directory))
     with atomic_directory(Path(directory)) as temporary:
         write_model(temporary, model, tokenizer, info or {}, dtype)
+
+
+def require_replaceable(target: Path) -> None:
+    """Refuses a place for a model that holds anything but an earlier model directory."""
+    if target.is_file():
+        raise UserError(f"{target} is a file: name a directory to write the model to")
+    if target.is_dir() and any(target.iterdir()) and not (target / WEIGHTS).is_file():
+        raise UserError(
+            f"{target} is not empty and not a model directory: name another, or empty it first"
+        )
 
 
 def _weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
@@ -81,6 +92,11 @@ def load_model(
     config = read_config(path)
     tokenizer = Tokenizer.load(path, config["tokenizer"])
     shape = ModelConfig.from_dict(config["model"])
+    if shape.vocab_size != tokenizer.n_vocab:
+        raise UserError(
+            f"{path / CONFIG}: vocab_size is {shape.vocab_size} and the tokenizer has "
+            f"{tokenizer.n_vocab} tokens: one of them is another model's"
+        )
     model = GPT(shape).to(device, dtype)
     load_weights(model, path / WEIGHTS)
     return model.eval(), tokenizer, config.get("info", {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from ptx.errors import UserError
 
@@ -62,7 +62,18 @@ class ModelConfig:
             raise UserError(f"unknown model field {unknown[0]!r}: made by a newer P-Transformer?")
         if missing := sorted(known - set(values)):
             raise UserError(f"model field {missing[0]!r} is missing from the config")
+        for name, hint in get_type_hints(cls).items():
+            allowed = get_args(hint)
+            fits = values[name] in allowed if allowed else _is(values[name], hint)
+            if not fits:
+                wanted = " or ".join(map(repr, allowed)) if allowed else hint.__name__
+                raise UserError(f"model field {name!r} must be {wanted}, not {values[name]!r}")
         return cls(**values)
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a JSON value has this type; whole numbers are floats too, booleans are no numbers."""
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 PRESETS: dict[str, ModelConfig] = {

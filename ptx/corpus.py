@@ -178,13 +178,16 @@ def open_tokens(path: Path, manifest: dict, split: str) -> np.memmap:
 
 
 def count_tokens(tokens: np.ndarray, n_vocab: int) -> np.ndarray:
-    """How often each id occurs, int64 (n_vocab or more,), in bounded memory."""
+    """How often each id occurs, int64 (n_vocab,), in bounded memory.
+
+    Raises UserError for an id outside the vocabulary.
+    """
     counts = np.zeros(n_vocab, dtype=np.int64)
     for start in range(0, len(tokens), CHUNK):
-        chunk = np.bincount(tokens[start : start + CHUNK], minlength=n_vocab)
-        if len(chunk) > len(counts):  # ids outside the vocabulary: the caller's to judge
-            counts = np.pad(counts, (0, len(chunk) - len(counts)))
-        counts[: len(chunk)] += chunk
+        chunk = tokens[start : start + CHUNK]
+        if (largest := int(chunk.max())) >= n_vocab:
+            raise UserError(f"it holds the id {largest:,}, outside a vocabulary of {n_vocab:,}")
+        counts += np.bincount(chunk, minlength=n_vocab)
     return counts
 
 
@@ -227,9 +230,11 @@ def recount(path: Path, manifest: dict, split: str, tokenizer: Tokenizer) -> Ite
             yield f"{listing}: the {key} of the projects in {split} do not sum to {total:,}."
     start = 0
     for source in sources:
-        counts = count_tokens(tokens[start : start + source["tokens"]], tokenizer.n_vocab)
+        span = tokens[start : start + source["tokens"]]
         start += source["tokens"]
-        if len(counts) > tokenizer.n_vocab:
+        try:
+            counts = count_tokens(span, tokenizer.n_vocab)
+        except UserError:
             yield f"{file}: {source['name']} has ids outside {tokenizer.name}'s vocabulary."
             continue
         found = {"files": counts[tokenizer.eot], "bytes": counts @ tokenizer.byte_lengths}
@@ -332,12 +337,12 @@ def adopt(path: str | Path, dtype: str, tokenizer: Tokenizer) -> dict:
         if file.stat().st_size % DTYPES[dtype].itemsize:
             raise UserError(f"{file} is not a whole number of {dtype}: give the other dtype.")
         tokens = open_tokens(path, {"dtype": dtype}, split)
-        counts = count_tokens(tokens, tokenizer.n_vocab)
-        if len(counts) > tokenizer.n_vocab:
+        try:
+            counts = count_tokens(tokens, tokenizer.n_vocab)
+        except UserError as error:
             raise UserError(
-                f"{file} holds the id {len(counts) - 1:,}, outside {tokenizer.name}'s vocabulary "
-                f"of {tokenizer.n_vocab:,}: give the tokenizer and dtype that wrote it."
-            )
+                f"{file}: {error}: give the tokenizer and dtype that wrote it."
+            ) from None
         totals = {
             "files": int(counts[tokenizer.eot]),
             "bytes": int(counts @ tokenizer.byte_lengths),
@@ -365,11 +370,18 @@ def write_json(path: Path, content: dict) -> None:
     flush(path)
 
 
+def holds_manifest(path: Path) -> bool:
+    try:
+        return is_manifest(json.loads((path / MANIFEST_FILE).read_text("utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
 def require_replaceable(target: Path) -> None:
     """Refuse a target that holds anything but an earlier data directory."""
     if target.is_file():
         raise UserError(f"{target} is a file: name a directory to write to.")
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST_FILE).is_file():
+    if target.is_dir() and any(target.iterdir()) and not holds_manifest(target):
         raise UserError(
             f"{target} is not empty and not a data directory: name another, or empty it first."
         )

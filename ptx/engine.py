@@ -113,6 +113,8 @@ class Generation:
         check_prompt(prompt)
         if max_tokens < 1:
             raise UserError(f"max_tokens must be at least 1, not {max_tokens}")
+        if not 0 <= seed < 2**63:
+            raise UserError(f"the seed must be a whole number from 0 to 2**63 - 1, not {seed}")
         self.model, self.tokenizer = model, tokenizer
         self.sampling = sampling or Sampling()
         self.max_tokens = max_tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +14,25 @@ class UserError(ValueError):
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Print a `UserError` as `error: ...` on stderr and exit with status 2.
+    """Ends a command line as a person expects: one sentence on stderr and an exit status.
 
-    Wraps an entry point, as a decorator (`@report_errors()`) or in a `with` block. Any other
-    exception passes through: it is a defect here, and its traceback is wanted.
+    2 for a `UserError`, 1 for what the system refuses (a full disk), 130 for Ctrl+C; silently if
+    the reader of the output has gone. Wraps an entry point, as a decorator (`@report_errors()`) or
+    in a `with` block. Any other exception is a defect here, and its traceback is wanted.
     """
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _exit(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _exit("stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        raise SystemExit(1) from None
+    except OSError as error:
+        _exit(f"error: {error.filename or 'a file'}: {error.strerror}", 1)
+
+
+def _exit(sentence: str, status: int) -> None:
+    print(sentence, file=sys.stderr)
+    raise SystemExit(status) from None

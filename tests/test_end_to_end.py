@@ -65,6 +65,11 @@ def test_a_release_is_a_model_directory_with_its_metrics(home: Path) -> None:
         "README.md", "config.json", "metrics.jsonl", "model.safetensors", "tokenizer.tiktoken",
     }  # fmt: skip
     assert run("-m", "ptx", "import ", "--model", home / "released", "--tokens", "3")
+    evaluated = run("train/run.py", "evaluate", home / "released", "--data", home / "data")
+    card = (home / "released" / "README.md").read_text()
+    bpb = json.loads((home / "released" / "config.json").read_text())["info"]["val_bpb"]
+    assert f"{bpb:.4f}" in evaluated
+    assert f"**{bpb} bits per byte**" in card
 
 
 def test_sigterm_saves_and_exits_cleanly_and_the_run_resumes(home: Path) -> None:
@@ -95,6 +100,7 @@ def test_sigterm_saves_and_exits_cleanly_and_the_run_resumes(home: Path) -> None
         (("train/run.py", "evaluate", "no/such/model"), "there is no model at no/such/model"),
         (("train/run.py", "release", "no/such/run", "out"), "no/such/run is no run directory"),
         (("-m", "ptx", "x", "--model", "no/such/model"), "there is no model at no/such/model"),
+        (("train/run.py", "release", "runs", "tests"), "no run directory"),
         (("-m", "ptx", "x", "--temperature", "-1"), "temperature must lie between 0 and 100"),
         (("app.py", "--model", "no/such/model"), "there is no model at no/such/model"),
     ],

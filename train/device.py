@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -54,3 +56,23 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def describe_machine(device: torch.device) -> str:
+    """The hardware and the torch that a run trains on, in words for its card."""
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        hardware = f"{torch.get_num_threads()} threads of {_processor()}"
+    else:
+        hardware = device.type
+    return f"{hardware}, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    """The CPU's name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.machine()

@@ -67,6 +67,7 @@ def validate(
     model: GPT, windows: tuple[np.ndarray, np.ndarray], byte_lengths: np.ndarray, precision: str
 ) -> tuple[float, float]:
     """Loss (nats per token) and bits per byte of fixed windows (x, y), each (N, T) ids."""
+    was_training = model.training
     model.eval()
     device = model.tok_emb.weight.device
     x, y = (torch.from_numpy(w) for w in windows)  # (N, T)
@@ -75,7 +76,7 @@ def validate(
         ids, targets = x[i : i + BATCH].to(device), y[i : i + BATCH].to(device)
         with autocast(precision, device):
             nats += float(model(ids, targets)) * targets.numel()
-    model.train()
+    model.train(was_training)
     return nats / y.numel(), nats / math.log(2) / float(byte_lengths[y.numpy()].sum())
 
 
@@ -84,6 +85,8 @@ def score(model: GPT, corpus: Corpus, per_project: int = 0) -> list[Score]:
 
     per_project: tokens scored at most of each project; 0 scores all.
     """
+    if per_project < 0:
+        raise UserError(f"--tokens must be 0 (all) or more, not {per_project}")
     lengths, eot, position = corpus.tokenizer.byte_lengths, corpus.tokenizer.eot, 0
     scores = []
     for project in corpus.manifest["sources"]["val"]:

@@ -28,7 +28,7 @@ from ptx.model import GPT
 from ptx.sampling import Sampling
 from train import settings as run_settings
 from train import state
-from train.device import autocast, pick_device, pick_precision
+from train.device import autocast, describe_machine, pick_device, pick_precision
 from train.evaluate import validate
 from train.optim import make_optimizers, rate, set_rate
 from train.progress import ProgressLine
@@ -42,6 +42,8 @@ SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 
 def train(settings: Settings) -> Path:
     """Runs, or resumes, a training run to its last step; returns its directory."""
+    if settings.resume and replace(settings, resume=None) != Settings():
+        raise UserError("--resume takes the run's own settings: leave the other options out")
     run = Run.resume(settings.resume) if settings.resume else Run.start(settings)
     print(run.describe(), flush=True)
     with stop_signals() as stop, ProgressLine(run.settings.steps, run.progress.step) as line:
@@ -75,6 +77,9 @@ class Run:
         settings = replace(settings, precision=pick_precision(settings.precision, device))
         corpus = Corpus(settings.data)
         shape = shape_for(settings.preset, corpus)
+        # Both refuse data that is too short, before anything is written.
+        corpus.batch(0, settings.batch_size, shape.context, settings.seed)
+        corpus.val_windows(shape.context, settings.val_windows)
         directory = new_directory(settings)
         torch.manual_seed(settings.seed)
         model = GPT(shape).to(device).train()
@@ -87,15 +92,16 @@ class Run:
         """The run in `directory` as its newest checkpoint left it."""
         settings = run_settings.load(directory)
         corpus = Corpus(settings.data)
-        model = GPT(shape_for(settings.preset, corpus)).to(pick_device(settings.device)).train()
-        run = cls(settings, directory, corpus, model, make_optimizers(model, settings), Progress())
-        run.progress = state.restore(directory, model, run.optimizers)
-        if run.progress.data != train_sha256(corpus):
+        progress = state.read_progress(directory)
+        if progress.data != train_sha256(corpus):
             raise UserError(
                 f"{settings.data} is not the data that {directory} was trained on: restore it, or "
                 "start a new run"
             )
-        run.saved_at = run.progress.step
+        model = GPT(shape_for(settings.preset, corpus)).to(pick_device(settings.device)).train()
+        run = cls(settings, directory, corpus, model, make_optimizers(model, settings), progress)
+        state.restore(directory, model, run.optimizers)
+        run.saved_at = progress.step
         for log in (runlog.METRICS, runlog.SAMPLES):
             runlog.truncate(directory / log, run.progress.step)
         return run
@@ -119,12 +125,16 @@ class Run:
             self.progress.step, s.batch_size, self.model.config.context, s.seed
         )  # (B, T) each
         set_rate(self.optimizers, rate(self.progress.step, s))
-        loss = self._accumulate(x, y)
-        grad_norm = self._clip()
+        loss, grad_norm = float(self._accumulate(x, y)), float(self._clip())
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise UserError(
+                f"the loss became {loss} and the gradient norm {grad_norm} at step "
+                f"{self.progress.step + 1}: start again with a smaller --lr and --muon-lr"
+            )
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        metrics = self._account(x, y, float(loss), float(grad_norm), started)
+        metrics = self._account(y, loss, grad_norm, started)
         self._after_step()
         return metrics
 
@@ -151,14 +161,9 @@ class Run:
         return get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
 
     def _account(
-        self, x: np.ndarray, y: np.ndarray, loss: float, grad_norm: float, started: float
+        self, y: np.ndarray, loss: float, grad_norm: float, started: float
     ) -> dict[str, Any]:
         p = self.progress
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss became {loss} at step {p.step + 1}: resume from the last checkpoint's "
-                "directory or start again with smaller --lr and --muon-lr"
-            )
         seconds = time.perf_counter() - started
         p.step += 1
         p.tokens += y.size
@@ -243,6 +248,7 @@ class Run:
             "tokens": p.tokens,
             "seconds": round(p.elapsed, 1),
             "precision": self.settings.precision,
+            "machine": describe_machine(self.device),
         }
 
 

@@ -58,7 +58,8 @@ class Muon(Optimizer):
         grads = [p.grad for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         updates = torch.stack(torch._foreach_lerp(grads, buffers, momentum))  # (N, R, C), Nesterov
-        dtype = torch.bfloat16 if updates.is_cuda else updates.dtype
+        fast_bf16 = updates.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        dtype = torch.bfloat16 if fast_bf16 else updates.dtype
         updates = orthogonalize(updates.to(dtype)).to(params[0].dtype)
         rows, columns = params[0].shape
         if weight_decay:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import tyro
 
 from ptx import runlog
 from ptx.atomic import atomic_directory
-from ptx.checkpoint import find_model, is_run, load_model, write_model
+from ptx.checkpoint import find_model, is_run, load_model, require_replaceable, write_model
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
@@ -46,10 +45,11 @@ def release(args: Release) -> None:
     run = args.run.parent if args.run.name == "latest" else args.run
     if not is_run(run):
         raise UserError(f"{args.run} is no run directory: give one that train/run.py made")
+    require_replaceable(args.out)
     settings = run_settings.load(run)
     corpus = Corpus(settings.data)
     model, tokenizer, info = load_model(find_model(run))
-    model.to(torch.bfloat16).float()  # what is measured is what is stored
+    round_to_bf16(model)  # what is measured is what is stored
     scores = score(model, corpus, args.tokens)
     info = {
         "preset": settings.preset,
@@ -57,6 +57,7 @@ def release(args: Release) -> None:
         "tokens": info["tokens"],
         "hours": round(info["seconds"] / 3600, 2),
         "precision": info["precision"],
+        "machine": info["machine"],
         "val_bpb": round(scores[-1].bits_per_byte, 4),
         "val_tokens_per_project": args.tokens,
     }
@@ -69,6 +70,13 @@ def release(args: Release) -> None:
             runlog.append(directory / runlog.METRICS, record)
         (directory / "README.md").write_text(card)
     print(f"wrote {args.out}: {model.n_params():,} parameters, {info['val_bpb']} bits per byte")
+
+
+@torch.no_grad()
+def round_to_bf16(model: GPT) -> None:
+    """Gives the parameters, not the rotary tables, the values that a bf16 file keeps."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter.to(torch.bfloat16))
 
 
 def render_card(
@@ -89,7 +97,6 @@ def render_card(
     return Template(CARD.read_text()).substitute(
         name=name,
         parameters=f"{model.n_params():,}",
-        config=json.dumps(vars(model.config), indent=2),
         layers=model.config.n_layer,
         heads=model.config.n_head,
         width=model.config.d_model,
@@ -102,8 +109,8 @@ def render_card(
         epochs=f"{info['tokens'] / len(corpus.train):.2f}",
         hours=info["hours"],
         precision=info["precision"],
-        machine=f"{torch.get_num_threads()} threads of {processor()}",
-        torch=torch.__version__,
+        machine=info["machine"],
+        source=corpus.manifest.get("command", {}).get("source", "adopt"),
         data=settings.data,
         projects=len(trained_on),
         megabytes=f"{corpus.manifest['splits']['train']['bytes'] / 1e6:.0f}",
@@ -115,12 +122,3 @@ def render_card(
         settings=settings_text,
         sample=(last["prompt"] + last["text"]).replace("```", "` ` `"),
     )
-
-
-def processor() -> str:
-    """The CPU's name where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.machine()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -139,7 +140,7 @@ def complete(settings: Settings) -> Settings:
     recipe = RECIPES[settings.preset]
     given = {name: value for name in recipe if (value := getattr(settings, name)) is not None}
     if "batch_size" in given and "micro_batch" not in given:
-        given["micro_batch"] = min(recipe["micro_batch"], given["batch_size"])
+        given["micro_batch"] = math.gcd(recipe["micro_batch"], given["batch_size"])
     full = replace(settings, **{**recipe, **given})
     _check(full)
     return full
@@ -160,7 +161,7 @@ def _check(s: Settings) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} must be at least 1, not {getattr(s, name)}"
             )
-    for name in ("lr", "muon_lr", "weight_decay", "warmup", "clip"):
+    for name in ("lr", "muon_lr", "weight_decay", "warmup", "clip", "seed"):
         if getattr(s, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(s, name)}")
     if s.batch_size % s.micro_batch:

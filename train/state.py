@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ptx.atomic import atomic_directory
+from ptx.atomic import atomic_directory, writer_lives
 from ptx.checkpoint import (
     WEIGHTS,
     checkpoints,
@@ -56,8 +56,8 @@ def save(
     with atomic_directory(target) as directory:
         write_model(directory, model, tokenizer, info)
         tensors = _flatten(model, optimizers) | {"rng.cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            tensors["rng.cuda"] = torch.cuda.get_rng_state()
+        if (rng := _get_device_rng(model.tok_emb.weight.device)) is not None:
+            tensors["rng.device"] = rng
         save_file(tensors, directory / OPTIMIZER)
         (directory / STATE).write_text(json.dumps(vars(progress)) + "\n")
     for old in checkpoints(run)[:-keep]:
@@ -65,25 +65,47 @@ def save(
     return target
 
 
-def restore(run: Path, model: GPT, optimizers: list[Optimizer]) -> Progress:
+def read_progress(run: Path) -> Progress:
+    """How far the newest checkpoint of `run` is."""
+    path = newest_checkpoint(run) / STATE
+    try:
+        return Progress(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete {path.parent}") from None
+
+
+def newest_checkpoint(run: Path) -> Path:
+    if found := checkpoints(run):
+        return found[-1]
+    raise UserError(f"{run} has no checkpoint to resume from: start the run anew")
+
+
+def restore(run: Path, model: GPT, optimizers: list[Optimizer]) -> None:
     """Loads the newest checkpoint of `run` into a freshly built model and its optimizers."""
-    for leftover in (run / "checkpoints").glob(".*.partial-*"):
-        shutil.rmtree(leftover)  # of a save that was killed
-    found = checkpoints(run)
-    if not found:
-        raise UserError(f"{run} has no checkpoint to resume from: start the run anew")
-    newest = found[-1]
+    newest = newest_checkpoint(run)
+    for leftover in newest.parent.glob(".*.partial-*"):
+        if not writer_lives(leftover):
+            shutil.rmtree(leftover)  # of a save that was killed
     load_weights(model, newest / WEIGHTS)
     tensors = load_tensors(newest / OPTIMIZER)
     torch.set_rng_state(tensors.pop("rng.cpu"))
-    cuda_rng = tensors.pop("rng.cuda", None)
-    if cuda_rng is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda_rng)
+    if (rng := tensors.pop("rng.device", None)) is not None:
+        _set_device_rng(model.tok_emb.weight.device, rng)
     _unflatten(tensors, model, optimizers, newest / OPTIMIZER)
-    try:
-        return Progress(**json.loads((newest / STATE).read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{newest / STATE} cannot be read ({error}): delete {newest}") from None
+
+
+def _get_device_rng(device: torch.device) -> Tensor | None:
+    """State of a GPU's generator, which dropout draws from there; None on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else None
+
+
+def _set_device_rng(device: torch.device, rng: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(rng, device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(rng)
 
 
 def _flatten(model: GPT, optimizers: list[Optimizer]) -> dict[str, Tensor]:

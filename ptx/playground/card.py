@@ -20,7 +20,8 @@ NAMES = {
     "hours": "training hours",
 }
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-FENCE = re.compile(r"(`{3,}|~{3,})([^`]*)$")
+JOINER = "\u2060"
+MERMAID = re.compile("(mer)(maid)", re.IGNORECASE)
 
 
 def facts(served: Served) -> list[list[str]]:
@@ -64,23 +65,10 @@ def card(served: Served) -> str:
 
 
 def harmless(markdown: str) -> str:
-    """Markdown without its two ways to make a browser fetch something: images become links, and
-    HTML tags are shown instead of obeyed (except in fenced code, where they are text anyway).
-
-    Only a fence at the very left counts: an indented one may end with the list it stands in.
-    """
-    lines, fence = [], ""
-    for line in markdown.split("\n"):
-        found = FENCE.match(line)
-        if fence:
-            if found and found[1].startswith(fence) and not found[2].strip():
-                fence = ""
-        elif found:
-            fence = found[1]
-        else:
-            line = line.replace("![", "[").replace("<", "&lt;")
-        lines.append(line)
-    return "\n".join(lines)
+    """Markdown that cannot make a browser fetch or run anything: an invisible word joiner breaks
+    the beginnings of HTML tags, of images and of diagrams, wherever they stand."""
+    text = markdown.replace("\r", "\n").replace("<", f"<{JOINER}").replace("![", f"!{JOINER}[")
+    return MERMAID.sub(rf"\1{JOINER}\2", text)
 
 
 def _millions(count: int) -> str:

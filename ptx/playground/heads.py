@@ -17,6 +17,9 @@ from ptx.errors import UserError
 from ptx.playground.served import Served
 from ptx.playground.web import panel
 
+CACHE = 100_000_000
+"""Bytes of attention kept at most, but for the text at hand."""
+
 
 class Looker:
     """Attention of the window that the model sees, computed once for all heads of a text."""
@@ -25,7 +28,9 @@ class Looker:
         self.served = served
         # The browser asks for heads outside Gradio's queue: one forward at a time is enough.
         self._one = Lock()
-        self._attention = lru_cache(maxsize=4)(self._forward)
+        c = served.model.config
+        size = 4 * c.n_layer * c.n_head * c.context**2  # bytes of one text's attention
+        self._attention = lru_cache(maxsize=max(1, CACHE // size))(self._forward)
 
     def _forward(self, ids: tuple[int, ...]) -> Tensor:
         return lens.attention(self.served.model, list(ids))  # (L, H, T, T)

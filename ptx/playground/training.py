@@ -17,7 +17,7 @@ from ptx.runlog import METRICS, SAMPLES, tail
 
 MAX_POINTS = 4000
 """Training points of one answer; a longer history is thinned evenly."""
-MAX_SAMPLES = 3
+MAX_SAMPLES = 4
 LIVE_SECONDS = 60.0
 """A run that wrote something this recently is going on."""
 
@@ -33,8 +33,11 @@ class Runs:
     def paths(self) -> dict[str, Path]:
         """{key: directory} of everything that has metrics; the run written to last comes first."""
         found = {}
-        if (self.model.directory / METRICS).is_file():
-            found["model"] = self.model.directory
+        own = self.model.directory
+        if own.parent.name == "checkpoints" and not (own / METRICS).is_file():
+            own = own.parent.parent  # a checkpoint's curve is its run's
+        if (own / METRICS).is_file():
+            found["model"] = own
         folders = self.runs.iterdir() if self.runs.is_dir() else ()
         dated = [(_written(path), path) for path in folders if (path / METRICS).is_file()]
         for _, path in sorted(dated, reverse=True):

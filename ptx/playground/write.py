@@ -246,6 +246,7 @@ def connect(
         outputs,
         show_progress="hidden",
         concurrency_limit=AT_ONCE,
+        concurrency_id="text",
         api_visibility="private",
     )
     run.then(on_end, last, outputs, show_progress="hidden", api_visibility="private")
@@ -270,4 +271,4 @@ def expose(served: Served) -> None:
         except UserError as error:
             raise gr.Error(str(error)) from None
 
-    gr.api(complete, api_name="generate", concurrency_limit=AT_ONCE)
+    gr.api(complete, api_name="generate", concurrency_limit=AT_ONCE, concurrency_id="text")

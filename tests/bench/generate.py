@@ -16,13 +16,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from tests.bench.report import arguments, report
 
 from ptx.config import preset
 from ptx.engine import Generation
 from ptx.model import GPT
 from ptx.sampling import Sampling
 from ptx.tokenizer import get_tokenizer
+from tests.bench.report import arguments, report
 from tests.peers import as_qwen3
 
 PROMPT_TOKENS = 200

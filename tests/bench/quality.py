@@ -18,10 +18,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from tests.bench.report import arguments, report
 
 from ptx.checkpoint import load_model
 from ptx.corpus import Corpus
+from tests.bench.report import arguments, report
 from train.evaluate import score
 
 ROOT = Path(__file__).resolve().parents[2]

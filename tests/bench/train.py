@@ -16,11 +16,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from tests.bench.report import arguments, report
 from torch import Tensor
 
 from ptx.config import preset
 from ptx.model import GPT
+from tests.bench.report import arguments, report
 from tests.peers import as_qwen3
 from train.optim import make_optimizers
 from train.settings import Settings, complete

@@ -74,6 +74,26 @@ def test_weights_of_another_shape_are_refused_by_tensor(saved: Path) -> None:
         load_model(saved)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("n_layer", "6"), ("norm", "foo"), ("bias", 1), ("vocab_size", 99)]
+)
+def test_a_config_field_of_the_wrong_kind_is_refused_by_name(saved: Path, field, value) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["model"][field] = value
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=field):
+        load_model(saved)
+
+
+def test_a_directory_of_something_else_is_not_replaced(
+    model: GPT, py16k: Tokenizer, tmp_path: Path
+) -> None:
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(UserError, match="not empty and not a model directory"):
+        save_model(tmp_path, model, py16k)
+    assert (tmp_path / "precious.txt").exists()
+
+
 def test_latest_means_the_newest_complete_checkpoint(saved: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "nano"
     for step in ("step_000900", "step_001000", ".step_001100.partial-7"):

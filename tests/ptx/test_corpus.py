@@ -296,7 +296,7 @@ def test_adopting_with_the_wrong_dtype_or_tokenizer_is_refused(data: Path) -> No
     np.array([5, 1], dtype="<u4").tofile(data / "train.bin")
     with pytest.raises(UserError, match="Unknown dtype"):
         corpus.adopt(data, "int8", PY16K)
-    with pytest.raises(UserError, match=r"val\.bin holds the id 70,000"):
+    with pytest.raises(UserError, match=r"val\.bin: it holds the id 70,000"):
         corpus.adopt(data, "uint32", PY16K)
     assert not (data / "manifest.json").exists()
 

@@ -6,12 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ptx.loss import CHUNK, cross_entropy
+from ptx import loss as loss_module
+from ptx.loss import cross_entropy
 
 
 @pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("n", [1, 100, CHUNK + 3])
-def test_loss_and_all_gradients_equal_torchs(n: int, biased: bool) -> None:
+@pytest.mark.parametrize("n", [1, 100, 203])
+def test_loss_and_all_gradients_equal_torchs(
+    n: int, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK", 100 * 50)  # 100 rows at once
     torch.manual_seed(0)
     hidden = torch.randn(n, 8, requires_grad=True)
     weight = torch.randn(50, 8, requires_grad=True)
@@ -39,3 +43,11 @@ def test_under_bf16_autocast_the_gradients_stay_close() -> None:
     for a, b in zip(rounded, exact, strict=True):
         assert a.dtype == torch.float32
         assert F.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.999
+
+
+def test_without_gradients_none_are_computed() -> None:
+    weight = torch.nn.Parameter(torch.randn(50, 8))
+    with torch.inference_mode():
+        assert cross_entropy(torch.randn(9, 8), weight, None, torch.arange(9)).grad_fn is None
+    with torch.no_grad():
+        assert not cross_entropy(torch.randn(9, 8), weight, None, torch.arange(9)).requires_grad

@@ -37,6 +37,11 @@ def test_temperature_zero_takes_the_most_likely_token() -> None:
     assert probs.tolist() == [0.0, 1.0, 0.0]
 
 
+def test_a_tiny_temperature_is_almost_zero() -> None:
+    probs = distribution(torch.tensor([0.1, 2.0, 1.9]), Sampling(temperature=1e-39))
+    assert probs.tolist() == [0.0, 1.0, 0.0]
+
+
 def test_draws_follow_the_distribution_and_the_seed() -> None:
     probs = torch.tensor([0.1, 0.0, 0.6, 0.3])
     draws = [draw(probs, g) for g in [torch.Generator().manual_seed(1)] for _ in range(4000)]

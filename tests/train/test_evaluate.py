@@ -66,4 +66,4 @@ def test_validation_is_the_mean_over_its_windows(model: GPT, data: Path) -> None
     assert loss == pytest.approx(float(expected), rel=1e-5)
     n_bytes = corpus.tokenizer.byte_lengths[y.numpy()].sum()
     assert bpb == pytest.approx(loss * y.numel() / math.log(2) / n_bytes)
-    model.eval()
+    assert not model.training

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from ptx import runlog
 from ptx.checkpoint import checkpoints, load_model
+from ptx.corpus import Corpus, CorpusWriter
 from ptx.errors import UserError
 from train.loop import Run, train
 from train.settings import Settings
@@ -122,14 +123,38 @@ def test_a_second_run_of_a_preset_gets_a_number(data: Path, tmp_path: Path) -> N
         ({"cooldown": 1.5}, "--cooldown"),
         ({"name": "../escape"}, "--name"),
         ({"device": "abacus"}, "--device abacus"),
+        ({"seed": -1}, "--seed must be 0 or more"),
+        ({"val_windows": 10**6, "data": Path("short")}, "fewer than one window"),
+        ({"resume": Path("x"), "steps": 3}, "leave the other options out"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_written(
     data: Path, tmp_path: Path, change: dict, sentence: str
 ) -> None:
+    if change.get("data") == Path("short"):
+        change = change | {"data": short(data, tmp_path / "short")}
     with pytest.raises(UserError, match=sentence):
         train(settings(data, tmp_path / "runs", **change))
     assert not (tmp_path / "runs").exists()
+
+
+def short(data: Path, target: Path) -> Path:
+    """The same training text with a validation file of fewer tokens than the context."""
+    corpus = Corpus(data)
+    with CorpusWriter(target, corpus.tokenizer) as writer:
+        writer.write("train", corpus.train)
+        writer.write("val", corpus.val[:9])
+        sources = corpus.manifest["sources"]
+        writer.finish({"train": sources["train"], "val": [sources["val"][0] | {"tokens": 9}]})
+    return target
+
+
+def test_a_diverged_run_says_so_and_keeps_its_checkpoint(data: Path, tmp_path: Path) -> None:
+    run = Run.start(settings(data, tmp_path))
+    with torch.no_grad():
+        run.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="start again with a smaller --lr"):
+        run.step()
 
 
 def test_resuming_on_other_data_is_refused(data: Path, tmp_path: Path) -> None:

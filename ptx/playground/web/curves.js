@@ -94,7 +94,7 @@ ptx.curves = ({ element, server }) => {
     extend(state.train, answer.train);
     extend(state.val, answer.val);
     Object.assign(state.latest, answer.latest);
-    state.texts = [...state.texts, ...answer.texts].slice(-3);
+    state.texts = [...state.texts, ...answer.texts].slice(-4);
     if (answer.train[0].length || answer.val[0].length || !canvas.width) draw();
     drawFigures();
     if (answer.texts.length || !samples.children.length) drawSamples();

@@ -97,7 +97,7 @@ ptx.heads = ({ element, props, watch, server }) => {
     markPinned();
     const { ids, labels, start } = view;
     const turn = (asked += 1);
-    const answer = await server.head({ ids, layer, head });
+    const answer = await server.head({ ids, layer, head }).catch(() => undefined);
     if (turn !== asked) return; // a newer text or another head overtook this one
     if (!answer?.triangle) {
       readout.textContent = answer?.error ?? "This head could not be fetched; try again.";
