@@ -16,7 +16,7 @@ class UserError(ValueError):
 def report_errors() -> Iterator[None]:
     """Ends a command line as a person expects: one sentence on stderr and an exit status.
 
-    2 for a `UserError`, 1 for what the system refuses (a full disk), 130 for Ctrl+C; silently if
+    2 for a `UserError` and for what the system refuses (a full disk), 130 for Ctrl+C; silently 1 if
     the reader of the output has gone. Wraps an entry point, as a decorator (`@report_errors()`) or
     in a `with` block. Any other exception is a defect here, and its traceback is wanted.
     """
@@ -30,7 +30,7 @@ def report_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         raise SystemExit(1) from None
     except OSError as error:
-        _exit(f"error: {error.filename or 'a file'}: {error.strerror}", 1)
+        _exit(f"error: {error.filename or 'a file'}: {error.strerror}", 2)
 
 
 def _exit(sentence: str, status: int) -> None:

@@ -18,6 +18,24 @@ def test_a_user_error_becomes_one_line_and_status_2(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "error: No such preset.\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (OSError(28, "No space left on device", "train.bin"), 2, "error: train.bin: No space left"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+)
+def test_a_full_disk_and_ctrl_c_end_in_one_line(
+    error: BaseException, status: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped, report_errors():
+        raise error
+    assert stopped.value.code == status
+    shown = capsys.readouterr().err
+    assert shown.startswith(sentence)
+    assert shown.count("\n") == 1
+
+
 def test_other_errors_pass_through() -> None:
     with pytest.raises(ZeroDivisionError), report_errors():
         _ = 1 / 0
