@@ -83,7 +83,7 @@ class Settings:
 
 RECIPES: dict[str, dict[str, Any]] = {
     "nano": {
-        "steps": 300,
+        "steps": 180,
         "batch_size": 16,
         "micro_batch": 16,
         "optimizer": "muon",
