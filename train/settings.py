@@ -40,7 +40,7 @@ class Settings:
     runs: Path = Path("runs")
     """Where runs are kept."""
     resume: Path | None = None
-    """Continue this run directory, bit for bit, with the settings it was started with."""
+    """Continue this run directory with its own settings; on a CPU bit for bit."""
 
     steps: int | None = None
     """Optimizer steps in all."""
