@@ -30,6 +30,13 @@ def atomic_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)  # nothing is there after success
 
 
+def discard(directory: Path) -> None:
+    """Deletes a directory; nobody ever finds half of it, even if this process is killed."""
+    going = beside(directory, "partial")
+    directory.rename(going)
+    shutil.rmtree(going, ignore_errors=True)
+
+
 def recover(target: Path) -> None:
     """Clean up after killed writers: remove what they began, put back what they had moved away."""
     for old in target.parent.glob(f".{target.name}.old-*"):

@@ -5,9 +5,9 @@ model.safetensors  config.json  tokenizer.tiktoken  README.md  metrics.jsonl
 
 from __future__ import annotations
 
+import errno
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,17 @@ def write_model(
     tokenizer: Tokenizer,
     info: dict[str, Any],
     dtype: torch.dtype | None = None,
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
     """Fills `directory` with a model; for a place that `atomic_directory` gave.
 
     info: free facts kept in config.json beside the shape (what it was trained on, for how long).
     dtype: of the stored floating-point weights; as they are if None.
+    weights: instead of the model's own, when those are spread over many processes.
     """
-    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in _weights(model)}
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    named = named_weights(model) if weights is None else weights
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in named.items()}
+    write_tensors(tensors, directory / WEIGHTS)
     tokenizer.save(directory)
     config = {
         "format": FORMAT,
@@ -76,11 +79,18 @@ def require_replaceable(target: Path) -> None:
         )
 
 
-def _weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
-    """Named tensors, a tied head left out: safetensors stores no tensor twice."""
-    for name, tensor in model.state_dict().items():
-        if not (model.config.tied_head and name == "head.weight"):
-            yield name, tensor
+def named_weights(model: GPT) -> dict[str, Tensor]:
+    """A model's tensors by name, a tied head left out: safetensors stores no tensor twice."""
+    tied = {"head.weight"} if model.config.tied_head else set()
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file; raises OSError when the system refuses (a full disk)."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # how the library reports a failed write
+        raise OSError(errno.EIO, str(error), str(path)) from None
 
 
 def load_model(
@@ -105,7 +115,7 @@ def load_model(
 def load_weights(model: GPT, path: Path) -> None:
     """Copies the tensors of a safetensors file into `model`, refusing any that do not fit."""
     tensors = load_tensors(path)
-    expected = dict(_weights(model))
+    expected = named_weights(model)
     if wrong := sorted(set(expected) ^ set(tensors)):
         where = "is missing from" if wrong[0] in expected else "is not expected in"
         raise UserError(f"tensor {wrong[0]!r} {where} {path}: its config.json is another model's")

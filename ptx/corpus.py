@@ -48,12 +48,14 @@ class Corpus:
         self.train, self.val = (open_tokens(self.path, self.manifest, split) for split in SPLITS)
 
     def batch(
-        self, step: int, batch_size: int, context: int, seed: int
+        self, step: int, batch_size: int, context: int, seed: int, rows: slice = slice(None)
     ) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of a training step, int64 (B, T) each; a function of its arguments.
 
         The text is cut into windows, which are drawn without replacement; each epoch shuffles them
         anew and starts cutting at another token, so no boundary is the same for ever.
+
+        rows: the part of the batch that is wanted; one of many processes takes its own.
         """
         # Leaves room for the largest phase, so that every epoch has the same number of windows.
         windows = len(self.train) // context - 1
@@ -62,12 +64,16 @@ class Corpus:
                 f"{self.path / 'train.bin'} holds {len(self.train):,} tokens, fewer than two "
                 f"windows of {context}: use a shorter context or more text."
             )
-        first = step * batch_size
+        file, dtype, first = self.path / "train.bin", self.train.dtype, step * batch_size
         starts = [
             window_start(seed, *divmod(index, windows), windows, context)
-            for index in range(first, first + batch_size)
+            for index in range(first, first + batch_size)[rows]
         ]
-        return self._windows(self.train, np.array(starts), context)
+        # Read, not mapped: pages of a mapping would pile up in this process's memory.
+        windows_read = [
+            np.fromfile(file, dtype, context + 1, offset=start * dtype.itemsize) for start in starts
+        ]
+        return inputs_and_targets(np.stack(windows_read))
 
     def val_windows(self, context: int, n_windows: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets, int64 (W, T) each: evenly spaced windows, always the same ones.
@@ -81,15 +87,14 @@ class Corpus:
                 f"of {context}: use a shorter context or more text."
             )
         count = min(n_windows, last // context + 1)
-        return self._windows(self.val, np.linspace(0, last, count).astype(np.int64), context)
+        starts = np.linspace(0, last, count).astype(np.int64)
+        return inputs_and_targets(self.val[starts[:, None] + np.arange(context + 1)])
 
-    @staticmethod
-    def _windows(
-        tokens: np.ndarray, starts: np.ndarray, context: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        # (B, 1) + (T + 1,) -> (B, T + 1)
-        windows = tokens[starts[:, None] + np.arange(context + 1)].astype(np.int64)
-        return windows[:, :-1], windows[:, 1:]
+
+def inputs_and_targets(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, T + 1) tokens -> int64 (N, T) each, the second one token ahead."""
+    windows = windows.astype(np.int64)
+    return windows[:, :-1], windows[:, 1:]
 
 
 def window_start(seed: int, epoch: int, index: int, windows: int, context: int) -> int:

@@ -1,15 +1,17 @@
-"""Which device, and whether bf16 is worth it there."""
+"""The device that training runs on, and the memory it takes there."""
 
 from __future__ import annotations
 
+import ctypes
 import platform
-import time
-from contextlib import AbstractContextManager, nullcontext
+import sys
 from pathlib import Path
 
 import torch
 
 from ptx.errors import UserError
+
+GIB = 2**30
 
 
 def pick_device(name: str) -> torch.device:
@@ -27,35 +29,39 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_precision(requested: str, device: torch.device) -> str:
-    """`fp32` or `bf16`; for `auto` the faster one, on a CPU by measuring."""
-    if requested != "auto":
-        return requested
+def synchronize(device: torch.device) -> None:
+    """Waits until a GPU has done what it was given, so that a clock reads the truth."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process keep the memory it frees; False where the C library is not glibc.
+
+    glibc gives every large tensor back to the system at once, and the next step pays for each of
+    its pages anew: a quarter of a training step of `mini` on a CPU. torch's own allocators do this
+    on a GPU.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(m_mmap_max, 0)) and bool(mallopt(m_trim_threshold, 2**31 - 1))
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The most memory, in GiB, that this process held: on the GPU, or of the machine."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type == "cpu":
-        return (
-            "bf16" if _matmul_seconds(torch.bfloat16) < _matmul_seconds(torch.float32) else "fp32"
-        )
-    return "fp32"
-
-
-def _matmul_seconds(dtype: torch.dtype) -> float:
-    """The best of three products of the size that a small model's layer has."""
-    a, b = torch.ones(1024, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype)
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context to run a forward in."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+        return torch.cuda.max_memory_allocated(device) / GIB
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 
 
 def describe_machine(device: torch.device) -> str:
@@ -63,13 +69,13 @@ def describe_machine(device: torch.device) -> str:
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        hardware = f"{torch.get_num_threads()} threads of {_processor()}"
+        hardware = f"{torch.get_num_threads()} threads of {processor()}"
     else:
         hardware = device.type
     return f"{hardware}, torch {torch.__version__}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The CPU's name where Linux tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

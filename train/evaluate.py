@@ -21,7 +21,9 @@ from ptx.checkpoint import load_model
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
-from train.device import autocast, pick_device
+from train.device import pick_device
+from train.kernels import Kernels, running
+from train.parallel import World
 
 BATCH = 16
 
@@ -62,22 +64,36 @@ class Score:
         return self.nats / math.log(2) / max(1, self.bytes)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def validate(
-    model: GPT, windows: tuple[np.ndarray, np.ndarray], byte_lengths: np.ndarray, precision: str
+    model: GPT,
+    windows: tuple[np.ndarray, np.ndarray],
+    byte_lengths: np.ndarray,
+    kernels: Kernels,
+    world: World | None = None,
 ) -> tuple[float, float]:
-    """Loss (nats per token) and bits per byte of fixed windows (x, y), each (N, T) ids."""
+    """Loss (nats per token) and bits per byte of fixed windows (x, y), each (N, T) ids.
+
+    world: the processes that share the work; each calls this.
+    """
     was_training = model.training
     model.eval()
     device = model.tok_emb.weight.device
-    x, y = (torch.from_numpy(w) for w in windows)  # (N, T)
+    rank, size = (world.rank, world.size) if world else (0, 1)
+    x, y = (torch.from_numpy(w[rank::size]) for w in windows)  # (N / size, T)
     nats = 0.0
-    for i in range(0, len(x), BATCH):
+    for i in range(0, -(-len(windows[0]) // size), BATCH):
         ids, targets = x[i : i + BATCH].to(device), y[i : i + BATCH].to(device)
-        with autocast(precision, device):
-            nats += float(model(ids, targets)) * targets.numel()
+        missing = not len(ids)  # a process without work goes along: forwards gather weights
+        if missing:
+            ids = targets = torch.zeros(1, 1, dtype=torch.long, device=device)
+        with running(kernels, device):
+            loss = float(model(ids, targets))
+        nats += 0.0 if missing else loss * targets.numel()
     model.train(was_training)
-    return nats / y.numel(), nats / math.log(2) / float(byte_lengths[y.numpy()].sum())
+    if world:
+        [nats] = world.sum(nats)
+    return nats / windows[1].size, nats / math.log(2) / float(byte_lengths[windows[1]].sum())
 
 
 def score(model: GPT, corpus: Corpus, per_project: int = 0) -> list[Score]:

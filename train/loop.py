@@ -1,10 +1,8 @@
-"""The training loop: from settings to a run directory.
-
-runs/<name>/config.json  metrics.jsonl  samples.jsonl  checkpoints/step_NNNNNN/
-"""
+"""The training loop: from settings to a run directory."""
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import time
@@ -12,232 +10,333 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ptx import runlog
+from ptx.checkpoint import WEIGHTS, load_weights
 from ptx.config import ModelConfig, preset
 from ptx.corpus import Corpus
 from ptx.engine import generate
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.sampling import Sampling
+from train import kernels, rundir, state
 from train import settings as run_settings
-from train import state
-from train.device import autocast, describe_machine, pick_device, pick_precision
+from train.batches import Batch, batches
+from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
 from train.evaluate import validate
 from train.optim import make_optimizers, rate, set_rate
+from train.parallel import World, accumulating, whole, world
 from train.progress import ProgressLine
 from train.settings import Settings
 from train.state import Progress
+from train.track import TensorBoard
 
 SAMPLE_PROMPTS = ("def ", "class ", "import ", "for i in range(")
 SAMPLE_TOKENS = 64
 SAMPLING = Sampling(temperature=0.8, top_p=0.95)
+EXPLODED = 1.5
+"""Times the loss of guessing every token alike: nothing that still learns gets there."""
 
 
 def train(settings: Settings) -> Path:
     """Runs, or resumes, a training run to its last step; returns its directory."""
-    if settings.resume and replace(settings, resume=None) != Settings():
-        raise UserError("--resume takes the run's own settings: leave the other options out")
-    run = Run.resume(settings.resume) if settings.resume else Run.start(settings)
-    print(run.describe(), flush=True)
-    with stop_signals() as stop, ProgressLine(run.settings.steps, run.progress.step) as line:
-        while run.progress.step < run.settings.steps and not stop.requested:
-            line.update(run.step())
-    run.save()
-    done = run.progress.step >= run.settings.steps
-    again = "" if done else f"; continue with: python train/run.py --resume {run.directory}"
-    print(f"{'finished' if done else 'stopped'} at step {run.progress.step:,}{again}")
-    print(f'try it: python -m ptx --model {run.directory}/latest "class Stack:"')
+    keep_freed_memory()
+    if settings.resume:
+        settings = run_settings.resumed(settings)
+    with world(settings.device, settings.shard) as processes:
+        if settings.resume:
+            run = Run.resume(settings.resume, processes, settings)
+        else:
+            run = Run.start(settings, processes)
+        with run:
+            run.to_the_end()
     return run.directory
 
 
 @dataclass
 class Run:
-    """A training run in memory: everything one step needs."""
+    """A training run in memory: everything one step needs. Use it in a `with`, or close it."""
 
     settings: Settings
     directory: Path
+    world: World
     corpus: Corpus
     model: GPT
-    optimizers: list[torch.optim.Optimizer]
     progress: Progress
-    saved_at: int = -1
+    lock: FileLock | None
+
+    def __post_init__(self) -> None:
+        s, shape = self.settings, self.model.config
+        self.kernels = kernels.kernels_of(s)
+        self.peak_flops = kernels.matmul_peak(self.kernels.precision, self.world.device)
+        if self.kernels.compiled:
+            kernels.compile_blocks(self.model)
+        self.forward = self.world.wrap(self.model)
+        self.optimizers = make_optimizers(self.model, s)
+        self.batches = batches(
+            self.corpus, self.world, s.batch_size, shape.context, s.seed, self.progress.step
+        )
+        tracked = s.track == "tensorboard" and self.world.first
+        self.tracker = TensorBoard(self.directory, self.progress.step) if tracked else None
+        self.saved_at = -1
 
     @classmethod
-    def start(cls, settings: Settings) -> Run:
+    def start(cls, settings: Settings, world: World | None = None) -> Run:
         """A new run in a directory of its own."""
+        world = world or World(pick_device(settings.device))
         settings = run_settings.complete(settings)
-        device = pick_device(settings.device)
-        settings = replace(settings, precision=pick_precision(settings.precision, device))
         corpus = Corpus(settings.data)
         shape = shape_for(settings.preset, corpus)
-        # Both refuse data that is too short, before anything is written.
+        # These refuse what cannot work before anything is written.
         corpus.batch(0, settings.batch_size, shape.context, settings.seed)
         corpus.val_windows(shape.context, settings.val_windows)
-        directory = new_directory(settings)
-        torch.manual_seed(settings.seed)
-        model = GPT(shape).to(device).train()
-        run_settings.save(settings, directory)
-        progress = Progress(data=train_sha256(corpus))
-        return cls(settings, directory, corpus, model, make_optimizers(model, settings), progress)
+        world.rows(settings.batch_size)
+        settings = settled(settings, shape, world)
+        directory = rundir.create(settings) if world.first else None
+        directory = Path(world.from_first(str(directory)))
+        lock = rundir.hold(directory) if world.first else None
+        model, progress = fresh_model(settings, shape, world), Progress(data=train_sha256(corpus))
+        return cls(settings, directory, world, corpus, model, progress, lock)
 
     @classmethod
-    def resume(cls, directory: Path) -> Run:
-        """The run in `directory` as its newest checkpoint left it."""
-        settings = run_settings.load(directory)
+    def resume(
+        cls, directory: Path, world: World | None = None, settings: Settings | None = None
+    ) -> Run:
+        """The run in `directory` as its newest checkpoint left it, or at its start without one.
+
+        settings: the run's own, but for what belongs to the machine.
+        """
+        settings = settings or run_settings.load(directory)
+        world = world or World(pick_device(settings.device))
+        lock = rundir.hold(directory) if world.first else None
         corpus = Corpus(settings.data)
-        progress = state.read_progress(directory)
+        checkpoint = rundir.newest_checkpoint(directory)
+        shape, progress = shape_for(settings.preset, corpus), Progress(data=train_sha256(corpus))
+        settings = settled(settings, shape, world)  # this machine may lack a compiler
+        model = fresh_model(settings, shape, world)
+        if checkpoint:
+            progress = state.read_progress(checkpoint)
+            load_weights(model, checkpoint / WEIGHTS)
         if progress.data != train_sha256(corpus):
             raise UserError(
                 f"{settings.data} is not the data that {directory} was trained on: restore it, or "
                 "start a new run"
             )
-        model = GPT(shape_for(settings.preset, corpus)).to(pick_device(settings.device)).train()
-        run = cls(settings, directory, corpus, model, make_optimizers(model, settings), progress)
-        state.restore(directory, model, run.optimizers)
-        run.saved_at = progress.step
-        for log in (runlog.METRICS, runlog.SAMPLES):
-            runlog.truncate(directory / log, run.progress.step)
+        world.wait()  # until all have read: the first is about to write
+        run = cls(settings, directory, world, corpus, model, progress, lock)
+        if checkpoint:
+            state.restore_optimizers(checkpoint, model, run.optimizers)
+            run.saved_at = progress.step
+        if world.first:
+            state.clean(directory)
+            for log in (runlog.METRICS, runlog.SAMPLES):
+                runlog.truncate(directory / log, progress.step)
         return run
 
-    @property
-    def device(self) -> torch.device:
-        return self.model.tok_emb.weight.device
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the run's directory; another process may go on with it."""
+        self.batches.close()
+        if self.tracker:
+            self.tracker.close()
+        if self.lock:
+            self.lock.release()
 
     def describe(self) -> str:
         s, tokens = self.settings, self.settings.batch_size * self.model.config.context
+        together = f" of {self.world.size} processes" if self.world.size > 1 else ""
         return (
             f"{self.directory}: {s.preset}, {self.model.n_params():,} parameters, {s.optimizer}, "
-            f"{s.precision} on {self.device}; {s.steps:,} steps of {tokens:,} tokens = "
-            f"{s.steps * tokens / len(self.corpus.train):.2f} epochs"
+            f"{self.kernels}, on {self.world.device}{together}; {s.steps:,} steps of {tokens:,} "
+            f"tokens = {s.steps * tokens / len(self.corpus.train):.2f} epochs"
         )
+
+    def to_the_end(self) -> None:
+        """Every step that is left, or those until a signal asks to stop; then a checkpoint."""
+        s, first = self.settings, self.world.first
+        if first:
+            print(self.describe(), flush=True)
+        with stop_signals() as stop, ProgressLine(s.steps, self.progress.step, first) as line:
+            while self.progress.step < s.steps and not self.world.any(stop.requested):
+                line.update(self.step())
+        self.save()
+        if first:
+            done = self.progress.step >= s.steps
+            print(f"{'finished' if done else 'stopped'} at step {self.progress.step:,}")
+            if not done:
+                print(f"continue with: python train/run.py --resume {self.directory}")
+            print(f'try it: python -m ptx --model {self.directory}/latest "class Stack:"')
 
     def step(self) -> dict[str, Any]:
         """One optimizer step with all that is due after it; returns its metrics."""
-        started, s = time.perf_counter(), self.settings
-        x, y = self.corpus.batch(
-            self.progress.step, s.batch_size, self.model.config.context, s.seed
-        )  # (B, T) each
-        set_rate(self.optimizers, rate(self.progress.step, s))
-        loss, grad_norm = float(self._accumulate(x, y)), float(self._clip())
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            raise UserError(
-                f"the loss became {loss} and the gradient norm {grad_norm} at step "
-                f"{self.progress.step + 1}: start again with a smaller --lr and --muon-lr"
-            )
+        started, p = time.perf_counter(), self.progress
+        # What is random in a step depends on nothing but its number, so that resuming, validating
+        # and sampling cannot change it.
+        seed_all(self.settings.seed, p.step, self.world.rank)
+        set_rate(self.optimizers, rate(p.step, self.settings))
+        batch = next(self.batches)
+        loss, n_bytes = self._accumulate(batch)
+        grad_norm = self._clip()
+        self._refuse_divergence(loss, grad_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        metrics = self._account(y, loss, grad_norm, started)
+        metrics = self._account(loss, n_bytes, grad_norm, time.perf_counter() - started)
         self._after_step()
         return metrics
 
-    def _accumulate(self, x: np.ndarray, y: np.ndarray) -> Tensor:
-        """Adds up the gradients of the whole batch; returns its mean loss."""
-        parts = self.settings.batch_size // self.settings.micro_batch
-        total = torch.zeros((), device=self.device)
-        for ids, targets in zip(np.split(x, parts), np.split(y, parts), strict=True):
-            with autocast(self.settings.precision, self.device):
-                loss = self.model(self._to_device(ids), self._to_device(targets)) / parts
-            loss.backward()
+    def _accumulate(self, batch: Batch) -> tuple[float, float]:
+        """Adds up the gradients of the whole batch, over all processes; its mean loss and bytes."""
+        rows = math.gcd(self.settings.micro_batch, len(batch.ids))
+        parts = len(batch.ids) // rows
+        total = torch.zeros((), device=self.world.device)
+        for i, (ids, targets) in enumerate(zip(batch.ids.split(rows), batch.targets.split(rows))):
+            with accumulating(self.forward, last=i == parts - 1):
+                with kernels.running(self.kernels, self.world.device):
+                    loss = self.forward(self._to_device(ids), self._to_device(targets)) / parts
+                loss.backward()
             total += loss.detach()
-        return total
+        loss, n_bytes = self.world.sum(float(total), batch.n_bytes)
+        return loss / self.world.size, n_bytes
 
-    def _to_device(self, ids: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(ids)
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+    def _to_device(self, ids: Tensor) -> Tensor:
+        return ids.to(self.world.device, non_blocking=True)
 
-    def _clip(self) -> Tensor:
+    def _clip(self) -> float:
+        parameters = list(self.model.parameters())
         if self.settings.clip:
-            return clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        return get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+            return float(whole(clip_grad_norm_(parameters, self.settings.clip)))
+        return float(whole(get_total_norm([p.grad for p in parameters if p.grad is not None])))
+
+    def _refuse_divergence(self, loss: float, grad_norm: float) -> None:
+        limit = EXPLODED * math.log(self.model.config.vocab_size)
+        if math.isfinite(loss) and math.isfinite(grad_norm) and loss < limit:
+            return
+        rates = ", ".join(f"--{k.replace('_', '-')} {v:.3g}" for k, v in self._rates().items())
+        raise UserError(
+            f"training diverged at step {self.progress.step + 1}: the loss is {loss:.4g}, the "
+            f"gradient norm {grad_norm:.4g}, at {rates}; {self._last_good()}, and a new run should "
+            "take smaller rates"
+        )
+
+    def _last_good(self) -> str:
+        good = rundir.newest_checkpoint(self.directory)
+        return f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+
+    def _rates(self) -> dict[str, float]:
+        """The learning rates at hand, by the settings' names."""
+        names = ("muon_lr", "lr") if len(self.optimizers) > 1 else ("lr",)
+        return {n: o.param_groups[0]["lr"] for n, o in zip(names, self.optimizers, strict=True)}
 
     def _account(
-        self, y: np.ndarray, loss: float, grad_norm: float, started: float
+        self, loss: float, n_bytes: float, grad_norm: float, seconds: float
     ) -> dict[str, Any]:
-        p = self.progress
-        seconds = time.perf_counter() - started
+        p, tokens = self.progress, self.settings.batch_size * self.model.config.context
         p.step += 1
-        p.tokens += y.size
+        p.tokens += tokens
         p.elapsed += seconds
-        bits = loss * y.size / math.log(2)
+        flops = kernels.flops_per_token(self.model.config) * tokens / seconds / self.world.size
+        memory = peak_memory(self.world.device)
         metrics = {
             "step": p.step,
             "tokens": p.tokens,
             "loss": round(loss, 6),
-            "bpb": round(bits / float(self.corpus.tokenizer.byte_lengths[y].sum()), 6),
-            "lr": self.optimizers[-1].param_groups[0]["lr"],
+            "bpb": round(loss * tokens / math.log(2) / n_bytes, 6),
+            **self._rates(),
             "grad_norm": round(grad_norm, 6),
-            "tokens_per_s": round(y.size / seconds, 1),
+            "tokens_per_s": round(tokens / seconds, 1),
+            "mfu": round(flops / self.peak_flops, 4),
+            "memory_gib": None if memory is None else round(memory, 3),
             "elapsed": round(p.elapsed, 3),
         }
-        runlog.append(self.directory / runlog.METRICS, metrics)
+        self._log(metrics)
         return metrics
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.world.first:
+            runlog.append(self.directory / runlog.METRICS, record)
+        if self.tracker:
+            self.tracker.metrics(record)
 
     def _after_step(self) -> None:
         s, step = self.settings, self.progress.step
         last = step == s.steps
-        if last or step % s.val_every == 0:
-            self.validate()
-        if last or step % s.sample_every == 0:
-            self.sample()
+        with torch.compiler.set_stance("force_eager"):  # other shapes would be compiled anew
+            if last or step % s.val_every == 0:
+                self.validate()
+            if last or step % s.sample_every == 0:
+                self.sample()
         if last or step % s.save_every == 0:
             self.save()
 
     def validate(self) -> None:
+        """Logs loss and bits per byte of the validation windows."""
         windows = self.corpus.val_windows(self.model.config.context, self.settings.val_windows)
         lengths = self.corpus.tokenizer.byte_lengths
-        loss, bpb = validate(self.model, windows, lengths, self.settings.precision)
+        loss, bpb = validate(self.model, windows, lengths, self.kernels, self.world)
         p = self.progress
-        runlog.append(
-            self.directory / runlog.METRICS,
-            {
-                "step": p.step,
-                "tokens": p.tokens,
-                "val_loss": round(loss, 6),
-                "val_bpb": round(bpb, 6),
-                "elapsed": round(p.elapsed, 3),
-            },
-        )
+        record = {"step": p.step, "tokens": p.tokens, "val_loss": round(loss, 6)}
+        self._log(record | {"val_bpb": round(bpb, 6), "elapsed": round(p.elapsed, 3)})
 
     def sample(self) -> None:
+        """Logs a continuation of each prompt."""
+        if not (self.world.first or self.world.shard):  # spread weights need all processes
+            return
         self.model.eval()
         for prompt in SAMPLE_PROMPTS:
-            steps = generate(
-                self.model,
-                self.corpus.tokenizer,
-                prompt,
-                SAMPLING,
-                SAMPLE_TOKENS,
-                self.settings.seed,
-            )
+            seed, tokenizer = self.settings.seed, self.corpus.tokenizer
+            steps = generate(self.model, tokenizer, prompt, SAMPLING, SAMPLE_TOKENS, seed)
             text = "".join(step.text for step in steps)
             record = {"step": self.progress.step, "prompt": prompt, "text": text}
-            runlog.append(self.directory / runlog.SAMPLES, record)
+            if self.world.first:
+                runlog.append(self.directory / runlog.SAMPLES, record)
+            if self.tracker:
+                self.tracker.sample(**record)
         self.model.train()
 
     def save(self) -> None:
         """Writes a checkpoint, unless this step has one."""
-        if self.saved_at == self.progress.step:
+        step, s = self.progress.step, self.settings
+        if self.saved_at == step:
             return
-        state.save(
-            self.directory,
-            self.model,
-            self.corpus.tokenizer,
-            self.optimizers,
-            self.progress,
-            self.info(),
-            self.settings.keep,
-        )
-        self.saved_at = self.progress.step
+        tensors = state.gather(self.model, self.optimizers)
+        if not all(bool(t.isfinite().all()) for t in tensors.weights.values()):
+            self._refuse_divergence(math.nan, math.nan)
+        if self.world.first:
+            try:
+                state.save(
+                    self.directory,
+                    self.model,
+                    self.corpus.tokenizer,
+                    tensors,
+                    self.progress,
+                    self.info(),
+                    s.keep,
+                )
+            except OSError as error:
+                raise UserError(
+                    f"the checkpoint of step {step} cannot be written ({error}): "
+                    f"{self._last_good()}; make room, then continue with --resume {self.directory}"
+                ) from None
+        self.saved_at = step
 
     def info(self) -> dict[str, Any]:
         """What a checkpoint says about itself."""
@@ -248,8 +347,27 @@ class Run:
             "tokens": p.tokens,
             "seconds": round(p.elapsed, 1),
             "precision": self.settings.precision,
-            "machine": describe_machine(self.device),
+            "machine": describe_machine(self.world.device),
         }
+
+
+def settled(settings: Settings, shape: ModelConfig, world: World) -> Settings:
+    """`settings` with the kernels decided, by the first process for all."""
+    chosen = None
+    if world.first:
+        chosen = json.dumps(run_settings.as_json(kernels.settle(settings, shape, world.device)))
+    return run_settings.from_json(json.loads(world.from_first(chosen)))
+
+
+def fresh_model(settings: Settings, shape: ModelConfig, world: World) -> GPT:
+    """The model at step 0, the same in every process."""
+    torch.manual_seed(settings.seed)
+    return GPT(shape).to(world.device).train()
+
+
+def seed_all(seed: int, step: int, rank: int) -> None:
+    """Seeds torch's generators, of every device, for one step of one process."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
 
 
 def train_sha256(corpus: Corpus) -> str:
@@ -267,27 +385,6 @@ def shape_for(name: str, corpus: Corpus) -> ModelConfig:
             f"{corpus.tokenizer.name}: prepare data with --tokenizer o200k_base"
         )
     return shape
-
-
-def new_directory(settings: Settings) -> Path:
-    """Makes runs/<name>; without a name the preset's, numbered from the second run on."""
-    if settings.name is not None:
-        directory = settings.runs / settings.name
-        if directory.exists():
-            raise UserError(
-                f"{directory} exists: continue it with --resume {directory}, or choose another "
-                "--name"
-            )
-    else:
-        number = 1
-        while (directory := settings.runs / _numbered(settings.preset, number)).exists():
-            number += 1
-    (directory / "checkpoints").mkdir(parents=True)
-    return directory
-
-
-def _numbered(name: str, number: int) -> str:
-    return name if number == 1 else f"{name}-{number}"
 
 
 class Stop:

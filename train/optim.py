@@ -10,17 +10,20 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from ptx.model import GPT
+from train.parallel import local, spread_like, whole_like
 from train.settings import Settings
 
+NEWTON_SCHULZ_STEPS = 5
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+
+def orthogonalize(matrices: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrix to each of (N, R, C), roughly: singular values end up
     between 0.7 and 1.2. Newton-Schulz iteration of Muon (Jordan et al., 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT  # (N, R, R)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
@@ -30,7 +33,8 @@ class Muon(Optimizer):
     """Momentum, orthogonalized: every direction of a weight matrix moves at the same pace.
 
     torch.optim.Muon takes one matrix at a time, in bf16, which a CPU without bf16 units emulates;
-    this one stacks matrices of one shape and stays in their dtype (bf16 on CUDA).
+    this one stacks matrices of one shape and stays in their dtype (bf16 on CUDA). Matrices that are
+    spread over processes are gathered for it, and each process keeps its part of the update.
     """
 
     def __init__(
@@ -54,18 +58,20 @@ class Muon(Optimizer):
         for p in params:
             if "momentum" not in self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-        buffers = [self.state[p]["momentum"] for p in params]
-        grads = [p.grad for p in params]
+        buffers = [local(self.state[p]["momentum"]) for p in params]
+        grads = [local(p.grad) for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
-        updates = torch.stack(torch._foreach_lerp(grads, buffers, momentum))  # (N, R, C), Nesterov
+        nesterov = torch._foreach_lerp(grads, buffers, momentum)
+        updates = torch.stack([whole_like(u, p) for u, p in zip(nesterov, params)])  # (N, R, C)
         fast_bf16 = updates.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = torch.bfloat16 if fast_bf16 else updates.dtype
         updates = orthogonalize(updates.to(dtype)).to(params[0].dtype)
         rows, columns = params[0].shape
+        weights = [local(p) for p in params]
         if weight_decay:
-            torch._foreach_mul_(params, 1 - lr * weight_decay)
-        scale = max(1.0, rows / columns) ** 0.5
-        torch._foreach_add_(params, list(updates.unbind()), alpha=-lr * scale)
+            torch._foreach_mul_(weights, 1 - lr * weight_decay)
+        parts = [local(spread_like(u, p)) for u, p in zip(updates.unbind(), params)]
+        torch._foreach_add_(weights, parts, alpha=-lr * max(1.0, rows / columns) ** 0.5)
 
 
 def make_optimizers(model: GPT, settings: Settings) -> list[Optimizer]:

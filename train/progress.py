@@ -16,8 +16,8 @@ QUIET_SECONDS = 15.0
 class ProgressLine:
     """Shows loss, bits per byte, tokens per second and the time left."""
 
-    def __init__(self, total: int, done: int) -> None:
-        self._console = Console()
+    def __init__(self, total: int, done: int, shown: bool = True) -> None:
+        self._console = Console(quiet=not shown)
         self._live = self._console.is_terminal
         self._total, self._started, self._first = total, time.monotonic(), done
         self._last = 0.0

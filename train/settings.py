@@ -22,6 +22,10 @@ class Settings:
 
     python train/run.py --resume runs/nano
 
+    torchrun --nproc-per-node=2 train/run.py --preset small (every process reads its part)
+
+    python train/run.py doctor (what this machine can train, and in how many minutes)
+
     python train/run.py evaluate runs/nano (bits per byte on held-out projects)
 
     python train/run.py release runs/mini OUT (a model directory to share)
@@ -40,14 +44,15 @@ class Settings:
     runs: Path = Path("runs")
     """Where runs are kept."""
     resume: Path | None = None
-    """Continue this run directory with its own settings; on a CPU bit for bit."""
+    """Continue this run directory with its own settings; on a CPU bit for bit. Only --device,
+    --shard and --track may be given with it, and the number of processes may differ."""
 
     steps: int | None = None
     """Optimizer steps in all."""
     batch_size: int | None = None
     """Sequences per optimizer step."""
     micro_batch: int | None = None
-    """Sequences read at once; gradients accumulate up to batch_size."""
+    """Sequences that a process reads at once; gradients accumulate up to batch_size."""
     optimizer: Literal["muon", "adamw"] | None = None
     """muon: Muon for the hidden matrices, AdamW for embeddings, head and gains."""
     lr: float | None = None
@@ -79,6 +84,15 @@ class Settings:
     """auto, cpu, cuda, cuda:1, mps ..."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the matrix products; auto measures whether bf16 is faster here. Weights stay fp32."""
+    attention: Literal["auto", "fused", "math"] = "auto"
+    """torch's fused attention, or plain matrix products; auto measures which is faster here."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile for the blocks; auto tries it on runs long enough to pay for it."""
+    shard: bool = False
+    """Under torchrun: spread weights and optimizer over the processes (FSDP2), instead of a copy
+    of both in each (DDP)."""
+    track: Literal["none", "tensorboard"] = "none"
+    """Also write the figures and samples as TensorBoard events, in the run's directory."""
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -179,9 +193,10 @@ def as_json(settings: Settings) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
 
 
-def save(settings: Settings, run: Path) -> None:
-    """Writes the run's config.json."""
-    (run / "config.json").write_text(json.dumps(as_json(settings), indent=2) + "\n")
+def from_json(values: dict[str, Any]) -> Settings:
+    """What `as_json` was given."""
+    paths = {name: Path(values[name]) for name in ("data", "runs")}
+    return Settings(**(values | paths))
 
 
 def load(run: Path) -> Settings:
@@ -194,5 +209,15 @@ def load(run: Path) -> Settings:
     known = {field.name for field in fields(Settings)}
     if not isinstance(values, dict) or set(values) != known:
         raise UserError(f"{path} is not the config.json of a training run of this version")
-    values["data"], values["runs"] = Path(values["data"]), Path(values["runs"])
-    return Settings(**values)
+    return from_json(values)
+
+
+def resumed(given: Settings) -> Settings:
+    """The settings of the run to `resume`, with those of this machine as they are `given` now."""
+    assert given.resume is not None
+    here = {name: getattr(given, name) for name in ("device", "shard", "track")}
+    if replace(Settings(), resume=given.resume, **here) != given:
+        raise UserError(
+            "--resume takes the run's own settings: leave out all but --device, --shard and --track"
+        )
+    return replace(load(given.resume), resume=given.resume, **here)

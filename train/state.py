@@ -8,22 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ptx.atomic import atomic_directory, writer_lives
-from ptx.checkpoint import (
-    WEIGHTS,
-    checkpoints,
-    load_tensors,
-    load_weights,
-    write_model,
-)
+from ptx.atomic import atomic_directory, discard, writer_lives
+from ptx.checkpoint import checkpoints, load_tensors, named_weights, write_model, write_tensors
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
+from train.parallel import reshard, spread_like, whole
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
@@ -31,7 +24,11 @@ STATE = "state.json"
 
 @dataclass
 class Progress:
-    """How far a run has come. The data cursor is the step: batches are a function of it."""
+    """How far a run has come.
+
+    With the settings this is all there is to remember beside the tensors: the data's order and
+    every random number are functions of the step.
+    """
 
     step: int = 0
     """Optimizer steps done."""
@@ -42,92 +39,74 @@ class Progress:
     """sha256 of the training file, which a resumed run must find unchanged."""
 
 
+@dataclass(frozen=True)
+class Tensors:
+    """Everything of a checkpoint that is numbers, whole and on the CPU."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def gather(model: GPT, optimizers: list[Optimizer]) -> Tensors:
+    """All tensors of a run, from all its processes: each of them has to call this."""
+    reshard(model)
+    names = {p: name for name, p in model.named_parameters()}
+    weights = {name: whole(tensor).detach().cpu() for name, tensor in named_weights(model).items()}
+    optimizer = {
+        f"{names[p]}/{key}": whole(value).cpu().contiguous()
+        for one in optimizers
+        for p, state in one.state.items()
+        for key, value in state.items()
+    }
+    return Tensors(weights, optimizer)
+
+
 def save(
     run: Path,
     model: GPT,
     tokenizer: Tokenizer,
-    optimizers: list[Optimizer],
+    tensors: Tensors,
     progress: Progress,
     info: dict[str, Any],
     keep: int,
 ) -> Path:
-    """Writes checkpoints/step_NNNNNN atomically and drops all but the newest `keep`."""
+    """Writes checkpoints/step_NNNNNN, whole or not at all, and drops all but the newest `keep`."""
     target = run / "checkpoints" / f"step_{progress.step:06d}"
     with atomic_directory(target) as directory:
-        write_model(directory, model, tokenizer, info)
-        tensors = _flatten(model, optimizers) | {"rng.cpu": torch.get_rng_state()}
-        if (rng := _get_device_rng(model.tok_emb.weight.device)) is not None:
-            tensors["rng.device"] = rng
-        save_file(tensors, directory / OPTIMIZER)
+        write_model(directory, model, tokenizer, info, weights=tensors.weights)
+        write_tensors(tensors.optimizer, directory / OPTIMIZER)
         (directory / STATE).write_text(json.dumps(vars(progress)) + "\n")
     for old in checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        discard(old)
     return target
 
 
-def read_progress(run: Path) -> Progress:
-    """How far the newest checkpoint of `run` is."""
-    path = newest_checkpoint(run) / STATE
+def clean(run: Path) -> None:
+    """Removes what a killed process left half-written."""
+    for leftover in (run / "checkpoints").glob(".*.partial-*"):
+        if not writer_lives(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """How far a checkpoint is."""
+    path = checkpoint / STATE
     try:
         return Progress(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}): delete {path.parent}") from None
 
 
-def newest_checkpoint(run: Path) -> Path:
-    if found := checkpoints(run):
-        return found[-1]
-    raise UserError(f"{run} has no checkpoint to resume from: start the run anew")
-
-
-def restore(run: Path, model: GPT, optimizers: list[Optimizer]) -> None:
-    """Loads the newest checkpoint of `run` into a freshly built model and its optimizers."""
-    newest = newest_checkpoint(run)
-    for leftover in newest.parent.glob(".*.partial-*"):
-        if not writer_lives(leftover):
-            shutil.rmtree(leftover)  # of a save that was killed
-    load_weights(model, newest / WEIGHTS)
-    tensors = load_tensors(newest / OPTIMIZER)
-    torch.set_rng_state(tensors.pop("rng.cpu"))
-    if (rng := tensors.pop("rng.device", None)) is not None:
-        _set_device_rng(model.tok_emb.weight.device, rng)
-    _unflatten(tensors, model, optimizers, newest / OPTIMIZER)
-
-
-def _get_device_rng(device: torch.device) -> Tensor | None:
-    """State of a GPU's generator, which dropout draws from there; None on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_rng_state(device)
-    return torch.mps.get_rng_state() if device.type == "mps" else None
-
-
-def _set_device_rng(device: torch.device, rng: Tensor) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(rng, device)
-    elif device.type == "mps":
-        torch.mps.set_rng_state(rng)
-
-
-def _flatten(model: GPT, optimizers: list[Optimizer]) -> dict[str, Tensor]:
-    """Every optimizer tensor under `parameter name/state name`."""
-    names = {p: name for name, p in model.named_parameters()}
-    return {
-        f"{names[p]}/{key}": value.contiguous()
-        for optimizer in optimizers
-        for p, state in optimizer.state.items()
-        for key, value in state.items()
-    }
-
-
-def _unflatten(
-    tensors: dict[str, Tensor], model: GPT, optimizers: list[Optimizer], path: Path
-) -> None:
+def restore_optimizers(checkpoint: Path, model: GPT, optimizers: list[Optimizer]) -> None:
+    """Loads the optimizers' tensors of a checkpoint, each process its own part."""
+    path = checkpoint / OPTIMIZER
     parameters = dict(model.named_parameters())
     owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
-    for full_name, value in tensors.items():
+    for full_name, value in load_tensors(path).items():
         name, _, key = full_name.rpartition("/")
         if name not in parameters:
             raise UserError(f"{path} holds {full_name!r}, which this model does not have")
         p = parameters[name]
-        # AdamW keeps its step counter in fp32 wherever the parameter is; the rest follows it.
-        owner[p].state[p][key] = value.to(p.device)
+        # AdamW keeps a scalar step counter beside the tensors of the parameter's shape.
+        same = value.shape == p.shape
+        owner[p].state[p][key] = spread_like(value, p) if same else value.to(p.device)

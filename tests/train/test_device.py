@@ -1,6 +1,10 @@
-"""Where training runs, and in which precision."""
+"""Where training runs, and the memory it takes there."""
 
 from __future__ import annotations
+
+import resource
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,14 +12,20 @@ import torch
 from ptx.errors import UserError
 from train import device
 
-
-def test_precision_follows_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    for faster in ("fp32", "bf16"):
-        seconds = {torch.float32: 1.0, torch.bfloat16: 2.0 if faster == "fp32" else 0.5}
-        monkeypatch.setattr(device, "_matmul_seconds", seconds.get)
-        assert device.pick_precision("auto", cpu) == faster
-        assert device.pick_precision("fp32", cpu) == "fp32"
+REUSE = """
+import resource, sys, torch
+from train.device import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(2**24)  # 64 MiB, freed at once
+before = faults()
+for _ in range(20):
+    torch.ones(2**24)
+print(faults() - before)
+"""
 
 
 def test_a_device_that_is_not_there_is_refused_with_a_remedy() -> None:
@@ -25,9 +35,17 @@ def test_a_device_that_is_not_there_is_refused_with_a_remedy() -> None:
             device.pick_device(name)
 
 
-def test_bf16_runs_matrix_products_in_bf16() -> None:
-    a = torch.ones(2, 2)
-    with device.autocast("bf16", a.device):
-        assert (a @ a).dtype == torch.bfloat16
-    with device.autocast("fp32", a.device):
-        assert (a @ a).dtype == torch.float32
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what glibc does")
+def test_freed_memory_is_kept_and_costs_no_page_faults_again() -> None:
+    def faults(way: str) -> int:
+        command = [sys.executable, "-c", REUSE, way]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert faults("keep") < faults("give back") / 10
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    peak = device.peak_memory(torch.device("cpu"))
+    assert peak == pytest.approx(
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, rel=0.1
+    )

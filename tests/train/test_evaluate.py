@@ -14,6 +14,7 @@ from ptx.config import PRESETS
 from ptx.corpus import Corpus
 from ptx.model import GPT
 from train.evaluate import score, token_nats, validate
+from train.kernels import Kernels
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_bits_per_byte_count_the_bytes_of_the_scored_text(model: GPT, data: Path
 def test_validation_is_the_mean_over_its_windows(model: GPT, data: Path) -> None:
     corpus = Corpus(data)
     windows = corpus.val_windows(16, 40)
-    loss, bpb = validate(model, windows, corpus.tokenizer.byte_lengths, "fp32")
+    loss, bpb = validate(model, windows, corpus.tokenizer.byte_lengths, Kernels())
     x, y = map(torch.from_numpy, windows)
     with torch.no_grad():
         expected = torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())

@@ -1,0 +1,118 @@
+"""Several processes train as one would: the same losses, in copies (DDP) and in parts (FSDP2)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ptx import runlog
+from ptx.checkpoint import checkpoints
+from train.loop import train
+from train.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS, HALF = 6, 3
+# Windows that two processes cannot share evenly; parts of a batch that have to be accumulated.
+SAME = {
+    "preset": "nano",
+    "steps": STEPS,
+    "batch_size": 4,
+    "micro_batch": 1,
+    "val_every": HALF,
+    "val_windows": 5,
+    "sample_every": STEPS,
+    "save_every": HALF,
+    "device": "cpu",
+    "precision": "fp32",
+    "attention": "fused",
+    "compile": "off",
+}
+
+
+@pytest.fixture(scope="module")
+def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process."""
+    runs = tmp_path_factory.mktemp("runs")
+    return train(Settings(data=data, runs=runs, name="one", **SAME))
+
+
+def torchrun(*words: str) -> None:
+    """python train/run.py in two processes."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launch, str(ROOT / "train" / "run.py"), *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def together(data: Path, runs: Path, *more: str) -> Path:
+    """The same run in two processes."""
+    flags = [word for name, value in SAME.items() for word in (option(name), str(value))]
+    torchrun("--data", str(data), "--runs", str(runs), "--name", "two", *flags, *more)
+    return runs / "two"
+
+
+def option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    """Losses, gradients, validation and samples are the same, and so are the last weights."""
+    for ours, theirs in zip(records(a), records(b), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ("step", "tokens", "loss", "val_loss", "bpb", "val_bpb", "lr", "muon_lr"):
+            assert ours.get(name) == pytest.approx(theirs.get(name), abs=1e-5), (name, ours)
+    assert runlog.tail(a / runlog.SAMPLES)[0] == runlog.tail(b / runlog.SAMPLES)[0]
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        ours, theirs = (load_file(checkpoints(run)[-1] / file) for run in (a, b))
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[name], atol=1e-4, rtol=1e-3)
+
+
+def records(run: Path) -> list[dict]:
+    return runlog.tail(run / runlog.METRICS)[0]
+
+
+def back_to_half(run: Path, target: Path) -> Path:
+    """A copy of a run as it was after half of its steps."""
+    shutil.copytree(run, target)
+    shutil.rmtree(target / "checkpoints" / f"step_{STEPS:06d}")
+    return target
+
+
+def test_copies_train_as_one_process_does(one: Path, data: Path, tmp_path: Path) -> None:
+    assert_equal_runs(one, together(data, tmp_path))
+
+
+def test_parts_train_as_one_process_does_and_go_on_in_one(
+    one: Path, data: Path, tmp_path: Path
+) -> None:
+    parts = together(data, tmp_path, "--shard")
+    assert_equal_runs(one, parts)
+    alone = back_to_half(parts, tmp_path / "alone")
+    assert_equal_runs(one, train(Settings(resume=alone)))
+
+
+def test_a_run_of_one_process_goes_on_in_parts(one: Path, tmp_path: Path) -> None:
+    run = back_to_half(one, tmp_path / "spread")
+    torchrun("--resume", str(run), "--shard")
+    assert_equal_runs(one, run)
+
+
+def test_shard_without_torchrun_says_how_to_start(data: Path, tmp_path: Path) -> None:
+    from ptx.errors import UserError
+
+    with pytest.raises(UserError, match="torchrun --nproc-per-node=N"):
+        train(Settings(data=data, runs=tmp_path, shard=True))

@@ -1,0 +1,141 @@
+"""A run that is killed, or finds the disk full, loses nothing that it had saved."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ptx import runlog
+from ptx.checkpoint import checkpoints, load_model
+from ptx.errors import UserError
+from train.loop import Run, train
+from train.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = 20
+
+
+def settings(data: Path, runs: Path, name: str) -> Settings:
+    """Short steps and a checkpoint after every other one, so that a kill often meets a save."""
+    return Settings(
+        preset="nano", data=data, runs=runs, name=name, steps=300, batch_size=1, val_every=7,
+        val_windows=1, sample_every=1000, save_every=2, keep=2, device="cpu", precision="fp32",
+        attention="fused", compile="off",
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(600)
+def test_kill_9_at_random_moments_changes_nothing(data: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train.loop"])
+    chance = random.Random(0)
+    run, saved = tmp_path / "killed", []
+    for life in range(KILLS):
+        given = Settings(resume=run) if run.exists() else settings(data, tmp_path, "killed")
+        child = context.Process(target=train, args=(given,))
+        child.start()
+        if life % 4:  # every fourth dies somewhere in its start
+            wait_for_a_step(run, child)
+        time.sleep(chance.uniform(0.0, 0.5))
+        child.kill()
+        child.join()
+        assert child.exitcode == -9, "it ended by itself: give it more steps"
+        saved.append(readable(run))
+    assert saved == sorted(saved)
+    assert len(set(saved)) > 5, "hardly any life reached a new checkpoint"
+    train(Settings(resume=run))
+    assert_same_end(run, train(settings(data, tmp_path, "undisturbed")))
+    leftovers = [p.name for p in (run / "checkpoints").iterdir() if p.name.startswith(".")]
+    assert not leftovers
+
+
+def wait_for_a_step(run: Path, child: multiprocessing.Process) -> None:
+    """Until the child has trained a step that is not in the log yet."""
+    log = run / runlog.METRICS
+    before = log.stat().st_size if log.exists() else 0
+    until = time.monotonic() + 30
+    while time.monotonic() < until and child.is_alive():
+        # Resuming drops what came after the checkpoint: a shorter log counts anew.
+        size = log.stat().st_size if log.exists() else 0
+        if size > before:
+            return
+        before = min(before, size)
+        time.sleep(0.01)
+
+
+def readable(run: Path) -> int:
+    """The newest step, once every checkpoint of `run` has proved whole."""
+    found = checkpoints(run)
+    assert len(found) <= 3, "at most those to keep, and the new one beside them"
+    for checkpoint in found:
+        load_model(checkpoint)
+        load_file(checkpoint / "optimizer.safetensors")
+        assert json.loads((checkpoint / "state.json").read_text())["step"]
+    return int(found[-1].name.removeprefix("step_")) if found else 0
+
+
+def assert_same_end(a: Path, b: Path) -> None:
+    """Every tensor is the same bit for bit, and the log has every step once."""
+    assert checkpoints(a)[-1].name == checkpoints(b)[-1].name
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        ours, theirs = (load_file(checkpoints(run)[-1] / file) for run in (a, b))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    losses = [
+        [
+            (r["step"], r.get("loss"), r.get("val_loss"))
+            for r in runlog.tail(run / runlog.METRICS)[0]
+        ]
+        for run in (a, b)
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as Unix does")
+def test_a_disk_that_is_full_keeps_the_old_checkpoint_and_says_so(
+    data: Path, tmp_path: Path
+) -> None:
+    run = train(replace(settings(data, tmp_path, "full"), steps=2))
+    more = json.loads((run / "config.json").read_text()) | {"steps": 9}
+    (run / "config.json").write_text(json.dumps(more))
+    command = f"{sys.executable} {ROOT / 'train' / 'run.py'} --resume {run}"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 1000; {command}"],  # no file may pass 1,000 KiB
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    good = run / "checkpoints" / "step_000002"
+    assert "the checkpoint of step 4 cannot be written" in done.stderr
+    assert f"the last good checkpoint is {good}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert os.listdir(run / "checkpoints") == [good.name]
+    assert readable(run) == 2
+
+
+def test_a_run_that_is_being_trained_refuses_a_second_process(data: Path, tmp_path: Path) -> None:
+    with (
+        Run.start(settings(data, tmp_path, "held")) as run,
+        pytest.raises(UserError, match="another process is training"),
+    ):
+        Run.resume(run.directory)
+    Run.resume(run.directory).close()
+
+
+def test_a_run_without_a_checkpoint_starts_over(data: Path, tmp_path: Path) -> None:
+    Run.start(replace(settings(data, tmp_path, "early"), steps=4)).close()
+    run = train(Settings(resume=tmp_path / "early"))
+    assert_same_end(run, train(replace(settings(data, tmp_path, "whole"), steps=4)))

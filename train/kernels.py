@@ -1,0 +1,219 @@
+"""Which kernels one training step runs on: chosen by timing them at the shape that is trained."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ptx.config import ModelConfig
+from ptx.model import GPT, Block, rotary_table
+from train.device import synchronize
+from train.settings import Settings
+
+Precision = Literal["fp32", "bf16"]
+Attention = Literal["fused", "math"]
+
+LONG_SECONDS = 600
+"""Of training from which on the compiler is tried: it takes a fraction of a minute itself."""
+WORTH_COMPILING = 1.03
+"""Speed-up of a compiled block below which the plain one is kept: simpler, and starts at once."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What a run computes with; kept in its config.json, so that a resumed run computes alike."""
+
+    precision: Precision = "fp32"
+    """Of the matrix products. Weights, their sums and the loss stay fp32."""
+    attention: Attention = "fused"
+    """torch's fused scaled_dot_product_attention, or its plain matrix products and softmax."""
+    compiled: bool = False
+    """Whether each block goes through torch.compile."""
+
+    def __str__(self) -> str:
+        compiled = "compiled" if self.compiled else "not compiled"
+        return f"{self.precision}, {self.attention} attention, {compiled}"
+
+
+@contextmanager
+def running(kernels: Kernels, device: torch.device) -> Iterator[None]:
+    """The context to run a forward in."""
+    with ExitStack() as stack:
+        if kernels.precision == "bf16":
+            stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
+        if kernels.attention == "math":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
+
+
+def compile_blocks(model: GPT) -> None:
+    """Every block through torch.compile. They share their code, so one compilation serves all."""
+    for block in model.blocks:
+        block.compile(dynamic=False)
+
+
+def kernels_of(settings: Settings) -> Kernels:
+    """The kernels that settled settings name."""
+    return Kernels(settings.precision, settings.attention, settings.compile == "on")
+
+
+def settle(settings: Settings, shape: ModelConfig, device: torch.device) -> Settings:
+    """`settings` with every `auto` among the kernels decided; says how the compiler fared."""
+    open_choices = {
+        name for name in ("precision", "attention") if getattr(settings, name) == "auto"
+    }
+    requested = Kernels(
+        "fp32" if settings.precision == "auto" else settings.precision,
+        "fused" if settings.attention == "auto" else settings.attention,
+    )
+    rows = settings.micro_batch
+    best, _ = choose(requested, open_choices, shape, rows, device)
+    asked = settings.compile == "on"
+    if asked or (settings.compile == "auto" and _is_long(settings, shape, best, device)):
+        gain, note = compile_gain(best, shape, rows, device)
+        best = replace(best, compiled=gain >= WORTH_COMPILING or (asked and gain > 0))
+        print(note, flush=True)
+    return replace(
+        settings,
+        precision=best.precision,
+        attention=best.attention,
+        compile="on" if best.compiled else "off",
+    )
+
+
+def choose(
+    requested: Kernels, open_choices: set[str], shape: ModelConfig, rows: int, device: torch.device
+) -> tuple[Kernels, list[str]]:
+    """The fastest kernels for one block of `shape`, and what was found, a sentence a choice.
+
+    requested: taken as it is, except for the fields named in `open_choices` (precision, attention,
+        compiled), which are measured; on a GPU the first two are known.
+    rows: sequences read at once.
+    """
+    best, notes, few = requested, [], min(rows, 4)
+    if "precision" in open_choices:
+        best = replace(best, precision="fp32")
+        if _bf16_has_units(device):
+            seconds = {
+                p: block_seconds(replace(best, precision=p), shape, few, device)
+                for p in get_args(Precision)
+            }
+            best = replace(best, precision=min(seconds, key=seconds.get))
+            notes.append(f"precision: {_compared(seconds)}")
+        else:
+            notes.append("precision: fp32, because bf16 products are slower here")
+    if "attention" in open_choices and device.type != "cuda":
+        seconds = {
+            a: block_seconds(replace(best, attention=a), shape, few, device)
+            for a in get_args(Attention)
+        }
+        best = replace(best, attention=min(seconds, key=seconds.get))
+        notes.append(f"attention: {_compared(seconds)}")
+    if "compiled" in open_choices:
+        gain, note = compile_gain(best, shape, rows, device)
+        best = replace(best, compiled=gain >= WORTH_COMPILING)
+        notes.append(note)
+    return best, notes
+
+
+def _bf16_has_units(device: torch.device) -> bool:
+    """Whether bf16 products are done by the hardware; a CPU is asked with a stopwatch."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and product_rate("bf16", device, 256) > product_rate(
+        "fp32", device, 256
+    )
+
+
+def _compared(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{name} {1000 * s:.1f} ms a block" for name, s in seconds.items())
+
+
+def compile_gain(
+    kernels: Kernels, shape: ModelConfig, rows: int, device: torch.device
+) -> tuple[float, str]:
+    """How many times faster a compiled block is (0 where compiling fails), and a sentence."""
+    if device.type == "cpu" and not compiler():
+        return 0.0, "not compiled: no C++ compiler here; install g++ for faster long runs"
+    started = time.perf_counter()
+    try:
+        compiled = block_seconds(replace(kernels, compiled=True), shape, rows, device)
+    except Exception as error:  # whatever the compiler raises, eager works
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        return 0.0, f"not compiled: torch.compile failed here ({reason})"
+    took = time.perf_counter() - started
+    gain = block_seconds(replace(kernels, compiled=False), shape, rows, device) / compiled
+    verdict = "compiled" if gain >= WORTH_COMPILING else "not compiled"
+    return gain, f"{verdict}: a compiled block runs {gain:.2f}x as fast ({took:.0f} s to compile)"
+
+
+def _is_long(
+    settings: Settings, shape: ModelConfig, kernels: Kernels, device: torch.device
+) -> bool:
+    """Whether a run takes long enough, at half the device's peak, for compiling to pay."""
+    tokens = settings.steps * settings.batch_size * shape.context
+    seconds = 2 * tokens * flops_per_token(shape) / matmul_peak(kernels.precision, device)
+    return seconds > LONG_SECONDS
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch.compile would use on a CPU, or None."""
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+
+
+def block_seconds(kernels: Kernels, shape: ModelConfig, rows: int, device: torch.device) -> float:
+    """Seconds of one block's forward and backward on (rows, context, C): the best of four."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        block = Block(shape, 0).to(device)
+        x = torch.randn(rows, shape.context, shape.d_model, device=device)  # (B, T, C)
+    rotary = None
+    if shape.position == "rotary":
+        rotary = tuple(table.to(device) for table in rotary_table(shape))
+    if kernels.compiled:
+        block.compile(dynamic=False)
+    times = []
+    for _ in range(5):  # the first warms up, and compiles
+        started = time.perf_counter()
+        with running(kernels, device):
+            y = block(x, rotary, None, None)
+        y.float().sum().backward()
+        synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def matmul_peak(precision: Precision, device: torch.device) -> float:
+    """FLOP/s of large matrix products: the ceiling that a step's speed is compared with."""
+    return product_rate(precision, device, 8192 if device.type == "cuda" else 1024)
+
+
+def product_rate(precision: Precision, device: torch.device, size: int) -> float:
+    """FLOP/s of the fastest of four products of square matrices of `size`, warmed up."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    out = torch.empty_like(a)
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        torch.mm(a, b, out=out)
+        synchronize(device)
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / min(times[1:])
+
+
+def flops_per_token(shape: ModelConfig) -> float:
+    """Of a training step (forward and backward), as PaLM counts them (Chowdhery et al., 2022,
+    appendix B): 6 per weight that a token is multiplied with, and the causal half of attention."""
+    attention = shape.d_model * shape.head_size * (2 * shape.n_head + 2 * shape.n_kv_head)
+    mlp = shape.d_model * shape.d_mlp * (3 if shape.mlp == "swiglu" else 2)
+    weights = shape.n_layer * (attention + mlp) + shape.d_model * shape.vocab_size
+    scores = shape.n_layer * shape.n_head * shape.head_size * shape.context
+    return 6.0 * weights + 6.0 * scores

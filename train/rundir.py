@@ -1,0 +1,62 @@
+"""A run's directory: made whole, held by one process, its newest checkpoint found.
+
+runs/<name>/config.json  metrics.jsonl  samples.jsonl  checkpoints/step_NNNNNN/  lock
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ptx.atomic import atomic_directory
+from ptx.checkpoint import checkpoints
+from ptx.errors import UserError
+from train import settings as run_settings
+from train.settings import Settings
+
+
+def create(settings: Settings) -> Path:
+    """Makes runs/<name> with its config.json, at once; without a name the preset's, numbered from
+    the second run on."""
+    directory = settings.runs / settings.name if settings.name else _next_free(settings)
+    if directory.exists():
+        raise UserError(
+            f"{directory} exists: continue it with --resume {directory}, or choose another --name"
+        )
+    with atomic_directory(directory) as temporary:
+        (temporary / "checkpoints").mkdir()
+        text = json.dumps(run_settings.as_json(settings), indent=2) + "\n"
+        (temporary / "config.json").write_text(text)
+    return directory
+
+
+def _next_free(settings: Settings) -> Path:
+    number = 1
+    while (directory := settings.runs / _numbered(settings.preset, number)).exists():
+        number += 1
+    return directory
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """None for a run that ended before its first checkpoint."""
+    found = checkpoints(run)
+    return found[-1] if found else None
+
+
+def hold(run: Path) -> FileLock:
+    """Keeps other processes from writing to `run` until released; the system releases it when this
+    process dies."""
+    lock = FileLock(run / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another process is training {run}: wait for it, or stop it with Ctrl+C"
+        ) from None
+    return lock
