@@ -317,7 +317,7 @@ class Run:
         step, s = self.progress.step, self.settings
         if self.saved_at == step:
             return
-        tensors = state.gather(self.model, self.optimizers)
+        tensors = state.gather(self.model, self.optimizers, keep=self.world.first)
         if not all(bool(t.isfinite().all()) for t in tensors.weights.values()):
             self._refuse_divergence(math.nan, math.nan)
         if self.world.first:

@@ -47,18 +47,26 @@ class Tensors:
     optimizer: dict[str, Tensor]
 
 
-def gather(model: GPT, optimizers: list[Optimizer]) -> Tensors:
-    """All tensors of a run, from all its processes: each of them has to call this."""
+def gather(model: GPT, optimizers: list[Optimizer], keep: bool) -> Tensors:
+    """All tensors of a run, from all its processes: each of them has to call this.
+
+    keep: whether this process wants them; the others get none, and need no room for them.
+    """
     reshard(model)
     names = {p: name for name, p in model.named_parameters()}
-    weights = {name: whole(tensor).detach().cpu() for name, tensor in named_weights(model).items()}
-    optimizer = {
-        f"{names[p]}/{key}": whole(value).cpu().contiguous()
-        for one in optimizers
-        for p, state in one.state.items()
+    states = {
+        f"{names[p]}/{key}": value
+        for optimizer in optimizers
+        for p, state in optimizer.state.items()
         for key, value in state.items()
     }
-    return Tensors(weights, optimizer)
+    found = Tensors({}, {})
+    for source, target in ((named_weights(model), found.weights), (states, found.optimizer)):
+        for name, tensor in source.items():
+            full = whole(tensor)
+            if keep:
+                target[name] = full.detach().cpu().contiguous()
+    return found
 
 
 def save(

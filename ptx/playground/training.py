@@ -21,7 +21,10 @@ MAX_SAMPLES = 4
 LIVE_SECONDS = 60.0
 """A run that wrote something this recently is going on."""
 
-FIGURES = ("step", "tokens", "loss", "bpb", "val_bpb", "lr", "grad_norm", "tokens_per_s", "elapsed")
+FIGURES = (
+    "step", "tokens", "loss", "bpb", "val_bpb", "lr", "muon_lr", "grad_norm", "tokens_per_s", "mfu",
+    "memory_gib", "elapsed",
+)  # fmt: skip
 
 
 class Runs:

@@ -95,6 +95,7 @@ FREE = {"lr", "muon_lr", "warmup", "cooldown", "init"}
 MEASURED_STEPS = 7
 NEVER = 10**9
 CORES = os.cpu_count() or 1
+PARENT = os.getppid()
 
 
 def main() -> None:
@@ -264,16 +265,11 @@ def train_once(work: dict[str, Any]) -> dict[str, Any]:
     """Trains for as long as the recipe's steps take; returns steps, tokens and bits per byte."""
     from train.evaluate import validate
 
-    variant, parent, used = Variant(**work["variant"]), os.getppid(), 0.0
+    variant = Variant(**work["variant"])
     with tempfile.TemporaryDirectory() as runs:
         steps = max(1, round(work["base_steps"] / relative_cost(work, variant, Path(runs))))
         with applied(variant, work["preset"]), new_run(work, variant, Path(runs), steps) as run:
-            for _ in range(steps - 1):
-                begun = time.process_time()
-                run.step()
-                used += time.process_time() - begun
-                if os.getppid() != parent:
-                    raise SystemExit("error: the sweep was killed")
+            used = sum(cpu_seconds(run) for _ in range(steps - 1))
             run.step()  # which also validates, samples and saves
             x, y = run.corpus.val_windows(VAL_SPAN, VAL_WINDOWS)
             context = run.model.config.context
@@ -308,10 +304,17 @@ def step_costs(work: dict[str, Any], runs: Path, variants: list[Variant]) -> lis
         for _ in range(MEASURED_STEPS + 1):
             for variant, run, cost in zip(variants, started, costs, strict=True):
                 with applied(variant, work["preset"]):
-                    begun = time.process_time()
-                    run.step()
-                    cost.append(time.process_time() - begun)
+                    cost.append(cpu_seconds(run))
     return [cost[1:] for cost in costs]
+
+
+def cpu_seconds(run: Run) -> float:
+    """CPU time of the run's next step; ends the process when the sweep is gone."""
+    if os.getppid() != PARENT:
+        raise SystemExit("error: the sweep was killed")
+    begun = time.process_time()
+    run.step()
+    return time.process_time() - begun
 
 
 @contextmanager

@@ -326,6 +326,36 @@ def test_a_batch_depends_on_nothing_but_its_arguments(
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
 
 
+READ_ALL = """
+import sys, psutil
+from ptx.corpus import Corpus
+corpus, process = Corpus(sys.argv[1]), psutil.Process()
+steps = len(corpus.train) // 1024 // 64 - 1
+corpus.batch(0, 64, 1024, 0)
+before = process.memory_info().rss
+for step in range(steps):
+    corpus.batch(step, 64, 1024, 0)
+print((process.memory_info().rss - before) / corpus.train.nbytes)
+"""
+
+
+def test_reading_batches_does_not_fill_the_memory_with_the_corpus(tmp_path: Path) -> None:
+    tokens = np.random.default_rng(0).integers(256, size=2**24)  # 32 MiB
+    with CorpusWriter(tmp_path / "big", PY16K) as writer:
+        writer.write("train", tokens)
+        writer.write("val", tokens[:99])
+        totals = {"files": 0, "bytes": 0, "version": "1", "licence": "MIT"}
+        writer.finish(
+            {
+                "train": [{"name": "a", "tokens": len(tokens), **totals}],
+                "val": [{"name": "b", "tokens": 99, **totals}],
+            }
+        )
+    command = [sys.executable, "-c", READ_ALL, str(tmp_path / "big")]
+    grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(grown) < 0.3
+
+
 def test_an_epoch_draws_every_window_once(large: Corpus) -> None:
     context = 32
     windows = len(large.train) // context - 1

@@ -165,6 +165,52 @@ def test_a_diverged_run_says_so_and_keeps_its_checkpoint(data: Path, tmp_path: P
         run.step()
 
 
+def test_an_exploding_loss_stops_the_run_and_names_the_last_good_checkpoint(
+    data: Path, tmp_path: Path
+) -> None:
+    with Run.start(settings(data, tmp_path, save_every=2)) as run:
+        run.step()
+        run.step()
+        with torch.no_grad():
+            run.model.tok_emb.weight.mul_(1000)
+        with pytest.raises(UserError, match=r"diverged at step 3: the loss is \d.*step_000002"):
+            run.step()
+
+
+def test_weights_that_are_not_numbers_never_become_a_checkpoint(data: Path, tmp_path: Path) -> None:
+    with Run.start(settings(data, tmp_path)) as run:
+        run.step()
+        with torch.no_grad():
+            run.model.norm.weight[0] = float("inf")
+        with pytest.raises(UserError, match="there is no checkpoint yet"):
+            run.save()
+    assert not checkpoints(run.directory)
+
+
+def test_the_first_losses_are_what_they_always_were(data: Path, tmp_path: Path) -> None:
+    """Whatever changes training changes these: a change that is meant says so here."""
+    text = "".join(f"def f{i}(x):\n    return x + {i * i}\n\n\n" for i in range(400))
+    corpus, tokens = Corpus(data), list(text.encode())
+    with CorpusWriter(tmp_path / "fixed", corpus.tokenizer) as writer:
+        counts = {"files": 0, "bytes": len(tokens), "tokens": len(tokens)}
+        for split in ("train", "val"):
+            writer.write(split, tokens)
+        writer.finish({split: [{"name": "f", **counts}] for split in ("train", "val")})
+    run = train(settings(tmp_path / "fixed", tmp_path, steps=8, cooldown=0.0, lr=0.01, muon_lr=0.1))
+    losses = [r["loss"] for r in runlog.tail(run / runlog.METRICS)[0] if "loss" in r]
+    first = [5.503506, 5.432469, 5.425249, 5.347508, 5.345374, 5.268071, 5.158944, 5.023141]
+    assert losses == pytest.approx(first, rel=2e-3)
+
+
+def test_metrics_say_how_fast_and_how_large_training_is(data: Path, tmp_path: Path) -> None:
+    run = train(settings(data, tmp_path, steps=3, track="tensorboard"))
+    first = runlog.tail(run / runlog.METRICS)[0][0]
+    wanted = ("bpb", "lr", "muon_lr", "grad_norm", "tokens_per_s", "mfu", "memory_gib", "elapsed")
+    assert all(first[name] > 0 for name in wanted)
+    assert first["mfu"] < 1
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+
+
 def test_resuming_on_other_data_is_refused(data: Path, tmp_path: Path) -> None:
     run = train(settings(data, tmp_path, steps=1))
     config = json.loads((run / "config.json").read_text())

@@ -10,8 +10,11 @@ ptx.curves = ({ element, server }) => {
     val_bpb: "validation, bits per byte",
     loss: "loss, nats per token",
     lr: "learning rate",
+    muon_lr: "learning rate of the matrices",
     grad_norm: "gradient norm",
     tokens_per_s: "tokens/s",
+    mfu: "share of the machine's peak",
+    memory_gib: "peak memory, GiB",
     elapsed: "time",
   };
 
