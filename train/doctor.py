@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -54,7 +55,10 @@ from train.optim import make_optimizers
 from train.settings import RECIPES, Settings, complete
 
 SECONDS = 2.0
-"""Aimed at for the sequences read at once, and the least time spent on timing a preset's steps."""
+"""That the sequences read at once should take; a preset is timed for at least twice as long."""
+HELD = 1.3
+"""Times the bytes of its tensors: about what a process holds, as freed blocks do not fit the next
+tensor. Resident memory of `mini` and `reference` on a CPU with glibc, less that before them."""
 PATIENCE = 60.0
 """Minutes within which a first training should end."""
 DISTURBED = 0.8
@@ -128,11 +132,28 @@ class Probes:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one optimizer step holds in memory, and a checkpoint on disk."""
+    """What the tensors of one optimizer step take, and those of a checkpoint."""
 
     parameters: int
     step_bytes: int
     checkpoint_bytes: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Where the seconds of an optimizer step go."""
+
+    a_pass: float
+    """Of each forward and backward, however little it reads: all weights and their gradients."""
+    a_row: float
+    """Of each sequence read."""
+    an_update: float
+    """Of the optimizers, however much was read."""
+
+    def seconds(self, settings: Settings) -> float:
+        """Of the whole step that `settings` describe."""
+        passes = settings.batch_size // settings.micro_batch
+        return passes * self.a_pass + settings.batch_size * self.a_row + self.an_update
 
 
 @dataclass(frozen=True)
@@ -144,10 +165,12 @@ class Estimate:
     tokens: int
     """To train on."""
     tokens_per_s: float | None
-    """With the optimizer; None where a step does not fit into free memory."""
+    """With the optimizer; None where the recipe's step does not fit."""
     minutes: float | None
     memory_gib: float
-    """Most that the process holds during a step."""
+    """About the most that the process holds during a step."""
+    fits: bool
+    """Whether so much memory is free."""
     checkpoint_gib: float
     kernels: Kernels
 
@@ -191,7 +214,7 @@ def look(device: torch.device, runs: Path) -> Machine:
         compiler=compiler(),
         disk_free_gib=round(shutil.disk_usage(place).free / GIB, 2),
         tensorboard=importlib.util.find_spec("tensorboard") is not None,
-        gpus=torch.cuda.device_count(),
+        gpus=torch.accelerator.device_count(),
     )
 
 
@@ -230,9 +253,6 @@ def measure(
     kernels, notes = chosen[typical.preset]
     if kernels.precision == "bf16":
         peak["bf16"] = matmul_peak("bf16", device)
-        bf16_gain = peak["bf16"] / peak["fp32"]
-    else:  # emulated, a large product would take a minute
-        bf16_gain = product_rate("bf16", device, 256) / product_rate("fp32", device, 256)
     say("compiling a block")
     gain, compile_note = compile_gain(kernels, shape, rows[typical.preset], device)
     kernels = replace(kernels, compiled=gain >= WORTH_COMPILING)
@@ -244,7 +264,7 @@ def measure(
         estimates.append(estimate(s, own, rows[s.preset], tokens, machine, device))
     say("timing large matrix products again")
     probes = Probes(
-        bf16_gain=round(bf16_gain, 3),
+        bf16_gain=bf16_gain(peak, device),
         kernels=kernels,
         notes=notes,
         compile_gain=round(gain, 3),
@@ -253,6 +273,14 @@ def measure(
         peak_again_gflops=round(matmul_peak("fp32", device) / 1e9, 1),
     )
     return probes, estimates
+
+
+def bf16_gain(peak: dict[str, float], device: torch.device) -> float:
+    """How many times faster than in fp32 products are in bf16; small ones if its peak is unknown,
+    because where bf16 is emulated a large one takes a minute."""
+    if "bf16" in peak:
+        return peak["bf16"] / peak["fp32"]
+    return product_rate("bf16", device, 256) / product_rate("fp32", device, 256)
 
 
 def rows_in(seconds: float, peak: float, settings: Settings) -> int:
@@ -273,13 +301,12 @@ def estimate(
 ) -> Estimate:
     """Counts the memory of the recipe's step; if there is so much, times a step of `rows`."""
     footprint = count(settings, kernels, device)
-    memory_gib = machine.base_gib + footprint.step_bytes / GIB
+    memory_gib = machine.base_gib + HELD * footprint.step_bytes / GIB
     batch_tokens = settings.batch_size * preset(settings.preset).context
     tokens = tokens or settings.steps * batch_tokens
-    speed = None
-    if memory_gib <= machine.free_gib:
-        learning, updating = step_seconds(settings, kernels, rows, device)
-        speed = batch_tokens / (learning / rows * settings.batch_size + updating)
+    fits, speed = memory_gib <= machine.free_gib, None
+    if fits:
+        speed = batch_tokens / step_cost(settings, kernels, rows, device).seconds(settings)
     return Estimate(
         preset=settings.preset,
         parameters=footprint.parameters,
@@ -287,6 +314,7 @@ def estimate(
         tokens_per_s=speed and round(speed, 1),
         minutes=speed and round(tokens / speed / 60, 2),
         memory_gib=round(memory_gib, 2),
+        fits=fits,
         checkpoint_gib=round(footprint.checkpoint_bytes / GIB, 3),
         kernels=kernels,
     )
@@ -307,50 +335,48 @@ class Trainer:
             self.ids = torch.randint(shape.vocab_size, (rows, shape.context))  # (B, T)
         self.optimizers = make_optimizers(self.model, settings)
         self.kernels, self.device = kernels, device
-        if kernels.compiled:
-            compile_blocks(self.model)
 
-    def learn(self) -> None:
-        """Forward and backward."""
+    def learn(self, ids: Tensor) -> None:
+        """Forward and backward of `ids` (B, T)."""
+        self.model.zero_grad(set_to_none=True)
         with running(self.kernels, self.device):
-            loss = self.model(self.ids, self.ids)
+            loss = self.model(ids, ids)
         loss.backward()
 
     def update(self) -> None:
-        """The optimizers' step, which costs the same however much was read."""
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
 
 
-def step_seconds(
-    settings: Settings, kernels: Kernels, rows: int, device: torch.device
-) -> tuple[float, float]:
-    """Seconds to learn from `rows` sequences, and of the update: the best of each, timed for at
-    least SECONDS after a first step that warms up and compiles."""
+def step_cost(settings: Settings, kernels: Kernels, rows: int, device: torch.device) -> Cost:
+    """Times passes over `rows` sequences and over a single token, and updates: the best of each."""
     trainer = Trainer(settings, kernels, rows, device)
+    token = trainer.ids[:1, :1]
 
-    def timed(work: Callable[[], None]) -> float:
+    def timed(work: Callable[..., None], *args: Tensor) -> float:
         started = time.perf_counter()
-        work()
+        work(*args)
         synchronize(device)
         return time.perf_counter() - started
 
-    halves = trainer.learn, trainer.update
-    rounds = [[timed(half) for half in halves]]
+    a_pass = min(timed(trainer.learn, token) for _ in range(3))
+    if kernels.compiled:  # only now: one token would be compiled for, too
+        compile_blocks(trainer.model)
+    rounds: list[tuple[float, float]] = []
     started = time.perf_counter()
-    while len(rounds) < 2 or time.perf_counter() - started < SECONDS:
-        rounds.append([timed(half) for half in halves])
-    learning, updating = (min(times) for times in zip(*rounds[1:]))
-    return learning, updating
+    # The first round warms up, and compiles; a long one need not be repeated for the former.
+    while len(rounds) < 1 + kernels.compiled or time.perf_counter() - started < 2 * SECONDS:
+        rounds.append((timed(trainer.learn, trainer.ids), timed(trainer.update)))
+    reading, updating = (min(times) for times in zip(*rounds))
+    return Cost(a_pass, max(0.0, reading - a_pass) / rows, updating)
 
 
 def count(settings: Settings, kernels: Kernels, device: torch.device) -> Footprint:
     """Runs two of the recipe's steps (the first makes the optimizer's state) on fake tensors."""
     with FakeTensorMode(), Allocations() as held:
-        trainer = Trainer(settings, replace(kernels, compiled=False), settings.micro_batch, device)
+        trainer = Trainer(settings, kernels, settings.micro_batch, device)
         for _ in range(2):
-            trainer.learn()
+            trainer.learn(trainer.ids)
             trainer.update()
         parameters = list(trainer.model.parameters())
         state = [t for o in trainer.optimizers for s in o.state.values() for t in s.values()]
@@ -396,19 +422,22 @@ class Allocations(TorchDispatchMode):
 def facts_table(machine: Machine, probes: Probes, runs: Path) -> Table:
     """What the machine is and does, a fact a line."""
     m, p = machine, probes
-    peaks = " and ".join(f"{flops:,.0f} in {name}" for name, flops in p.peak_gflops.items())
+    peaks = ", ".join(f"{flops:,.0f} GFLOP/s in {name}" for name, flops in p.peak_gflops.items())
+    timed = [n.removeprefix("attention: ") for n in p.notes if n.startswith("attention: ")]
     facts = {
         "device": f"{m.device}: {m.name}",
         "cores": f"{m.cores}, of which torch uses {m.threads}",
         "memory": f"{m.free_gib:.1f} of {m.memory_gib:.1f} GiB free",
         "torch": m.torch,
         "precision": f"{p.kernels.precision}; products in bf16 are {times(p.bf16_gain)} in fp32",
-        "attention": "; ".join([p.kernels.attention, *(n for n in p.notes if "attention" in n)]),
+        "attention": "; ".join([p.kernels.attention, *timed]),
         "C++ compiler": m.compiler or "none",
         "torch.compile": p.compile,
-        "matrix products": f"{peaks} GFLOP/s; at the end {p.peak_again_gflops:,.0f} in fp32",
+        "matrix products": f"{peaks}; at the end {p.peak_again_gflops:,.0f} in fp32",
         "disk": f"{m.disk_free_gib:,.0f} GiB free for {runs}",
-        "TensorBoard": "--track tensorboard" if m.tensorboard else "pip install tensorboard",
+        "TensorBoard": "installed, for --track tensorboard"
+        if m.tensorboard
+        else "not installed: pip install tensorboard",
         "GPUs": gpu_use(m.gpus),
     }
     table = Table(show_header=False, box=None)
@@ -424,32 +453,42 @@ def times(gain: float) -> str:
 def gpu_use(gpus: int) -> str:
     """How many GPUs there are, and the command that trains on all of them."""
     if gpus < 2:
-        return "one, used unless --device says otherwise" if gpus else "none for CUDA"
-    return f"{gpus}: torchrun --nproc-per-node={gpus} train/run.py --preset small"
+        return "1, taken unless --device says otherwise" if gpus else "none"
+    return f"{gpus}; all of them: torchrun --nproc-per-node={gpus} train/run.py --preset small"
 
 
 def estimates_table(estimates: list[Estimate], machine: Machine) -> Table:
     """A preset a line."""
-    compiled = [e.preset for e in estimates if e.kernels.compiled]
+    footnotes = []
+    if (compiled := [e.preset for e in estimates if e.kernels.compiled]) and estimates[1:]:
+        footnotes.append(f"Only {compiled[0]} was timed compiled.")
+    if not all(e.fits for e in estimates):
+        footnotes.append("A smaller --micro-batch takes less memory.")
     table = Table(
         "preset",
         title=f"Training on {machine.device}",
-        caption=f"compiled: {compiled[0]} only" if compiled and len(estimates) > 1 else None,
+        caption=" ".join(footnotes) or None,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
     )
-    for heading in ("parameters", "tokens/s", "tokens", "time", "memory", "checkpoint", ""):
-        table.add_column(heading, justify="right")
+    for heading in ("parameters", "tokens/s", "tokens", "time", "memory", "fits", "checkpoint"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for e in estimates:
         table.add_row(
             e.preset,
-            f"{e.parameters / 1e6:,.1f}M",
-            f"{e.tokens_per_s:,.0f}" if e.tokens_per_s else "",
-            f"{e.tokens / 1e6:,.1f}M",
-            duration(e.minutes) if e.minutes else "",
+            millions(e.parameters),
+            f"{e.tokens_per_s:,.0f}" if e.fits else "",
+            millions(e.tokens),
+            duration(e.minutes) if e.fits else "",
             f"{e.memory_gib:.1f} GiB",
+            "yes" if e.fits else "no",
             f"{e.checkpoint_gib:.2f} GiB",
-            "fits" if e.tokens_per_s else "does not fit",
         )
     return table
+
+
+def millions(n: int) -> str:
+    return f"{n / 1e6:,.{0 if n >= 1e8 else 1}f}M"
 
 
 def duration(minutes: float) -> str:
@@ -468,7 +507,7 @@ def advise(machine: Machine, probes: Probes, estimates: list[Estimate]) -> str:
             f"Matrix products ran at {before:,.0f} GFLOP/s at first and at {after:,.0f} in the "
             "end: close other programs and ask again."
         )
-    timed = [e for e in estimates if e.minutes is not None]
+    timed = [e for e in estimates if e.fits]
     if not timed:
         return "No step fits into free memory: close other programs, or lower --micro-batch."
     if machine.device == "cpu" and machine.compiler is None:

@@ -13,17 +13,19 @@ from ptx.model import GPT
 from train.parallel import local, spread_like, whole_like
 from train.settings import Settings
 
-NEWTON_SCHULZ_STEPS = 5
+NEWTON_SCHULZ_STEPS = 3
+"""On a CPU, where Muon's products are a fifth of a step of 1,024 tokens of `mini`: fewer of them
+leave more steps for the same time (train/ABLATIONS.md). A GPU takes the usual five."""
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix to each of (N, R, C), roughly: singular values end up
-    between 0.7 and 1.2. Newton-Schulz iteration of Muon (Jordan et al., 2024)."""
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrix to each of (N, R, C), roughly: after five steps singular
+    values lie between 0.7 and 1.2. Newton-Schulz iteration of Muon (Jordan et al., 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(NEWTON_SCHULZ_STEPS):
+    for _ in range(steps):
         gram = x @ x.mT  # (N, R, R)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
@@ -38,9 +40,15 @@ class Muon(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        ns_steps: int = 5,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.ns_steps = ns_steps
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -65,7 +73,7 @@ class Muon(Optimizer):
         updates = torch.stack([whole_like(u, p) for u, p in zip(nesterov, params)])  # (N, R, C)
         fast_bf16 = updates.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = torch.bfloat16 if fast_bf16 else updates.dtype
-        updates = orthogonalize(updates.to(dtype)).to(params[0].dtype)
+        updates = orthogonalize(updates.to(dtype), self.ns_steps).to(params[0].dtype)
         rows, columns = params[0].shape
         weights = [local(p) for p in params]
         if weight_decay:
@@ -82,8 +90,9 @@ def make_optimizers(model: GPT, settings: Settings) -> list[Optimizer]:
         return [AdamW(everything, settings.lr, weight_decay=settings.weight_decay, fused=True)]
     taken = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in taken]
+    ns_steps = NEWTON_SCHULZ_STEPS if hidden[0].device.type == "cpu" else 5
     return [
-        Muon(hidden, settings.muon_lr, weight_decay=settings.weight_decay),
+        Muon(hidden, settings.muon_lr, weight_decay=settings.weight_decay, ns_steps=ns_steps),
         AdamW(rest, settings.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
 

@@ -44,7 +44,7 @@ class Variant:
     """Of train.optim."""
 
 
-ADAMW = {"optimizer": "adamw"}
+ADAMW, FEW = {"optimizer": "adamw"}, {"batch_size": 4}
 VARIANTS = {
     "nano": [
         Variant("base"),
@@ -84,6 +84,13 @@ VARIANTS = {
         Variant("batch 4", {"batch_size": 4}),
         Variant("batch 8", {"batch_size": 8}),
         Variant("batch 32", {"batch_size": 32}),
+        Variant("batch 4, warmup 10", FEW | {"warmup": 10}),
+        Variant("batch 4, warmup 10, adamw, lr 4e-3", FEW | ADAMW | {"warmup": 10}),
+        Variant(
+            "batch 4, warmup 10, lr 8e-3, Newton-Schulz 3 steps",
+            FEW | {"warmup": 10, "lr": 8e-3},
+            constants={"NEWTON_SCHULZ_STEPS": 3},
+        ),
         Variant("cooldown 0.8", {"cooldown": 0.8}),
         Variant("context 128", {"batch_size": 32, "micro_batch": 32}, {"context": 128}),
     ],

@@ -1,86 +1,65 @@
-"""Training tokens per second, against a plain loop over transformers' model of the same shape.
+"""Training, against what transformers' users do: speed, time to a loss, memory, start.
 
-    python tests/bench/train.py [--quick] [--json]
+    python prepare/run.py installed
+    python tests/bench/train.py [--only NAME ...] [--quick] [--json]
+    python tests/bench/train.py --tune        (the peer's rate and batch, for time_to_peer_bpb)
 
-Both do whole optimizer steps at the `mini` preset's shape on the same random batches, in fp32, in
-turn. The peer is what a reader of a tutorial writes: Qwen3ForCausalLM's own loss and AdamW.
+All figures take about three quarters of an hour; each is measured side by side, in turns.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
-from torch import Tensor
+from tests.bench.report import Row, parser, report
+from tests.bench.training import memory, speed, start, to_loss
 
-from ptx.config import preset
-from ptx.model import GPT
-from tests.bench.report import arguments, report
-from tests.peers import as_qwen3
-from train.optim import make_optimizers
-from train.settings import Settings, complete
-
-BATCH = 8
-
-
-class Ours:
-    def __init__(self, optimizer: str) -> None:
-        torch.manual_seed(0)
-        self.model = GPT(preset("mini"))
-        settings = complete(Settings(preset="mini", optimizer=optimizer))
-        self.optimizers = make_optimizers(self.model, settings)
-
-    def step(self, ids: Tensor, targets: Tensor) -> None:
-        self.model(ids, targets).backward()
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-
-class Theirs:
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.model = as_qwen3(GPT(preset("mini")), "sdpa").train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=3e-4)
-
-    def step(self, ids: Tensor, targets: Tensor) -> None:
-        self.model(ids, labels=ids).loss.backward()  # shifts its labels by one itself
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = (
+    "speed_vs_fp32_peer",
+    "speed_vs_compiled_peer",
+    "mfu",
+    "time_to_peer_bpb",
+    "reference_memory",
+    "start_seconds",
+)
 
 
 def main() -> None:
-    args = arguments(__doc__)
-    config = preset("mini")
-    sides = {"muon": Ours("muon"), "adamw": Ours("adamw"), "peer": Theirs()}
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(4 if args.quick else 12):
-        torch.manual_seed(repeat)
-        ids = torch.randint(config.vocab_size, (BATCH, config.context + 1))
-        for name, side in sides.items():
-            start = time.perf_counter()
-            side.step(ids[:, :-1], ids[:, 1:])
-            rates[name].append(BATCH * config.context / (time.perf_counter() - start))
-    warm = {name: values[1:] for name, values in rates.items()}
-    median = {name: statistics.median(values) for name, values in warm.items()}
-    ratio = {
-        name: statistics.median(a / b for a, b in zip(warm[name], warm["peer"], strict=True))
-        for name in ("muon", "adamw")
-    }
-    report(
-        [
-            ("training tokens/s, Muon + AdamW", median["muon"], median["peer"], None),
-            ("training tokens/s, AdamW", median["adamw"], median["peer"], None),
-            ("ratio to transformers, Muon + AdamW", ratio["muon"], 1.0, 1.0),
-            ("ratio to transformers, AdamW", ratio["adamw"], 1.0, 1.0),
-        ],
-        args,
-    )
+    options = parser(__doc__)
+    options.add_argument("--only", nargs="+", choices=KEYS, metavar="NAME", help=", ".join(KEYS))
+    options.add_argument("--data", type=Path, default=ROOT / "data" / "installed")
+    options.add_argument("--peer-minutes", type=float, default=20.0, help="the peer's training")
+    options.add_argument("--our-minutes", type=float, default=7.0, help="ours, at most")
+    options.add_argument("--tune", action="store_true", help="only tune the peer")
+    options.add_argument("--tune-minutes", type=float, default=2.0, help="of each training")
+    args = options.parse_args()
+    plan = to_loss.Plan(args.data, args.peer_minutes, args.our_minutes)
+    if args.quick:
+        plan = to_loss.Plan(args.data, peer_minutes=0.08, our_minutes=0.04, windows=8, turns=2)
+    if args.tune:
+        to_loss.tune(plan, args.tune_minutes)
+        return
+    wanted = set(args.only or KEYS)
+    figures: list[Row] = []
+    details: list[Row] = []
+
+    def add(measured: tuple[list[Row], list[Row]]) -> None:
+        figures.extend(measured[0])
+        details.extend(measured[1])
+
+    if "start_seconds" in wanted:
+        add(start.measure(args.data, args.quick))
+    if wanted & speed.KEYS:
+        add(speed.measure(wanted, args.quick))
+    if "reference_memory" in wanted:
+        add(memory.measure(args.quick))
+    if "time_to_peer_bpb" in wanted:
+        add(to_loss.measure(plan, args.quick))
+    report(sorted(figures, key=lambda row: KEYS.index(row[0])), args, details)
 
 
 if __name__ == "__main__":

@@ -30,12 +30,13 @@ def values_in(u: torch.Tensor, m: torch.Tensor, vt: torch.Tensor) -> torch.Tenso
     return torch.diagonal(u.mT @ m @ vt.mT, dim1=-2, dim2=-1)
 
 
-def test_muon_equals_torchs_muon() -> None:
+@pytest.mark.parametrize("ns_steps", [3, 5])
+def test_muon_equals_torchs_muon(ns_steps: int) -> None:
     torch.manual_seed(0)
     start, grads = torch.randn(24, 16), [torch.randn(24, 16) for _ in range(3)]
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    a = Muon([ours], lr=0.02, weight_decay=0.1)
-    b = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1)
+    a = Muon([ours], lr=0.02, weight_decay=0.1, ns_steps=ns_steps)
+    b = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, ns_steps=ns_steps)
     for grad in grads:
         for parameter, optimizer in ((ours, a), (theirs, b)):
             parameter.grad = grad.clone()

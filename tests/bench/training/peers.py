@@ -43,6 +43,8 @@ def gpt2(shape: ModelConfig) -> Peer:
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     return Peer(GPT2LMHeadModel(config)).train()
 

@@ -139,7 +139,7 @@ def measure(wanted: set[str], quick: bool) -> tuple[list[Row], list[Row]]:
         side.close()
     if emulated and "speed_vs_compiled_peer" in wanted and not quick:
         rates["qwen3 bf16"] = [one_step_of_two(shape)]
-    return rows_of(wanted, shape, kernels, rates, statistics.median(peaks))
+    return rows_of(wanted, shape, rows, kernels, rates, statistics.median(peaks))
 
 
 def take_turns(
@@ -180,6 +180,7 @@ def one_step_of_two(shape: ModelConfig) -> float:
 def rows_of(
     wanted: set[str],
     shape: ModelConfig,
+    rows: int,
     kernels: Kernels,
     rates: dict[str, list[float]],
     peak: float,
@@ -191,7 +192,8 @@ def rows_of(
 
     def compare(key: str, peer: str, label: str, target: float) -> None:
         for side, optimizer in (("muon", "Muon + AdamW"), ("adamw", "AdamW")):
-            figure = f"tokens/s, {optimizer} ({kernels}) against {label}"
+            ours = f"{optimizer} ({kernels})"
+            figure = f"tokens/s, {rows} x {shape.context} a step, {ours} against {label}"
             details.append((figure, median[side], median[peer], None))
         figures.append((key, ratio(rates["muon"], rates[peer]), 1.0, target))
         details.append((f"{key}, AdamW alone", ratio(rates["adamw"], rates[peer]), 1.0, None))

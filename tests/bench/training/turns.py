@@ -19,7 +19,8 @@ class Side:
     """
 
     def __init__(self, kind: type, *args: object) -> None:
-        context = multiprocessing.get_context("spawn")
+        # Forked from a clean process that holds the imports and has not started a thread.
+        context = multiprocessing.get_context("forkserver")
         self._pipe, end = context.Pipe()
         self._process = context.Process(target=_serve, args=(end, kind, args), daemon=True)
         self._process.start()
@@ -32,7 +33,7 @@ class Side:
         RuntimeError if the process failed: the side is of no use after either."""
         self._pipe.send((method, args))
         if not self._pipe.poll(timeout):
-            self.close()
+            self._process.kill()
             raise TimeoutError(f"{method} took more than {timeout:g} s")
         try:
             answer, waited, cpu_waiting = self._pipe.recv()
@@ -44,7 +45,7 @@ class Side:
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.kill()
+        self._pipe.close()
         self._process.join()
 
 
