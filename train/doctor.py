@@ -441,6 +441,8 @@ def facts_table(machine: Machine, probes: Probes, runs: Path) -> Table:
         "GPUs": gpu_use(m.gpus),
     }
     table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, fact in facts.items():
         table.add_row(name, escape(fact))
     return table

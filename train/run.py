@@ -12,7 +12,6 @@ if __name__ == "__main__":
 import tyro
 
 from ptx.errors import report_errors
-from train.doctor import Doctor, doctor
 from train.evaluate import Evaluate, evaluate
 from train.loop import train
 from train.release import Release, release
@@ -24,6 +23,8 @@ def main(words: list[str]) -> None:
     if words[:1] == ["evaluate"]:
         evaluate(tyro.cli(Evaluate, prog="train/run.py evaluate", args=words[1:]))
     elif words[:1] == ["doctor"]:
+        from train.doctor import Doctor, doctor  # its tools take a while to import
+
         doctor(tyro.cli(Doctor, prog="train/run.py doctor", args=words[1:]))
     elif words[:1] == ["release"]:
         release(tyro.cli(Release, prog="train/run.py release", args=words[1:]))

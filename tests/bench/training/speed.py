@@ -32,7 +32,7 @@ from train.settings import Settings, complete
 
 KEYS = {"speed_vs_fp32_peer", "speed_vs_compiled_peer", "mfu"}
 CPU = torch.device("cpu")
-HOPELESS_SECONDS = 180.0
+HOPELESS_SECONDS = 90.0
 """Given to a single step of two sequences in a precision that the machine has to emulate."""
 AT_REST = 0.02
 """Share of a core that a side which waits may use before the figures are in doubt."""
@@ -118,7 +118,7 @@ class Compiled(Stepper):
 
 def measure(wanted: set[str], quick: bool) -> tuple[list[Row], list[Row]]:
     """The wanted figures, and the measurements they are made of."""
-    shape, rows, rounds = preset("mini"), complete(Settings(preset="mini")).batch_size, 12
+    shape, rows, rounds = preset("mini"), complete(Settings(preset="mini")).batch_size, 7
     open_choices = {"precision", "attention", "compiled"}
     if quick:
         shape = replace(shape, n_layer=1, vocab_size=4096, context=128)
