@@ -123,7 +123,7 @@ class Probes:
     compile_gain: float
     """How many times faster a compiled block runs; 0 where compiling fails."""
     compile: str
-    """The same in words, with the seconds it took."""
+    """The same in words, with the seconds it took, or why it fails."""
     peak_gflops: dict[str, float]
     """Of matrix products, by precision."""
     peak_again_gflops: float
@@ -424,6 +424,7 @@ def facts_table(machine: Machine, probes: Probes, runs: Path) -> Table:
     m, p = machine, probes
     peaks = ", ".join(f"{flops:,.0f} GFLOP/s in {name}" for name, flops in p.peak_gflops.items())
     timed = [n.removeprefix("attention: ") for n in p.notes if n.startswith("attention: ")]
+    verdict = ("worth it: " if p.kernels.compiled else "not worth it: ") if p.compile_gain else ""
     facts = {
         "device": f"{m.device}: {m.name}",
         "cores": f"{m.cores}, of which torch uses {m.threads}",
@@ -432,7 +433,7 @@ def facts_table(machine: Machine, probes: Probes, runs: Path) -> Table:
         "precision": f"{p.kernels.precision}; products in bf16 are {times(p.bf16_gain)} in fp32",
         "attention": "; ".join([p.kernels.attention, *timed]),
         "C++ compiler": m.compiler or "none",
-        "torch.compile": p.compile,
+        "torch.compile": f"{verdict}{p.compile}",
         "matrix products": f"{peaks}; at the end {p.peak_again_gflops:,.0f} in fp32",
         "disk": f"{m.disk_free_gib:,.0f} GiB free for {runs}",
         "TensorBoard": "installed, for --track tensorboard"
@@ -473,7 +474,7 @@ def estimates_table(estimates: list[Estimate], machine: Machine) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
     )
-    for heading in ("parameters", "tokens/s", "tokens", "time", "memory", "fits", "checkpoint"):
+    for heading in ("parameters", "tokens/s", "tokens", "time", "memory", "fits", "on disk"):
         table.add_column(heading, justify="right", no_wrap=True)
     for e in estimates:
         table.add_row(

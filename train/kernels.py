@@ -23,6 +23,8 @@ Attention = Literal["fused", "math"]
 
 LONG_SECONDS = 600
 """Of training from which on the compiler is tried: it takes a fraction of a minute itself."""
+CLEARLY = 0.9
+"""Share of fused attention's time below which plain attention is taken."""
 WORTH_COMPILING = 1.03
 """Speed-up of a compiled block below which the plain one is kept: simpler, and starts at once."""
 
@@ -115,7 +117,9 @@ def choose(
             a: block_seconds(replace(best, attention=a), shape, few, device)
             for a in get_args(Attention)
         }
-        best = replace(best, attention=min(seconds, key=seconds.get))
+        # Plain attention holds every pair of positions: it has to be worth that, not just noise.
+        math_wins = seconds["math"] < CLEARLY * seconds["fused"]
+        best = replace(best, attention="math" if math_wins else "fused")
         notes.append(f"attention: {_compared(seconds)}")
     if "compiled" in open_choices:
         gain, note = compile_gain(best, shape, rows, device)
@@ -148,7 +152,7 @@ def compile_gain(
     try:
         compiled = block_seconds(replace(kernels, compiled=True), shape, rows, device)
     except Exception as error:  # whatever the compiler raises, eager works
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         return 0.0, f"not compiled: torch.compile failed here ({reason})"
     took = time.perf_counter() - started
     gain = block_seconds(replace(kernels, compiled=False), shape, rows, device) / compiled

@@ -37,7 +37,7 @@ from train.parallel import World, accumulating, whole, world
 from train.progress import ProgressLine
 from train.settings import Settings
 from train.state import Progress
-from train.track import TensorBoard
+from train.track import TensorBoard, summary_writer
 
 SAMPLE_PROMPTS = ("def ", "class ", "import ", "for i in range(")
 SAMPLE_TOKENS = 64
@@ -99,6 +99,8 @@ class Run:
         corpus.batch(0, settings.batch_size, shape.context, settings.seed)
         corpus.val_windows(shape.context, settings.val_windows)
         world.rows(settings.batch_size)
+        if settings.track == "tensorboard":
+            summary_writer()
         settings = settled(settings, shape, world)
         directory = rundir.create(settings) if world.first else None
         directory = Path(world.from_first(str(directory)))

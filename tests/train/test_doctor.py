@@ -54,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         module, "product_rate", lambda precision, *_: 1e9 + 1e10 * ("fp" in precision)
     )
-    monkeypatch.setattr(module, "compile_gain", lambda *_: (1.01, "not compiled: [too slow]"))
+    monkeypatch.setattr(module, "compile_gain", lambda *_: (1.01, "1.01 times [slow]"))
 
 
 def test_every_storage_counts_once_while_it_lives() -> None:
@@ -153,7 +153,14 @@ def test_it_prints_the_machine_the_estimate_and_one_line_of_json(
     doctor(Doctor(preset="tiny", tokens=1_000_000, runs=tmp_path / "none" / "yet", json=True))
     *text, last = capsys.readouterr().out.splitlines()
     page = "\n".join(text)
-    for fact in ("C++ compiler", "torch.compile", "[too slow]", "TensorBoard", "GPUs", "tiny"):
+    for fact in (
+        "C++ compiler",
+        "torch.compile",
+        "not worth it: 1.01 times [slow]",
+        "TensorBoard",
+        "GPUs",
+        "tiny",
+    ):
         assert fact in page
     found = json.loads(last)
     assert set(found) == {"machine", "probes", "presets", "advice"}
