@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -51,11 +52,9 @@ class Side:
 
 def _serve(pipe: Connection, kind: type, args: tuple[object, ...]) -> None:
     worker = kind(*args)
-    while True:
-        since, cpu_since = time.perf_counter(), time.process_time()
-        try:
+    with suppress(EOFError, BrokenPipeError):  # the parent is gone
+        while True:
+            since, cpu_since = time.perf_counter(), time.process_time()
             method, given = pipe.recv()
-        except EOFError:  # the parent is gone
-            return
-        waited, cpu_waiting = time.perf_counter() - since, time.process_time() - cpu_since
-        pipe.send((getattr(worker, method)(*given), waited, cpu_waiting))
+            waited, cpu_waiting = time.perf_counter() - since, time.process_time() - cpu_since
+            pipe.send((getattr(worker, method)(*given), waited, cpu_waiting))
