@@ -39,7 +39,7 @@ def keep_freed_memory() -> bool:
     """Lets this process keep the memory it frees; False where the C library is not glibc.
 
     glibc gives every large tensor back to the system at once, and the next step pays for each of
-    its pages anew: a quarter of a training step of `mini` on a CPU. torch's own allocators do this
+    its pages anew: a tenth of a training step of `mini` on a CPU (tests/bench/kernels.py). torch's own allocators do this
     on a GPU.
     """
     if not sys.platform.startswith("linux"):

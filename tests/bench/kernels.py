@@ -118,7 +118,7 @@ def compare(label: str, kind: type, ours: object, other: object, rounds: int) ->
 
 def main() -> None:
     args = arguments(__doc__)
-    rounds = 2 if args.quick else 9
+    rounds = 2 if args.quick else 5
     fused, math = Kernels(), Kernels(attention="math")
     pairs: list[tuple[str, type, object, object]] = [
         ("step: freed memory kept | given back", Steps, True, False),
