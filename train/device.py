@@ -39,8 +39,8 @@ def keep_freed_memory() -> bool:
     """Lets this process keep the memory it frees; False where the C library is not glibc.
 
     glibc gives every large tensor back to the system at once, and the next step pays for each of
-    its pages anew: a tenth of a training step of `mini` on a CPU (tests/bench/kernels.py). torch's own allocators do this
-    on a GPU.
+    its pages anew: a tenth of a training step of `mini` on a CPU (tests/bench/kernels.py). On a
+    GPU torch's own allocator keeps what is freed.
     """
     if not sys.platform.startswith("linux"):
         return False
