@@ -41,17 +41,19 @@ def main() -> None:
     figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
     for run, colour in zip(args.runs, COLOURS):
         minutes, bpb = curve(run)
-        axes.plot(minutes, bpb, color=colour, linewidth=2)
+        axes.plot(minutes, bpb, color=colour, linewidth=2, marker="o", markersize=3)
         axes.annotate(
             f"{run.name}  {bpb[-1]:.2f}",
             (minutes[-1], bpb[-1]),
-            xytext=(4, 6),
+            xytext=(4, -15),
             textcoords="offset points",
             color=colour,
             weight="bold",
             ha="right",
         )
     axes.set(xscale="log", xlabel="minutes of training", ylabel="bits per byte, held-out packages")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(y=0.12)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(args.out, metadata={"Date": None})
