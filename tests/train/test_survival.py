@@ -47,7 +47,7 @@ def test_kill_9_at_random_moments_changes_nothing(data: Path, tmp_path: Path) ->
         child.start()
         if life % 4:  # every fourth dies somewhere in its start
             wait_for_a_step(run, child)
-        time.sleep(chance.uniform(0.0, 0.5))
+        time.sleep(chance.uniform(0.0, 0.35))
         child.kill()
         child.join()
         assert child.exitcode == -9, "it ended by itself: give it more steps"
