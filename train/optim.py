@@ -14,8 +14,8 @@ from train.parallel import local, spread_like, whole_like
 from train.settings import Settings
 
 NEWTON_SCHULZ_STEPS = 3
-"""On a CPU, where Muon's products are a fifth of a step of 1,024 tokens of `mini`: fewer of them
-leave more steps for the same time (train/ABLATIONS.md). A GPU takes the usual five."""
+"""On a CPU, where five take a tenth of a step of 4,096 tokens of `mini`, and more of a smaller one:
+fewer leave more steps for the same time (train/ABLATIONS.md). A GPU takes the usual five."""
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
