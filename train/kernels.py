@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -23,6 +23,8 @@ Attention = Literal["fused", "math"]
 
 LONG_SECONDS = 600
 """Of training from which on the compiler is tried: it takes a fraction of a minute itself."""
+ROUNDS = 6
+"""In which two kernels are compared."""
 CLEARLY = 0.9
 """Share of fused attention's time below which plain attention is taken."""
 WORTH_COMPILING = 1.03
@@ -96,35 +98,26 @@ def choose(
 ) -> tuple[Kernels, list[str]]:
     """The fastest kernels for one block of `shape`, and what was found, a sentence a choice.
 
-    requested: taken as it is, except for the fields named in `open_choices` (precision, attention,
-        compiled), which are measured; on a GPU the first two are known.
+    requested: taken as it is, except for the fields named in `open_choices` (precision, attention),
+        which are measured; on a GPU they are known.
     rows: sequences read at once.
     """
     best, notes, few = requested, [], min(rows, 4)
     if "precision" in open_choices:
         best = replace(best, precision="fp32")
         if _bf16_has_units(device):
-            seconds = {
-                p: block_seconds(replace(best, precision=p), shape, few, device)
-                for p in get_args(Precision)
-            }
-            best = replace(best, precision=min(seconds, key=seconds.get))
-            notes.append(f"precision: {_compared(seconds)}")
+            ways = [replace(best, precision=p) for p in get_args(Precision)]
+            seconds = block_seconds(ways, shape, few, device)
+            best = ways[seconds.index(min(seconds))]
+            notes.append(f"precision: {_compared(get_args(Precision), seconds)}")
         else:
             notes.append("precision: fp32, because bf16 products are slower here")
     if "attention" in open_choices and device.type != "cuda":
-        seconds = {
-            a: block_seconds(replace(best, attention=a), shape, few, device)
-            for a in get_args(Attention)
-        }
+        ways = [replace(best, attention=a) for a in get_args(Attention)]
+        fused, math = block_seconds(ways, shape, few, device)
         # Plain attention holds every pair of positions: it has to be worth that, not just noise.
-        math_wins = seconds["math"] < CLEARLY * seconds["fused"]
-        best = replace(best, attention="math" if math_wins else "fused")
-        notes.append(f"attention: {_compared(seconds)}")
-    if "compiled" in open_choices:
-        gain, note = compile_gain(best, shape, rows, device)
-        best = replace(best, compiled=gain >= WORTH_COMPILING)
-        notes.append(note)
+        best = replace(best, attention="math" if math < CLEARLY * fused else "fused")
+        notes.append(f"attention: {_compared(get_args(Attention), (fused, math))}")
     return best, notes
 
 
@@ -138,8 +131,8 @@ def _bf16_has_units(device: torch.device) -> bool:
     return bf16 > fp32
 
 
-def _compared(seconds: dict[str, float]) -> str:
-    return ", ".join(f"{name} {1000 * s:.1f} ms a block" for name, s in seconds.items())
+def _compared(names: Iterable[str], seconds: Iterable[float]) -> str:
+    return ", ".join(f"{name} {1000 * s:.1f} ms a block" for name, s in zip(names, seconds))
 
 
 def compile_gain(
@@ -148,15 +141,15 @@ def compile_gain(
     """How many times faster a compiled block is (0 where compiling fails), and a sentence."""
     if device.type == "cpu" and not compiler():
         return 0.0, "not compiled: no C++ compiler here; install g++ for faster long runs"
+    ways = [replace(kernels, compiled=on) for on in (False, True)]
     started = time.perf_counter()
     try:
-        compiled = block_seconds(replace(kernels, compiled=True), shape, rows, device)
+        plain, compiled = block_seconds(ways, shape, rows, device)
     except Exception as error:  # whatever the compiler raises, eager works
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         return 0.0, f"not compiled: torch.compile failed here ({reason})"
-    took = time.perf_counter() - started
-    gain = block_seconds(replace(kernels, compiled=False), shape, rows, device) / compiled
-    return gain, f"a compiled block runs {gain:.2f} times as fast ({took:.0f} s to compile)"
+    took, gain = time.perf_counter() - started, plain / compiled
+    return gain, f"a compiled block runs {gain:.2f} times as fast ({took:.0f} s to find out)"
 
 
 def _is_long(
@@ -173,25 +166,30 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 
 
-def block_seconds(kernels: Kernels, shape: ModelConfig, rows: int, device: torch.device) -> float:
-    """Seconds of one block's forward and backward on (rows, context, C): the best of four."""
+def block_seconds(
+    ways: Sequence[Kernels], shape: ModelConfig, rows: int, device: torch.device
+) -> list[float]:
+    """Seconds of one block's forward and backward on (rows, context, C), each way: the best of
+    ROUNDS, in turns, so that whatever else the machine does meets all of them."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        block = Block(shape, 0).to(device)
+        blocks = [Block(shape, 0).to(device) for _ in ways]
         x = torch.randn(rows, shape.context, shape.d_model, device=device)  # (B, T, C)
     rotary = None
     if shape.position == "rotary":
         rotary = tuple(table.to(device) for table in rotary_table(shape))
-    if kernels.compiled:
-        block.compile(dynamic=False)
-    times = []
-    for _ in range(5):  # the first warms up, and compiles
-        started = time.perf_counter()
-        with running(kernels, device):
-            y = block(x, rotary, None, None)
-        y.float().sum().backward()
-        synchronize(device)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+    times: list[list[float]] = [[] for _ in ways]
+    for block, kernels in zip(blocks, ways):
+        if kernels.compiled:
+            block.compile(dynamic=False)
+    for _ in range(1 + ROUNDS):  # the first warms up, and compiles
+        for block, kernels, seconds in zip(blocks, ways, times):
+            started = time.perf_counter()
+            with running(kernels, device):
+                y = block(x, rotary, None, None)
+            y.float().sum().backward()
+            synchronize(device)
+            seconds.append(time.perf_counter() - started)
+    return [min(seconds[1:]) for seconds in times]
 
 
 def matmul_peak(precision: Precision, device: torch.device) -> float:

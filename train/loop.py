@@ -7,11 +7,10 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,14 +55,14 @@ def train(settings: Settings) -> Path:
             run = Run.resume(settings.resume, processes, settings)
         else:
             run = Run.start(settings, processes)
-        with run:
+        with closing(run):
             run.to_the_end()
     return run.directory
 
 
 @dataclass
 class Run:
-    """A training run in memory: everything one step needs. Use it in a `with`, or close it."""
+    """A training run in memory: everything one step needs. Close it when done."""
 
     settings: Settings
     directory: Path
@@ -118,7 +117,18 @@ class Run:
         """
         settings = settings or run_settings.load(directory)
         world = world or World(pick_device(settings.device))
-        lock = rundir.hold(directory) if world.first else None
+        with ExitStack() as undo:
+            lock = rundir.hold(directory) if world.first else None
+            if lock:
+                undo.callback(lock.release)
+            run = cls._restored(directory, world, settings, lock)
+            undo.pop_all()
+        return run
+
+    @classmethod
+    def _restored(
+        cls, directory: Path, world: World, settings: Settings, lock: FileLock | None
+    ) -> Run:
         corpus = Corpus(settings.data)
         checkpoint = rundir.newest_checkpoint(directory)
         shape, progress = shape_for(settings.preset, corpus), Progress(data=train_sha256(corpus))
@@ -143,17 +153,6 @@ class Run:
                 runlog.truncate(directory / log, progress.step)
         return run
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Lets go of the run's directory; another process may go on with it."""
         self.batches.close()
@@ -176,7 +175,8 @@ class Run:
         s, first = self.settings, self.world.first
         if first:
             print(self.describe(), flush=True)
-        with stop_signals() as stop, ProgressLine(s.steps, self.progress.step, first) as line:
+        line = ProgressLine(s.steps, self.progress.step, first)
+        with stop_signals() as stop, closing(line):
             while self.progress.step < s.steps and not self.world.any(stop.requested):
                 line.update(self.step())
         self.save()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,7 +13,7 @@ QUIET_SECONDS = 15.0
 
 
 class ProgressLine:
-    """Shows loss, bits per byte, tokens per second and the time left."""
+    """Shows loss, bits per byte, tokens per second and the time left, until closed."""
 
     def __init__(self, total: int, done: int, shown: bool = True) -> None:
         self._console = Console(quiet=not shown)
@@ -32,16 +31,9 @@ class ProgressLine:
         )
         self._task = self._bar.add_task("", total=total, completed=done, figures="")
 
-    def __enter__(self) -> Self:
         self._bar.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._bar.stop()
 
     def update(self, metrics: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,9 @@ class Variant:
     """Of train.optim."""
 
 
-ADAMW, FEW = {"optimizer": "adamw"}, {"batch_size": 4}
+ADAMW = {"optimizer": "adamw"}
+FEW = {"batch_size": 4}
+SOON = FEW | {"warmup": 10}
 VARIANTS = {
     "nano": [
         Variant("base"),
@@ -55,8 +57,7 @@ VARIANTS = {
         Variant("muon_lr 0.06", {"muon_lr": 0.06}),
         Variant("lr 3e-3", {"lr": 3e-3}),
         Variant("lr 1.2e-2", {"lr": 1.2e-2}),
-        Variant("Newton-Schulz 3 steps", constants={"NEWTON_SCHULZ_STEPS": 3}),
-        Variant("Newton-Schulz 4 steps", constants={"NEWTON_SCHULZ_STEPS": 4}),
+        Variant("Newton-Schulz 5 steps", constants={"NEWTON_SCHULZ_STEPS": 5}),
         Variant("batch 4", {"batch_size": 4}),
         Variant("batch 8", {"batch_size": 8}),
         Variant("batch 32", {"batch_size": 32, "micro_batch": 32}),
@@ -84,15 +85,20 @@ VARIANTS = {
         Variant("batch 4", {"batch_size": 4}),
         Variant("batch 8", {"batch_size": 8}),
         Variant("batch 32", {"batch_size": 32}),
-        Variant("batch 4, warmup 10", FEW | {"warmup": 10}),
-        Variant("batch 4, warmup 10, adamw, lr 4e-3", FEW | ADAMW | {"warmup": 10}),
+        Variant("batch 4, warmup 10", SOON),
+        Variant("batch 4, warmup 10, adamw, lr 4e-3", SOON | ADAMW),
         Variant(
             "batch 4, warmup 10, lr 8e-3, Newton-Schulz 3 steps",
-            FEW | {"warmup": 10, "lr": 8e-3},
+            SOON | {"lr": 8e-3},
             constants={"NEWTON_SCHULZ_STEPS": 3},
         ),
-        Variant("cooldown 0.8", {"cooldown": 0.8}),
-        Variant("context 128", {"batch_size": 32, "micro_batch": 32}, {"context": 128}),
+        Variant("batch 8, warmup 20", {"batch_size": 8, "warmup": 20}),
+        Variant("batch 4, warmup 10, cooldown 0.2", SOON | {"cooldown": 0.2}),
+        Variant("batch 4, warmup 10, cooldown 0.8", SOON | {"cooldown": 0.8}),
+        Variant("batch 4, warmup 10, init gpt2", SOON, {"init": "gpt2"}),
+        Variant("batch 4, warmup 10, no q/k norm", SOON, {"qk_norm": False}),
+        Variant("batch 8, warmup 10, context 128", SOON | {"batch_size": 8}, {"context": 128}),
+        Variant("batch 2, warmup 10, context 512", SOON | {"batch_size": 2}, {"context": 512}),
     ],
 }
 VAL_WINDOWS, VAL_SPAN = 64, 512
@@ -275,7 +281,10 @@ def train_once(work: dict[str, Any]) -> dict[str, Any]:
     variant = Variant(**work["variant"])
     with tempfile.TemporaryDirectory() as runs:
         steps = max(1, round(work["base_steps"] / relative_cost(work, variant, Path(runs))))
-        with applied(variant, work["preset"]), new_run(work, variant, Path(runs), steps) as run:
+        with (
+            applied(variant, work["preset"]),
+            closing(new_run(work, variant, Path(runs), steps)) as run,
+        ):
             used = sum(cpu_seconds(run) for _ in range(steps - 1))
             run.step()  # which also validates, samples and saves
             x, y = run.corpus.val_windows(VAL_SPAN, VAL_WINDOWS)
@@ -307,7 +316,8 @@ def step_costs(work: dict[str, Any], runs: Path, variants: list[Variant]) -> lis
         started = []
         for variant in variants:
             with applied(variant, work["preset"]):
-                started.append(stack.enter_context(new_run(work, variant, runs, steps=NEVER)))
+                started.append(new_run(work, variant, runs, steps=NEVER))
+                stack.callback(started[-1].close)
         for _ in range(MEASURED_STEPS + 1):
             for variant, run, cost in zip(variants, started, costs, strict=True):
                 with applied(variant, work["preset"]):

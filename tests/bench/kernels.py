@@ -97,7 +97,7 @@ class OneBlock:
         self.kernels = kernels
 
     def seconds(self) -> float:
-        return block_seconds(self.kernels, SHAPE, ROWS, CPU)
+        return block_seconds([self.kernels], SHAPE, ROWS, CPU)[0]
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -33,8 +33,8 @@ def settings(**changes: Any) -> Settings:
 def test_the_faster_kernels_are_taken(
     monkeypatch: pytest.MonkeyPatch, faster: str, attention: str
 ) -> None:
-    def seconds(kernels: Kernels, *_: object) -> float:
-        return (kernels.precision != faster) + (kernels.attention != attention) + 0.1
+    def seconds(ways: list[Kernels], *_: object) -> list[float]:
+        return [(w.precision != faster) + (w.attention != attention) + 0.1 for w in ways]
 
     monkeypatch.setattr(kernels, "block_seconds", seconds)
     monkeypatch.setattr(kernels, "_bf16_has_units", lambda _: True)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_a_diverged_run_says_so_and_keeps_its_checkpoint(data: Path, tmp_path: P
 def test_an_exploding_loss_stops_the_run_and_names_the_last_good_checkpoint(
     data: Path, tmp_path: Path
 ) -> None:
-    with Run.start(settings(data, tmp_path, save_every=2)) as run:
+    with closing(Run.start(settings(data, tmp_path, save_every=2))) as run:
         run.step()
         run.step()
         with torch.no_grad():
@@ -188,7 +189,7 @@ def test_an_exploding_loss_stops_the_run_and_names_the_last_good_checkpoint(
 
 
 def test_weights_that_are_not_numbers_never_become_a_checkpoint(data: Path, tmp_path: Path) -> None:
-    with Run.start(settings(data, tmp_path)) as run:
+    with closing(Run.start(settings(data, tmp_path))) as run:
         run.step()
         with torch.no_grad():
             run.model.norm.weight[0] = float("inf")

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def test_a_disk_that_is_full_keeps_the_old_checkpoint_and_says_so(
 
 def test_a_run_that_is_being_trained_refuses_a_second_process(data: Path, tmp_path: Path) -> None:
     with (
-        Run.start(settings(data, tmp_path, "held")) as run,
+        closing(Run.start(settings(data, tmp_path, "held"))) as run,
         pytest.raises(UserError, match="another process is training"),
     ):
         Run.resume(run.directory)

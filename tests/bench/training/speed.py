@@ -21,11 +21,12 @@ from train.device import keep_freed_memory
 from train.kernels import (
     Kernels,
     Precision,
-    choose,
     compile_blocks,
     flops_per_token,
+    kernels_of,
     matmul_peak,
     running,
+    settle,
 )
 from train.optim import make_optimizers
 from train.settings import Settings, complete
@@ -64,14 +65,15 @@ class Ours(Stepper):
     """As the training loop does it, clipping included."""
 
     def __init__(
-        self, shape: ModelConfig, rows: int, optimizer: str, kernels: Kernels | set[str]
+        self, shape: ModelConfig, optimizer: str, compile: str, kernels: Kernels | None = None
     ) -> None:
-        """kernels: as they are, or the names of those to choose."""
+        """kernels: those that a run's start chooses, if left out; compile: as --compile."""
         keep_freed_memory()
-        self.shape, self.kernels = shape, kernels
-        if isinstance(kernels, set):
-            self.kernels, _ = choose(Kernels(), kernels, shape, rows, CPU)
-        self.settings = complete(Settings(preset="mini", optimizer=optimizer))
+        self.shape = shape
+        # So many steps that they pay for compiling.
+        told = Settings(preset="mini", optimizer=optimizer, compile=compile, steps=10**6)
+        self.settings = complete(told)
+        self.kernels = kernels or kernels_of(settle(self.settings, shape, CPU))
         self.model = GPT(shape)
         if self.kernels.compiled:
             compile_blocks(self.model)
@@ -119,13 +121,13 @@ class Compiled(Stepper):
 def measure(wanted: set[str], quick: bool) -> tuple[list[Row], list[Row]]:
     """The wanted figures, and the measurements they are made of."""
     shape, rows, rounds = preset("mini"), complete(Settings(preset="mini")).batch_size, 7
-    open_choices = {"precision", "attention", "compiled"}
+    compile = "auto"
     if quick:
         shape = replace(shape, n_layer=1, vocab_size=4096, context=128)
-        rows, rounds, open_choices = 4, 3, {"attention"}
-    muon = Side(Ours, shape, rows, "muon", open_choices)
+        rows, rounds, compile = 4, 3, "off"
+    muon = Side(Ours, shape, "muon", compile)
     kernels = muon("chosen")
-    sides = {"muon": muon, "adamw": Side(Ours, shape, rows, "adamw", kernels)}
+    sides = {"muon": muon, "adamw": Side(Ours, shape, "adamw", compile, kernels)}
     if "speed_vs_fp32_peer" in wanted:
         sides["gpt2"] = Side(Plain, shape)
     emulated = muon("peak", "bf16") < muon("peak", "fp32")
