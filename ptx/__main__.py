@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from ptx.checkpoint import load_model
-from ptx.engine import Generation, prompt_notes, window_notes
-from ptx.errors import report_errors
+from ptx.decoder import Decoder
+from ptx.engine import Generation, generate
+from ptx.errors import UserError, report_errors
+from ptx.int8 import as_int8
 from ptx.sampling import Sampling
+from ptx.stream import Limits, Step, prompt_notes, window_notes
+from ptx.tokenizer import Tokenizer
 
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "mini"
+ALTERNATIVES = 5
+"""Per token, in --json."""
 
 
 @dataclass
 class Complete:
     """Continue a prompt with a trained model, streaming to the terminal.
 
-    Example: python -m ptx "class Stack:" --model runs/nano/latest --temperature 0.5
+    For example:
+
+    python -m ptx "class Stack:" --model runs/nano/latest --temperature 0.5
+
+    python -m ptx - < unfinished.py > finished.py
+
+    python -m ptx "def mean(" --stop "\\n\\n" --json (a line of JSON per token)
     """
 
     prompt: Annotated[str, tyro.conf.Positional]
-    """The Python to continue. It may end anywhere, inside a word too."""
+    """The Python to continue; it may end anywhere, inside a word too. - reads standard input."""
     model: Path = DEFAULT_MODEL
     """A model directory, or a run directory for its newest checkpoint."""
     temperature: float = 0.8
@@ -34,31 +47,123 @@ class Complete:
     """Choose among the k most likely tokens only; 0 means all."""
     top_p: float = 0.95
     """Choose among the fewest tokens that hold this probability; 1 means all."""
+    min_p: float = 0.0
+    """Choose among tokens at least this share as likely as the most likely one; 0 means all."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens that the text has already less likely."""
+    ban: tuple[str, ...] = ()
+    """Texts of single tokens that may not come, such as "#" or " import"."""
+    force: tuple[str, ...] = ()
+    """Texts of the only tokens that may come."""
     tokens: int = 200
     """Stop after this many new tokens."""
+    seconds: float | None = None
+    """Stop after this long."""
+    stop: tuple[str, ...] = ()
+    """Stop once the new text holds one of these; \\n means a new line."""
     seed: int = 0
     """The same seed gives the same text."""
+    speculate: bool = True
+    """Guess ahead where the text repeats itself; faster, and the same text."""
+    int8: bool = False
+    """Round the weights to 8 bits: less memory to read, not quite the same model."""
+    json: bool = False
+    """Print a line of JSON per token: id, text, bytes, probabilities, rank, alternatives."""
 
 
 @report_errors()
 def main() -> None:
     sys.stdout.reconfigure(errors="replace")  # half a character in a prompt is no reason to fail
     args = tyro.cli(Complete, prog="python -m ptx")
-    sampling = Sampling(args.temperature, args.top_k, args.top_p)
+    prompt = read_prompt() if args.prompt == "-" else args.prompt
     model, tokenizer, _ = load_model(args.model)
-    generation = Generation(model, tokenizer, args.prompt, sampling, args.tokens, args.seed)
+    sampling = Sampling(
+        args.temperature,
+        args.top_k,
+        args.top_p,
+        args.min_p,
+        args.repetition_penalty,
+        banned=tokens_of(tokenizer, "--ban", args.ban),
+        forced=tokens_of(tokenizer, "--force", args.force),
+    )
+    limits = Limits(args.tokens, args.seconds, tuple(s.replace("\\n", "\n") for s in args.stop))
+    model = as_int8(model) if args.int8 else model
+    decoder = Decoder(model)
+    generation = generate(
+        model, tokenizer, prompt, sampling, limits, args.seed, decoder, speculate=args.speculate
+    )
     for note in (
-        *prompt_notes(tokenizer, args.prompt),
+        *prompt_notes(tokenizer, prompt),
         *window_notes(len(generation.ids), model.config.context),
     ):
         print(f"note: {note}", file=sys.stderr)
-    print(args.prompt, end="", flush=True)
     try:
-        for step in generation:
-            print(step.text, end="", flush=True)
+        write_lines(generation, tokenizer) if args.json else write_text(generation, prompt)
     except KeyboardInterrupt:
-        pass
+        print()
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
+
+
+def read_prompt() -> str:
+    """Standard input as text, its line endings as they are."""
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"standard input is not UTF-8 (byte {error.start}): convert it first"
+        ) from None
+
+
+def tokens_of(tokenizer: Tokenizer, option: str, texts: tuple[str, ...]) -> tuple[int, ...]:
+    """The ids of texts that are one token each."""
+    ids = []
+    for text in texts:
+        tokens = tokenizer.encode(text.replace("\\n", "\n"))
+        if len(tokens) != 1:
+            raise UserError(f"{option} {text!r} is {len(tokens)} tokens of this model, not one")
+        ids += tokens
+    return tuple(ids)
+
+
+def write_text(generation: Generation, prompt: str) -> None:
+    print(prompt, end="", flush=True)
+    for step in generation:
+        print(step.text, end="", flush=True)
     print()
+
+
+def write_lines(generation: Generation, tokenizer: Tokenizer) -> None:
+    for step in generation:
+        print(json.dumps(as_record(step, tokenizer)), flush=True)
+    print(json.dumps({"finish": generation.finish, "tokens": len(generation.ids)}), flush=True)
+
+
+def as_record(step: Step, tokenizer: Tokenizer) -> dict[str, Any]:
+    """A step as JSON values; bytes as Python writes them, probabilities before and after knobs."""
+    if not step.bytes:  # what is left of half a character
+        return {"text": step.text}
+    choice = step.choice
+    return {
+        "id": step.token,
+        "text": step.text,
+        "bytes": repr(step.bytes),
+        "logprob": round(step.logprob, 6),
+        "raw_logprob": round(choice.logprob(step.token), 6),
+        "rank": step.rank,
+        "entropy_bits": round(choice.entropy, 6),
+        "tail_mass": round(choice.tail_mass, 6),
+        "alternatives": [
+            {
+                "id": a.token,
+                "text": tokenizer.text([a.token]),
+                "raw": round(a.raw, 6),
+                "final": round(a.final, 6),
+                "cut_by": a.cut_by,
+            }
+            for a in choice.top(ALTERNATIVES)
+        ],
+    }
 
 
 if __name__ == "__main__":

@@ -1,173 +1,165 @@
-"""Streaming generation with a key/value cache.
+"""Generation: one text, or many at once through a batch that they join and leave between steps.
 
-A prompt is read as the start of a file: end-of-text comes first, as it does in training. When the
-context is full, the oldest half of it is dropped and the rest read again, so memory and time per
-token stay bounded however long the text grows.
+    for step in generate(model, tokenizer, "def fibonacci(n):"):
+        print(step.text, end="")
+
+An `Engine` serves many readers from one thread: each text advances by one step in turn, a slow
+reader holds nobody, and who does not fit in waits, or is refused when too many wait.
 """
 
 from __future__ import annotations
 
-import codecs
-import math
+import queue
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
+from itertools import takewhile
+from typing import Any
 
-import torch
-from torch import Tensor
-
+from ptx.decoder import Decoder, Row
 from ptx.errors import UserError
-from ptx.healing import Healer
-from ptx.model import GPT, KVCache
-from ptx.sampling import Sampling, distribution, draw
+from ptx.lookup import GUESSES
+from ptx.model import GPT
+from ptx.sampling import Sampling
+from ptx.stream import Limits, Step, Stream
 from ptx.tokenizer import Tokenizer
 
-PROMPT_LIMIT = 65_536
-"""Bytes of a prompt; many times the context of any model here."""
+READ_AT_ONCE = 256
+"""Prompt tokens that are read between two steps: no long prompt holds the others for long."""
+FEW = 2
+"""Texts up to which guessing ahead pays: more of them fill a step by themselves."""
 
 
-UNFAMILIAR = 2.2
-"""Bytes per token below which a prompt is not what the tokenizer was made for (Python: 3 to 5)."""
+@dataclass
+class _Seat:
+    """A stream's place in a batch."""
+
+    stream: Stream
+    slot: int
+    start: int = 0
+    """Index in the text of the first position in the slot."""
+    read: int = 0
+    """Positions in the slot that hold the text's tokens."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One generated token."""
+class Batch:
+    """Streams that advance together. Not for use by several threads at once."""
 
-    token: int
-    bytes: bytes
-    """What it adds to the text."""
-    text: str
-    """The same as text; a character split over tokens arrives whole, with its last token."""
-    logprob: float
-    """Natural logarithm of the probability it was drawn with, after the knobs."""
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self._free = list(range(decoder.slots))
+        self._seats: dict[Stream, _Seat] = {}
 
+    @property
+    def free(self) -> int:
+        """Slots without a stream."""
+        return len(self._free)
 
-def check_prompt(prompt: str) -> None:
-    """Raises UserError, in one sentence, for a prompt that no Python file could begin with."""
-    size = len(prompt.encode("utf-8", "surrogatepass"))
-    if size > PROMPT_LIMIT:
-        raise UserError(
-            f"the prompt has {size:,} bytes and at most {PROMPT_LIMIT:,} are read: shorten it"
-        )
-    if (where := prompt.find("\0")) >= 0:
-        raise UserError(
-            f"the prompt has a NUL character at position {where}, which no Python file may "
-            "contain: remove it"
-        )
+    @property
+    def streams(self) -> list[Stream]:
+        """Those that take part, in the order they came."""
+        return list(self._seats)
 
+    def join(self, stream: Stream) -> None:
+        """Takes a slot for `stream`; ValueError if none is free."""
+        if not self._free:
+            raise ValueError("no slot is free")
+        self._seats[stream] = _Seat(stream, self._free.pop())
 
-def visible_from(n_tokens: int, context: int) -> int:
-    """Index of the first of `n_tokens` that the model still sees while it chooses the next."""
-    dropped_at_once = context - context // 2
-    return dropped_at_once * max(0, math.ceil((n_tokens - context) / dropped_at_once))
+    def leave(self, stream: Stream) -> None:
+        """Gives the slot of `stream` back; nothing happens if it has none."""
+        if seat := self._seats.pop(stream, None):
+            self._free.append(seat.slot)
 
+    def step(self) -> list[tuple[Stream, list[Step]]]:
+        """Reads what is new in every stream and takes its next tokens; finished streams leave.
 
-def prompt_notes(tokenizer: Tokenizer, prompt: str) -> list[str]:
-    """Sentences a person should read before judging the continuation of this prompt."""
-    if not prompt:
-        return ["The prompt is empty: the model begins a new file."]
-    size = len(prompt.encode("utf-8", "surrogatepass"))
-    rate = size / len(tokenizer.encode(prompt))
-    if size > 40 and rate < UNFAMILIAR:
-        return [
-            "This does not look like the Python the model knows "
-            f"({rate:.1f} bytes per token, Python has 3 to 5): expect nonsense."
-        ]
-    return []
+        Prompts are read in parts; a stream whose turn has not come yet is left out.
+        """
+        budget, ready, rows = READ_AT_ONCE, [], []
+        most = GUESSES if len(self._seats) <= FEW else 0
+        for seat in self._seats.values():
+            stream = seat.stream
+            if seat.start != (start := stream.visible_from()):
+                seat.start, seat.read = start, 0
+            last = len(stream.ids) - 1 - start  # position of the newest token
+            if seat.read < last and budget:
+                end = min(last, seat.read + budget)
+                budget -= end - seat.read
+                self.decoder.read(seat.slot, stream.ids[start + seat.read : start + end], seat.read)
+                seat.read = end
+            if seat.read == last:
+                guesses = stream.guesses(most)
+                branches = [self._rows(seat, tokens) for tokens in stream.branches()]
+                read = [self.decoder.step(branch, stream.attention) for branch in branches]
+                rows += self._rows(seat, guesses)
+                ready.append((seat, guesses, read))
+        return self._take(ready, rows) if ready else []
 
+    def _rows(self, seat: _Seat, more: list[int]) -> list[Row]:
+        """The newest token of a text, and more after it."""
+        ids, last = seat.stream.ids, len(seat.stream.ids) - 1 - seat.start
+        return [Row(token, seat.slot, last + i) for i, token in enumerate([ids[-1], *more])]
 
-def window_notes(n_tokens: int, context: int) -> list[str]:
-    """A sentence about a text of which the model sees only the end."""
-    if n_tokens <= context:
-        return []
-    seen = n_tokens - visible_from(n_tokens, context)
-    return [
-        f"The text is longer than the context of {context} tokens: the model now sees the last "
-        f"{seen} of {n_tokens:,}."
-    ]
-
-
-@lru_cache(maxsize=4)
-def _healer(tokenizer: Tokenizer) -> Healer:
-    return Healer(tokenizer)
+    def _take(
+        self, ready: list[tuple[_Seat, list[int], list[Any]]], rows: list[Row]
+    ) -> list[tuple[Stream, list[Step]]]:
+        wanted = any(seat.stream.attention for seat, _, _ in ready)
+        logits, attention = self.decoder.step(rows, wanted)
+        taken, first = [], 0
+        for seat, guesses, branches in ready:
+            stream, mine = seat.stream, slice(first, first + 1 + len(guesses))
+            first = mine.stop
+            shown = attention[mine] if attention and stream.attention else None
+            before = len(stream.ids)
+            taken.append((stream, stream.take(guesses, logits[mine], shown, branches)))
+            # Read are the tokens before, and of the guesses those that came true.
+            right = takewhile(lambda pair: pair[0] == pair[1], zip(guesses, stream.ids[before:]))
+            seat.read = before - seat.start + len(list(right))
+            if stream.finish:
+                self.leave(stream)
+        return taken
 
 
 class Generation:
-    """One text being continued; iterate over it for the steps.
+    """A text that grows while it is iterated over; each step is one token.
 
     ids: every token so far: end-of-text, the prompt as the model reads it, what was generated.
     n_prompt: how many of them belong to the prompt.
+    finish: why it ended, or None.
     """
 
     def __init__(
         self,
-        model: GPT,
-        tokenizer: Tokenizer,
-        prompt: str,
-        sampling: Sampling | None = None,
-        max_tokens: int = 128,
-        seed: int = 0,
-        should_stop: Callable[[], bool] | None = None,
+        stream: Stream,
+        steps: Iterator[Step],
+        cancel: Callable[[], None],
     ) -> None:
-        check_prompt(prompt)
-        if max_tokens < 1:
-            raise UserError(f"max_tokens must be at least 1, not {max_tokens}")
-        if not 0 <= seed < 2**63:
-            raise UserError(f"the seed must be a whole number from 0 to 2**63 - 1, not {seed}")
-        self.model, self.tokenizer = model, tokenizer
-        self.sampling = sampling or Sampling()
-        self.max_tokens = max_tokens
-        self.should_stop = should_stop or (lambda: False)
-        self._random = torch.Generator().manual_seed(seed)
-        kept, self._pending = _healer(tokenizer).take_back(tokenizer.encode(prompt), prompt)
-        self.ids = [tokenizer.eot, *kept]
-        self.n_prompt = len(self.ids)
+        self.ids, self.n_prompt = list(stream.ids), stream.n_prompt
+        self._stream, self._steps, self._cancel = stream, steps, cancel
+        self._cancelled = False
+        self.finish: str | None = None
 
     def __iter__(self) -> Iterator[Step]:
-        """Yields until `max_tokens`, end-of-text or `should_stop`."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        cache, generated = KVCache(self.model), 0
-        while generated < self.max_tokens and not self.should_stop():
-            token, logprob = self._next(cache)
-            if token == self.tokenizer.eot:
-                break
-            self.ids.append(token)
-            new = self._beyond_prompt(self.tokenizer.token_bytes(token))
-            if not new:  # the token lies inside the prompt
-                self.n_prompt += 1
-                continue
-            generated += 1
-            yield Step(token, new, decoder.decode(new), logprob)
-        if rest := decoder.decode(b"", final=True):
-            yield Step(self.ids[-1], b"", rest, 0.0)
+        return self
 
-    def _beyond_prompt(self, token: bytes) -> bytes:
-        new = token[len(self._pending) :]
-        self._pending = self._pending[len(token) :]
-        return new
+    def __next__(self) -> Step:
+        step = None if self._cancelled else next(self._steps, None)
+        if step is None or self._cancelled:
+            self.finish = self._stream.finish
+            raise StopIteration
+        self.n_prompt += len(step.settled)
+        self.ids += step.settled
+        if step.bytes:
+            self.ids.append(step.token)
+        return step
 
-    @torch.inference_mode()
-    def _next(self, cache: KVCache) -> tuple[int, float]:
-        logits = self._read(cache).cpu()  # (V,)
-        if self._pending:
-            allowed = _healer(self.tokenizer).allowed(self._pending)
-            logits = torch.full_like(logits, float("-inf")).index_copy_(
-                0, torch.tensor(allowed), logits[allowed]
-            )
-        probs = distribution(logits, self.sampling)
-        token = draw(probs, self._random)
-        return token, float(probs[token].log())
-
-    def _read(self, cache: KVCache) -> Tensor:
-        """Feeds what the cache has not seen; returns the logits (V,) after the last token."""
-        start = visible_from(len(self.ids), self.model.config.context)
-        if cache.start != start:
-            cache.start, cache.length = start, 0
-        new = self.ids[start + cache.length :]
-        device = self.model.tok_emb.weight.device
-        hidden = self.model.hidden(torch.tensor([new], device=device), cache)  # (1, T, C)
-        return self.model.head(hidden[:, -1])[0]
+    def cancel(self) -> None:
+        """Ends it now, from any thread: no further step comes."""
+        self._cancelled = True
+        self._cancel()
 
 
 def generate(
@@ -175,12 +167,159 @@ def generate(
     tokenizer: Tokenizer,
     prompt: str,
     sampling: Sampling | None = None,
-    max_tokens: int = 128,
+    limits: Limits | None = None,
     seed: int = 0,
-    should_stop: Callable[[], bool] | None = None,
-) -> Iterator[Step]:
-    """Continues `prompt`, token by token. The same seed gives the same text.
+    decoder: Decoder | None = None,
+    **options: bool,
+) -> Generation:
+    """Continues `prompt`, token by token, in the caller's thread. The same seed gives the same
+    text.
 
-    Raises UserError for a prompt that is too long or holds a NUL.
+    decoder: for `model`, kept from an earlier call; a fresh one if left out.
+    options: attention, speculate: see `Stream`.
+    Raises UserError for a prompt that is too long or holds a NUL, and for impossible limits.
     """
-    return iter(Generation(model, tokenizer, prompt, sampling, max_tokens, seed, should_stop))
+    stream = Stream(tokenizer, model.config.context, prompt, sampling, limits, seed, **options)
+
+    def steps() -> Iterator[Step]:
+        batch = Batch(decoder or Decoder(model))
+        batch.join(stream)
+        try:
+            while not stream.finish:
+                for _, new in batch.step():
+                    yield from new
+        finally:
+            batch.leave(stream)
+
+    return Generation(stream, steps(), stream.cancel)
+
+
+class Busy(UserError):
+    """Too many texts are waiting already."""
+
+
+class Engine:
+    """Many texts at once, each read at its reader's own pace."""
+
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        slots: int = 8,
+        waiting: int = 32,
+        native: bool | None = None,
+    ) -> None:
+        """slots: texts that grow together. waiting: those that may wait for a slot."""
+        self.model, self.tokenizer, self.most_waiting = model, tokenizer, waiting
+        decoder = Decoder(model, slots, native)
+        if native is None:  # meanwhile torch's operations do it
+            threading.Thread(target=decoder.compile, name="compile", daemon=True).start()
+        self._batch = Batch(decoder)
+        self._waiting: deque[Stream] = deque()
+        self._queues: dict[Stream, queue.SimpleQueue[Any]] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    def generate(
+        self,
+        prompt: str,
+        sampling: Sampling | None = None,
+        limits: Limits | None = None,
+        seed: int = 0,
+        **options: bool,
+    ) -> Generation:
+        """Continues `prompt` among others, as `generate` does alone. Raises Busy if too many
+        wait."""
+        stream = Stream(
+            self.tokenizer, self.model.config.context, prompt, sampling, limits, seed, **options
+        )
+        with self._changed:
+            if self._closed:
+                raise UserError("the engine is closed")
+            if self._batch.free + self.most_waiting <= len(self._waiting):
+                raise Busy(
+                    f"{self._batch.decoder.slots} texts are being written and "
+                    f"{len(self._waiting)} wait already: try again in a moment"
+                )
+            steps: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            self._queues[stream] = steps
+            self._waiting.append(stream)
+            self._changed.notify()
+        cancel = partial(self._cancel, stream)
+        return Generation(stream, _drain(steps, cancel), cancel)
+
+    def place(self, generation: Generation) -> int:
+        """How many texts are before this one in the queue; 0 once it is being written."""
+        with self._changed:
+            waiting = list(self._waiting)
+        stream = generation._stream
+        return waiting.index(stream) + 1 if stream in waiting else 0
+
+    def close(self) -> None:
+        """Ends all texts, and the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _cancel(self, stream: Stream) -> None:
+        with self._changed:
+            stream.cancel()
+            if stream in self._waiting:
+                self._waiting.remove(stream)
+                self._finish(stream)
+            self._changed.notify()
+
+    def _finish(self, stream: Stream, error: Exception | None = None) -> None:
+        if steps := self._queues.pop(stream, None):
+            steps.put(error)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._closed or self._waiting or self._batch.streams):
+                    self._changed.wait()
+                self._admit()
+                if self._closed:
+                    return
+            try:
+                taken = self._batch.step()
+            except Exception as error:  # nobody may wait for ever
+                for stream in self._batch.streams:
+                    self._batch.leave(stream)
+                    self._finish(stream, error)
+                continue
+            for stream, steps in taken:
+                mine = self._queues.get(stream)
+                for step in steps:
+                    if mine:
+                        mine.put(step)
+                if stream.finish:
+                    self._finish(stream)
+
+    def _admit(self) -> None:
+        """Lets cancelled streams go, then waiting ones in, first come first served."""
+        for stream in self._batch.streams:
+            if stream.finish or self._closed:
+                self._batch.leave(stream)
+                self._finish(stream)
+        while self._waiting and (self._batch.free or self._closed):
+            stream = self._waiting.popleft()
+            if self._closed:
+                stream.cancel()
+                self._finish(stream)
+            else:
+                self._batch.join(stream)
+
+
+def _drain(steps: queue.SimpleQueue[Any], cancel: Callable[[], None]) -> Iterator[Step]:
+    """What is put into the queue, until None ends it or an exception; leaving early cancels."""
+    try:
+        while (step := steps.get()) is not None:
+            if isinstance(step, Exception):
+                raise step
+            yield step
+    finally:
+        cancel()

@@ -1,58 +1,361 @@
 """Token boundary healing: a prompt may end anywhere.
 
 The tokenizer merges `):` with the newline and indentation that follow it, and `fibona` with `cci`,
-so a prompt cut there ends in tokens that training never saw in that place. The last tokens are
-taken back, and the first new ones must begin with (or lie inside) the bytes taken back.
-Source: "token healing" of guidance (Lundberg et al., 2023).
+so the tokens of a prompt are often not the first tokens of the whole text. What continues it is
+drawn from the model's distribution over *canonical* token sequences (those with which the encoding
+of some text begins), conditioned on the text beginning with the prompt's bytes.
+Source: the covering of a string by tokens in Vieira et al., "From language models over tokens to
+language models over characters" (2024), and Phan et al., "Exact byte-level probabilities from
+tokenized language models" (2024); here of canonical sequences only.
+
+Which these are follows from how a text is encoded: a regular expression cuts it into pieces, and
+byte pairs are merged inside each piece.
+
+ - A sequence is what its piece is merged into exactly if that holds for every two neighbours in it
+   (van Antwerpen and Neubeck, "So many tokens, so little time", 2024). So each start of a piece
+   has one canonical sequence, and one table of neighbours tells what may follow it.
+ - The expression sees kinds of characters (letter, digit, white space, ...), so what it does with
+   a continuation is known for all tokens that spell the same kinds: 315 in py16k.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+import sys
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise, product
 
-from ptx.tokenizer import Tokenizer
+import numpy as np
+import regex  # tiktoken requires it; the standard library's knows no \p{L}
+import torch
+from torch import Tensor
 
-MAX_TAKEN_BACK = 8
-"""Tokens; the tail of a long run of `=` needs no more to find its boundary."""
+from ptx.tokenizer import INVALID_BYTES, Tokenizer
 
-_LAST_RUN = re.compile(r"(?:\w+|\W+)\Z")
+OPEN_PIECES = 3
+"""How many of the last pieces of a prompt may be cut anew by what follows. Two in the patterns here
+(`)` and the blanks after it are one piece before a newline), and one to spare for others."""
+
+MAX_TAKEN_BACK = 2048
+"""Bytes, more than three pieces of the pattern for Python. Under a pattern without such a bound
+the last tokens of a longer end are open as if a piece began with them: what is drawn may then be
+merged otherwise with the token before, and nothing else changes."""
+
+PROBES = ("", "s", "1", " ", "\n", "(", "S", "e", "l", "\r\n")
+"""What a pattern may look at behind a piece: characters of each kind, letters of contractions."""
+
+Node = tuple[int, ...]
+"""Tokens after `OpenEnd.kept`, inside the prompt."""
+Cuts = tuple[int, ...]
+"""Where pieces begin in a window of text, in characters; the last begins the piece that goes on
+behind the window, or is the window's length."""
+
+
+@dataclass(frozen=True)
+class OpenEnd:
+    """The end of a prompt, open again.
+
+    kept: the tokens of the prompt that stay whatever follows.
+    path: the prompt's own tokens after them.
+    nodes: what may come after `kept` inside the prompt, a tree: every start of a node is a node.
+        First `path[:j]` for j = 0..len(path), then those that need other text to follow
+        (`[fib, on]` for `fibona`, before `acci`).
+    node, token: (n,) int64. What reaches beyond the prompt: `kept + nodes[node[i]] + [token[i]]`.
+    """
+
+    kept: list[int]
+    path: list[int]
+    nodes: list[Node]
+    node: Tensor
+    token: Tensor
+
+    def leaves(self) -> list[tuple[Node, list[int]]]:
+        """Sequences that pass through all nodes, the path first, each with the numbers of the nodes
+        on it: the model's logits after `kept + leaf[:j]` are those of node `numbers[j]`."""
+        number = {node: j for j, node in enumerate(self.nodes)}
+        inner = {node[:-1] for node in self.nodes if node}
+        ends = [self.nodes[len(self.path)]]
+        ends += [node for node in self.nodes if node not in inner and node != ends[0]]
+        return [(end, [number[end[:j]] for j in range(len(end) + 1)]) for end in ends]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What may be the first token beyond the prompt; no text begins with two of them.
+
+    node: (n,) int64, the index in `OpenEnd.nodes`; on the path that is the number of its tokens.
+    token: (n,) int64; its bytes begin with what the node lacks of the prompt, and go on. After the
+        whole path end-of-text is one too.
+    logprob: (n,) float64, natural logarithm: of the node's tokens and this one, given `kept`. The
+        probabilities sum to that of the prompt's open bytes (times that of staying canonical).
+    """
+
+    node: Tensor
+    token: Tensor
+    logprob: Tensor
 
 
 class Healer:
-    """Answers, for one tokenizer, which tokens may continue a run of pending bytes."""
+    """Answers, for one tokenizer, how a text may go on. Reads the whole vocabulary: keep it."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        pairs = sorted(
-            (tokenizer.token_bytes(i), i) for i in range(tokenizer.n_vocab) if i != tokenizer.eot
+        self._bytes = [tokenizer.token_bytes(i) for i in range(tokenizer.n_vocab)]
+        self._ranks = {token: i for i, token in enumerate(self._bytes) if token}
+        self._sorted = sorted(self._ranks)
+        self._in_order = np.array([self._ranks[token] for token in self._sorted])
+        self._longest = max(map(len, self._sorted))
+        # A byte that is not UTF-8 is its own token anywhere.
+        self._invalid = np.array([self._ranks[bytes([b])] for b in range(128, 256)])
+        self._pattern = regex.compile(tokenizer.pattern)
+        self._kinds = _Kinds(tokenizer.pattern)
+        self._probes = list(dict.fromkeys(map(self._kinds, PROBES)))
+        self._spellings, self._spelling = self._by_spelling()
+        self._left, self._levels = self._last_merges()
+        self._cuts = lru_cache(maxsize=1 << 10)(self._find_cuts)
+        self._fits = lru_cache(maxsize=1 << 17)(self._find_fits)
+        self._merging = lru_cache(maxsize=256)(self._find_merging)
+        self._neighbours = lru_cache(maxsize=256)(self._find_neighbours)
+
+    def open_end(self, text: str) -> OpenEnd:
+        """What may follow `text` under any model. A window at its end decides that."""
+        data = text.encode("utf-8", "surrogatepass")
+        ids = self.tokenizer.encode(data)
+        kept, window = self._window(data, ids)
+        path = tuple(ids[kept:])
+        found = {path: [np.append(self._invalid, self.tokenizer.eot)]}
+        for cuts in self._cuts(self._kinds(window)):
+            for node, tokens in self._beyond(window, cuts):
+                found.setdefault(node, []).append(tokens)
+        # What all begin with stays as well.
+        while () not in found and len({node[0] for node in found}) == 1:
+            found = {node[1:]: tokens for node, tokens in found.items()}
+            path = path[1:]
+        nodes = [path[:j] for j in range(len(path) + 1)]
+        starts = {node[:j] for node in found for j in range(len(node) + 1)}
+        nodes += sorted(starts - set(nodes))
+        tokens = [np.unique(np.concatenate(found[node])) if node in found else [] for node in nodes]
+        sizes = torch.tensor([len(some) for some in tokens])
+        return OpenEnd(
+            kept=ids[: len(ids) - len(path)],
+            path=list(path),
+            nodes=nodes,
+            node=torch.arange(len(nodes)).repeat_interleave(sizes),
+            token=torch.from_numpy(np.concatenate(tokens).astype(np.int64)),
         )
-        self._bytes = [b for b, _ in pairs]
-        self._ids = [i for _, i in pairs]
 
-    def take_back(self, ids: list[int], text: str) -> tuple[list[int], bytes]:
-        """Splits the tokens of `text` into those that stay and the bytes that are open again:
-        all tokens that reach into the last run of word or of non-word characters."""
-        run = _LAST_RUN.search(text)
-        wanted = len(run.group().encode("utf-8", "surrogatepass")) if run else 0
-        pending = b""
-        keep = len(ids)
-        while keep and len(pending) < wanted and len(ids) - keep < MAX_TAKEN_BACK:
-            keep -= 1
-            pending = self.tokenizer.token_bytes(ids[keep]) + pending
-        return ids[:keep], pending
+    def candidates(self, logits: Tensor, end: OpenEnd) -> Candidates:
+        """How likely each continuation is.
 
-    def allowed(self, pending: bytes) -> list[int]:
-        """The tokens that may come next: all that start with `pending`, and the first one of its
-        own tokenization if that is shorter; never none.
-
-        Other tokens inside `pending` (a lone `)` of `):`) are left out: the rest of it would be
-        forced after them, in a place where training never saw it.
+        logits: (len(end.nodes), V); row j holds the model's after `end.kept + end.nodes[j]`.
         """
-        first = self.tokenizer.encode(pending)[0]
-        ids = [first] if len(self.tokenizer.token_bytes(first)) < len(pending) else []
-        i = bisect_left(self._bytes, pending)
-        while i < len(self._bytes) and self._bytes[i].startswith(pending):
-            ids.append(self._ids[i])
-            i += 1
-        return ids
+        if len(logits) != len(end.nodes):
+            raise ValueError(f"{len(end.nodes)} rows of logits are needed, not {len(logits)}")
+        logits = logits.float().cpu()
+        norms = logits.logsumexp(-1).double()  # (nodes,)
+        number = {node: j for j, node in enumerate(end.nodes)}
+        so_far = torch.zeros_like(norms)
+        for j in sorted(range(1, len(end.nodes)), key=lambda j: len(end.nodes[j])):
+            parent, token = number[end.nodes[j][:-1]], end.nodes[j][-1]
+            so_far[j] = so_far[parent] + logits[parent, token] - norms[parent]
+        logprob = (so_far - norms)[end.node] + logits[end.node, end.token]
+        return Candidates(end.node, end.token, logprob)
+
+    # What may be encoded anew
+
+    def _window(self, data: bytes, ids: list[int]) -> tuple[int, str]:
+        """The end of the text that may be: how many tokens come before it, and the end itself."""
+        # Invalid bytes stand alone, so the last of them ends what may.
+        text = INVALID_BYTES.split(data.decode("utf-8", "surrogateescape"))[-1]
+        size = len(text[self._starts(text)[-OPEN_PIECES - 1 :][0] :].encode())
+        kept, end = len(ids), b""
+        while len(end) < size and len(end) + len(self._bytes[ids[kept - 1]]) <= MAX_TAKEN_BACK:
+            kept -= 1
+            end = self._bytes[ids[kept]] + end
+        while end and 0x80 <= end[0] < 0xC0:  # a character begins before the bound
+            end = end[len(self._bytes[ids[kept]]) :]
+            kept += 1
+        return kept, end.decode()
+
+    def _find_cuts(self, window: str) -> set[Cuts]:
+        """How `window` may be cut into pieces, depending on what follows."""
+        return {
+            tuple(cut for cut in self._starts(window + a + b) if cut <= len(window))
+            for a, b in product(self._probes, repeat=2)
+        }
+
+    def _beyond(self, window: str, cuts: Cuts) -> Iterator[tuple[Node, np.ndarray]]:
+        """With the window so cut: sequences of tokens inside it, and the tokens after each that
+        reach beyond its end."""
+        whole = [window[i:j].encode() for i, j in pairwise(cuts)]
+        before = tuple(token for piece in whole for token in self._merge(piece))
+        rest = window[cuts[-1] :].encode()
+        kinds = self._kinds(window)
+        for k in range(max(0, len(rest) - self._longest), len(rest) + 1):
+            tokens = self._longer_than(rest[k:])
+            tokens = tokens[self._fitting(kinds, cuts, tokens, rest[k:])]
+            node = self._merge(rest[:k])
+            if node and len(tokens):
+                tokens = tokens[self._neighbours(node[-1])[tokens]]
+            if len(tokens):
+                yield before + node, tokens
+
+    def _merge(self, piece: bytes) -> Node:
+        return tuple(self.tokenizer._encoding._encode_single_piece(piece)) if piece else ()
+
+    def _longer_than(self, start: bytes) -> np.ndarray:
+        """The tokens (n,) that begin with `start` and go on."""
+        past = start + b"\xff" * self._longest
+        return self._in_order[bisect_right(self._sorted, start) : bisect_right(self._sorted, past)]
+
+    # How the pattern cuts
+
+    def _starts(self, text: str) -> list[int]:
+        """Where pieces begin, and where the last one ends."""
+        return [0, *(match.end() for match in self._pattern.finditer(text))]
+
+    def _find_fits(self, window: str, cuts: Cuts, new: str) -> bool:
+        """Whether some text that begins with `window + new` is cut at `cuts` and then not before
+        the end of `new`."""
+        if len(new) > 1 and not self._fits(window, cuts, new[:-1]):
+            return False
+        end = len(window) + len(new)
+        for probe in self._probes:
+            starts = self._starts(window + new + probe)
+            if tuple(starts[: len(cuts)]) == cuts and all(s >= end for s in starts[len(cuts) :]):
+                return True
+        return False
+
+    def _fitting(self, window: str, cuts: Cuts, tokens: np.ndarray, known: bytes) -> np.ndarray:
+        """Which (n,) bool of `tokens` may go on behind `window` with what follows `known`, with
+        which they all begin."""
+        try:
+            skip = len(known.decode())
+        except UnicodeDecodeError:  # they begin inside a character, and are few
+            new = [self._kinds.spellings(self._bytes[token][len(known) :]) for token in tokens]
+            fits = [any(self._fits(window, cuts, one) for one in some) for some in new]
+            return np.array(fits, dtype=bool)
+        numbers = self._spelling[tokens]
+        fits = np.zeros(len(self._spellings), dtype=bool)
+        for number in set(numbers.tolist()):
+            spellings = self._spellings[number]
+            fits[number] = any(self._fits(window, cuts, one[skip:]) for one in spellings)
+        return fits[numbers]
+
+    def _by_spelling(self) -> tuple[list[tuple[str, ...]], np.ndarray]:
+        """The different spellings of tokens, and the number (V,) of each token's."""
+        number: dict[tuple[str, ...], int] = {}
+        spellings = (self._kinds.spellings(t) if t else () for t in self._bytes)
+        of = [number.setdefault(some, len(number)) for some in spellings]
+        return list(number), np.array(of)
+
+    # How the byte pairs of a piece are merged
+
+    def _last_merges(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The left half (V,) in the last merge of each token, -1 if there is none; and the other
+        tokens by their distance (1, 2, ...) from those that have none, going to the left."""
+        left = np.full(len(self._bytes), -1)
+        distance = np.zeros(len(self._bytes), dtype=np.int64)
+        for token, rank in self._ranks.items():
+            parts = self._merge_below(token, rank)
+            if len(parts) == 2:
+                left[rank] = self._ranks[parts[0]]
+                distance[rank] = distance[left[rank]] + 1
+        return left, [np.flatnonzero(distance == d) for d in range(1, distance.max() + 1)]
+
+    def _merge_below(self, piece: bytes, rank: int) -> list[bytes]:
+        """`piece` after all merges into tokens of a lower rank: in two, if it is that token."""
+        parts = [piece[i : i + 1] for i in range(len(piece))]
+        while len(parts) > 2:
+            ranks = [self._ranks.get(a + b, rank) for a, b in pairwise(parts)]
+            best = min(ranks)
+            if best >= rank:
+                break
+            i = ranks.index(best)
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        return parts
+
+    def _find_merging(self, left: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens (n,) with which `left` merges, and into which (n,)."""
+        into = self._longer_than(left)
+        right = [self._ranks.get(self._bytes[rank][len(left) :], -1) for rank in into]
+        right = np.array(right, dtype=np.int64)
+        return right[right >= 0], into[right >= 0]
+
+    def _find_neighbours(self, token: int) -> np.ndarray:
+        """The tokens, a mask (V,), that are still there after `token` when the bytes of both are
+        merged.
+
+        The others have a start that merges with an end of `token` earlier (into a lower rank) than
+        these two grow: merges come in the order of their ranks, of the same rank from the left.
+        """
+        never = len(self._bytes)
+        earliest = np.full(never, never)  # (V,) of the merges of each start with an end of `token`
+        end, grows = token, never
+        while True:
+            start, into = self._merging(self._bytes[end])
+            start, into = start[into < grows], into[into < grows]
+            earliest[start] = np.minimum(earliest[start], into)
+            if self._left[end] < 0:
+                break
+            grows = end
+            end = self._ranks[self._bytes[end][len(self._bytes[self._left[end]]) :]]
+        gone = np.zeros(never, dtype=bool)
+        for tokens in self._levels:
+            start = self._left[tokens]
+            gone[tokens] = gone[start] | (earliest[start] <= tokens)
+        return ~gone & (earliest == never)
+
+
+class _Kinds(dict[int, int]):
+    """Characters to the first one seen that the pattern does not tell from them; for
+    `str.translate`."""
+
+    def __init__(self, pattern: str) -> None:
+        super().__init__()
+        classes = sorted(set(re.findall(r"\\p\{\w+\}|\\[sdw]", pattern)))
+        self._classes = [regex.compile(name) for name in classes]
+        # What is left of the pattern without its classes and operators stands for itself.
+        rest = re.sub(r"\\p\{\w+\}|\\[sdwSDW]|\{\d+,?\d*\}|\(\?[a-z]*[:=!]", "", pattern)
+        rest = rest.replace(r"\r", "\r").replace(r"\n", "\n").replace(r"\t", "\t")
+        self._themselves = set(rest.lower()) - set("[](){}?*+|^$\\")
+        self._first: dict[tuple[bool, ...], int] = {}
+        self._completions = lru_cache(self._find_completions)
+
+    def __missing__(self, code: int) -> int:
+        char = chr(code)
+        if char.lower() in self._themselves:
+            self[code] = code
+        else:
+            kind = tuple(bool(one.match(char)) for one in self._classes)
+            self[code] = self._first.setdefault(kind, code)
+        return self[code]
+
+    def __call__(self, text: str) -> str:
+        return text.translate(self)
+
+    def spellings(self, data: bytes) -> tuple[str, ...]:
+        """The kinds of characters in `data`: several if the last one may become several, none if no
+        text goes on with these bytes."""
+        try:
+            return (self(data.decode()),)
+        except UnicodeDecodeError as error:
+            if error.reason != "unexpected end of data":
+                return ()
+            start = self(data[: error.start].decode())
+            return tuple(start + kind for kind in self._completions(data[error.start :]))
+
+    def _find_completions(self, start: bytes) -> list[str]:
+        """The kinds of (up to 256, evenly spread, of) the characters whose UTF-8 begins so."""
+        size = 2 if start[0] < 0xE0 else 3 if start[0] < 0xF0 else 4
+        low = start + b"\x80" * (size - len(start))
+        bits = [low[0] & (0x7F >> size), *(byte & 0x3F for byte in low[1:])]
+        first = sum(part << 6 * i for i, part in enumerate(reversed(bits)))
+        count = 64 ** (size - len(start))
+        codes = range(first, min(first + count, sys.maxunicode + 1), max(1, count // 256))
+        chars = (chr(code) for code in codes)
+        valid = (c for c in chars if c.encode("utf-8", "replace").startswith(start))
+        return sorted({self(char) for char in valid})

@@ -17,23 +17,37 @@ from ptx.loss import cross_entropy
 
 
 class KVCache:
-    """Keys and values of the positions already read, for every layer."""
+    """Keys and values of the positions already read, for every layer; all texts equally long."""
 
     def __init__(self, model: GPT, batch: int = 1) -> None:
         c, weight = model.config, model.tok_emb.weight
-        shape = (c.n_layer, batch, c.n_kv_head, c.context, c.head_size)
+        shape = (c.n_layer, c.n_kv_head, batch, c.context, c.head_size)
         self.k = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
         self.v = torch.zeros_like(self.k)
         self.length = 0
-        self.start = 0
-        """Index, in the whole text, of the first position held."""
+
+    def row(self, i: int, length: int) -> KVCache:
+        """The cache of text i alone, in the same memory."""
+        row = object.__new__(KVCache)
+        row.k, row.v, row.length = self.k[:, :, i : i + 1], self.v[:, :, i : i + 1], length
+        return row
+
+    def positions(self, t: int) -> slice | Tensor:
+        """Where in their text the next T tokens stand."""
+        return slice(self.length, self.length + t)
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Stores (B, K, T, D) after what is there; returns all of it, (B, K, S, D)."""
         end = self.length + k.shape[2]
-        self.k[layer, :, :, self.length : end] = k
-        self.v[layer, :, :, self.length : end] = v
-        return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
+        keys, values = self.k[layer].transpose(0, 1), self.v[layer].transpose(0, 1)
+        keys[:, :, self.length : end] = k
+        values[:, :, self.length : end] = v
+        return keys[:, :, :end], values[:, :, :end]
+
+    def mask(self, t: int) -> Tensor | None:
+        """(T, S), true where each of T new positions may look; None if the usual triangle says it,
+        or if there is but one, which sees everything."""
+        return causal_mask(t, self.length + t, self.k.device) if t > 1 and self.length else None
 
 
 def make_norm(config: ModelConfig, size: int) -> nn.Module:
@@ -62,13 +76,14 @@ def causal_mask(t: int, s: int, device: torch.device) -> Tensor:
     return torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)
 
 
-def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
     """The probabilities that scaled_dot_product_attention applies but does not show, (B, H, T, S).
 
-    q: (B, H, T, D), k: (B, H, S, D).
+    q: (B, H, T, D), k: (B, H, S, D), mask: (T, S), the last T of S positions if left out.
     """
     scores = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5
-    mask = causal_mask(q.shape[2], k.shape[2], q.device)
+    if mask is None:
+        mask = causal_mask(q.shape[2], k.shape[2], q.device)
     return scores.masked_fill(~mask, float("-inf")).softmax(-1)
 
 
@@ -107,24 +122,25 @@ class Attention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or K, T, D)
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
+        mask = None
         if cache is not None:
+            mask = cache.mask(T)
             k, v = cache.extend(self.layer, k, v)
         if c.n_kv_head < c.n_head:
             group = c.n_head // c.n_kv_head
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
         if record is not None:
-            record.append(attention_weights(q, k))
-        y = self._attend(q, k, v)  # (B, H, T, D)
+            record.append(attention_weights(q, k, mask))
+        y = self._attend(q, k, v, mask)  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, c.n_head * c.head_size)  # (B, T, H * D)
         return F.dropout(self.out(y), c.dropout, self.training)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         T, S = q.shape[2], k.shape[2]
-        # One new position sees everything; several new ones behind a cache need their own mask.
-        mask = causal_mask(T, S, q.device) if 1 < T < S else None
         dropout = self.config.dropout if self.training else 0.0
+        causal = mask is None and T == S and T > 1
         return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=T == S and T > 1
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal
         )
 
 
@@ -238,16 +254,17 @@ class GPT(nn.Module):
         self, ids: Tensor, cache: KVCache | None = None, record: list[Tensor] | None = None
     ) -> Tensor:
         """The residual stream after the final norm, (B, T, C): what the head reads."""
-        start = 0 if cache is None else cache.length
-        end = start + ids.shape[1]
+        T = ids.shape[1]
+        end = T + (0 if cache is None else cache.length)
         if end > self.config.context:
             raise ValueError(f"{end} positions do not fit a context of {self.config.context}")
+        positions = slice(0, T) if cache is None else cache.positions(T)
         x = self.tok_emb(ids)  # (B, T, C)
         rotary = None
         if self.config.position == "learned":
-            x = x + self.pos_emb.weight[start:end]
+            x = x + self.pos_emb.weight[positions]
         else:
-            rotary = self.cos[start:end], self.sin[start:end]
+            rotary = self.cos[positions], self.sin[positions]
         for block in self.blocks:
             x = block(x, rotary, cache, record)
         if cache is not None:

@@ -1,17 +1,27 @@
 """The exact distribution of the next token, and the draw from it.
 
-The knobs act in transformers' order: temperature, then top-k, then top-p. What they cut has
-probability zero; what stays is renormalized over the full vocabulary.
+One order, transformers' own: repetition penalty, forced tokens, banned tokens, temperature, top-k,
+top-p, min-p. What a knob cuts has probability zero for those after it; what stays is renormalized
+over the full vocabulary. Tokens exactly as likely as the last one kept are kept too.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ptx.errors import UserError
+
+KNOBS = ("forced", "banned", "temperature", "top_k", "top_p", "min_p")
+"""What can remove a token, in order; temperature does at 0 only."""
+LIKELY = 512
+"""Tokens that nearly always hold top_p, so that sorting the vocabulary is for the other times."""
+CUT = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,14 @@ class Sampling:
     """Keep only the k most likely tokens; 0 keeps all."""
     top_p: float = 1.0
     """Keep the smallest set of tokens that holds this much probability; 1 keeps all."""
+    min_p: float = 0.0
+    """Keep only tokens at least this share as likely as the most likely one; 0 keeps all."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens that the text already has less likely (CTRL, Keskar et al., 2019)."""
+    banned: tuple[int, ...] = ()
+    """Tokens that may not come."""
+    forced: tuple[int, ...] = ()
+    """Only these tokens may come; empty allows all."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature <= 100.0:
@@ -32,35 +50,193 @@ class Sampling:
             raise UserError(f"top-k must be 0 (off) or more, not {self.top_k}")
         if not 0.0 < self.top_p <= 1.0:
             raise UserError(f"top-p must lie in (0, 1], not {self.top_p}")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise UserError(f"min-p must lie in [0, 1], not {self.min_p}")
+        if not 0.0 < self.repetition_penalty <= 100.0:
+            raise UserError(
+                f"the repetition penalty must lie in (0, 100], not {self.repetition_penalty}"
+            )
+        if self.forced and set(self.forced) <= set(self.banned):
+            raise UserError("every forced token is banned: nothing could come next")
+
+    def check(self, n_vocab: int) -> None:
+        """Raises UserError for tokens that a vocabulary of this size does not have."""
+        for name in ("banned", "forced"):
+            for token in getattr(self, name):
+                if not 0 <= token < n_vocab:
+                    raise UserError(f"{name} token {token} is not in 0 to {n_vocab - 1}")
+        if len(set(self.banned)) >= n_vocab:
+            raise UserError("every token is banned: nothing could come next")
 
 
-def distribution(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Probabilities (..., V), fp32, of the next token after the knobs; logits: (..., V)."""
-    logits = logits.float()
-    if sampling.temperature == 0.0:
-        best = logits.argmax(-1, keepdim=True)
-        return torch.zeros_like(logits).scatter_(-1, best, 1.0)
-    # The largest becomes 0, so that no temperature, however small, overflows.
-    logits = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[-1]:
-        kth = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < kth, float("-inf"))
-    if sampling.top_p < 1.0:
-        logits = logits.masked_fill(_beyond_top_p(logits, sampling.top_p), float("-inf"))
-    return logits.softmax(-1)
+def distribution(logits: Tensor, sampling: Sampling, ids: Sequence[int] = ()) -> Tensor:
+    """Probabilities (..., V), fp32, of the next token after the knobs.
 
-
-def _beyond_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """True where a token is not needed to reach `top_p`; the most likely one always stays.
-
-    Sums from the unlikely end, as transformers does, so that ties and rounding fall alike.
+    logits: (..., V). ids: the text so far, for the repetition penalty.
     """
-    ascending, order = logits.sort(dim=-1)
-    cut = ascending.softmax(-1).cumsum(-1) <= 1.0 - top_p
-    cut[..., -1] = False
-    return cut.scatter(-1, order, cut)
+    *_, (_, processed) = _stages(logits.float(), sampling, ids)
+    return processed.softmax(-1)
+
+
+def _stages(logits: Tensor, sampling: Sampling, ids: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
+    """The logits (..., V) after each knob that is on; a removed token has -inf."""
+    s = sampling
+    if s.repetition_penalty != 1.0 and len(ids):
+        seen = torch.tensor(sorted(set(ids)), device=logits.device)
+        some = logits[..., seen]
+        some = torch.where(some < 0, some * s.repetition_penalty, some / s.repetition_penalty)
+        logits = logits.index_copy(-1, seen, some)
+        yield "repetition_penalty", logits
+    if s.forced:
+        allowed = torch.tensor(s.forced, device=logits.device)
+        logits = torch.full_like(logits, CUT).index_copy_(-1, allowed, logits[..., allowed])
+        yield "forced", logits
+    if s.banned:
+        logits = logits.index_fill(-1, torch.tensor(s.banned, device=logits.device), CUT)
+        yield "banned", logits
+    if s.temperature == 0.0:
+        best = logits.argmax(-1, keepdim=True)
+        yield "temperature", torch.full_like(logits, CUT).scatter_(-1, best, 0.0)
+        return
+    # The largest becomes 0, so that no temperature, however small, overflows.
+    logits = (logits - logits.amax(-1, keepdim=True)) / s.temperature
+    yield "temperature", logits
+    if 0 < s.top_k < logits.shape[-1]:
+        kth = logits.topk(s.top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < kth, CUT)
+        yield "top_k", logits
+    if s.top_p < 1.0:
+        logits = logits.masked_fill(logits < _least_of_top_p(logits, s.top_p), CUT)
+        yield "top_p", logits
+    if s.min_p > 0.0:
+        probs = logits.softmax(-1)
+        logits = logits.masked_fill(probs < s.min_p * probs.amax(-1, keepdim=True), CUT)
+        yield "min_p", logits
+
+
+def _least_of_top_p(logits: Tensor, top_p: float) -> Tensor:
+    """The smallest logit (..., 1) that is needed to reach `top_p`.
+
+    As transformers has it: a token goes if it and all that are less likely sum to 1 - top_p or
+    less; the most likely one stays.
+    """
+    likely, order = logits.topk(min(LIKELY, logits.shape[-1]), dim=-1)  # (..., n), descending
+    probs = logits.softmax(-1).gather(-1, order).double()
+    rest = 1.0 - probs.sum(-1, keepdim=True)
+    if (rest <= 1.0 - top_p).all():
+        from_below = rest + probs.flip(-1).cumsum(-1).flip(-1)
+        kept = (from_below > 1.0 - top_p).sum(-1, keepdim=True).clamp(min=1)  # (..., 1)
+        return likely.gather(-1, kept - 1)
+    ascending = logits.sort(dim=-1).values
+    cut = (ascending.softmax(-1).cumsum(-1) <= 1.0 - top_p).sum(-1, keepdim=True)
+    return ascending.gather(-1, cut.clamp(max=logits.shape[-1] - 1))
 
 
 def draw(probs: Tensor, generator: torch.Generator) -> int:
-    """One token id from probabilities (V,)."""
-    return int(torch.multinomial(probs, 1, generator=generator))
+    """One token id from probabilities (V,), by a single uniform number: the same generator state
+    draws the same token, whatever else is drawn around it."""
+    return at(probs, float(torch.rand((), generator=generator, dtype=torch.float64)))
+
+
+def at(probs: Tensor, share: float) -> int:
+    """The token id where the cumulative probability of (V,) passes `share` in [0, 1)."""
+    cumulative = probs.double().cumsum(-1)
+    total = cumulative[-1:]
+    index = torch.searchsorted(cumulative, share * total, right=True)
+    # Rounding must not lead past the last token that has any probability.
+    return int(torch.minimum(index, torch.searchsorted(cumulative, total)))
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One token that could have come."""
+
+    token: int
+    raw: float
+    """Probability before the knobs."""
+    final: float
+    """Probability after them."""
+    cut_by: str | None
+    """The knob that removed it."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Everything about one choice of a token, worked out when it is asked for."""
+
+    logits: Tensor
+    """(V,), as the model gave them."""
+    sampling: Sampling
+    ids: Sequence[int] = ()
+    """The text before."""
+
+    @cached_property
+    def raw(self) -> Tensor:
+        """Probabilities (V,) of the model alone."""
+        return self.logits.float().softmax(-1)
+
+    @cached_property
+    def final(self) -> Tensor:
+        """Probabilities (V,) after the knobs: what is drawn from."""
+        return distribution(self.logits, self.sampling, self.ids)
+
+    @cached_property
+    def cut(self) -> Tensor:
+        """uint8 (V,): 0 for a token that may come, otherwise 1 + the index in KNOBS of the knob
+        that removed it."""
+        cut = torch.zeros(self.logits.shape, dtype=torch.uint8)
+        for knob, logits in _stages(self.logits.float(), self.sampling, self.ids):
+            gone = (logits == CUT) & (cut == 0)
+            if knob in KNOBS:
+                cut[gone] = 1 + KNOBS.index(knob)
+        return cut
+
+    @property
+    def entropy(self) -> float:
+        """Bits, before the knobs."""
+        return _entropy(self.raw)
+
+    @property
+    def final_entropy(self) -> float:
+        """Bits, after the knobs."""
+        return _entropy(self.final)
+
+    @property
+    def tail_mass(self) -> float:
+        """The probability that the model gave to the tokens that the knobs removed."""
+        return float(self.raw[self.cut > 0].double().sum())
+
+    def logprob(self, token: int) -> float:
+        """Natural logarithm of a token's probability, before the knobs."""
+        return float(self.logits.float().log_softmax(-1)[token])
+
+    def rank(self, token: int) -> int:
+        """1 for the token that the model finds most likely."""
+        return 1 + int((self.logits > self.logits[token]).sum())
+
+    def cut_by(self, token: int) -> str | None:
+        """The knob that removed a token."""
+        code = int(self.cut[token])
+        return KNOBS[code - 1] if code else None
+
+    def top(self, n: int = 10) -> list[Alternative]:
+        """The n tokens that the model finds most likely, before and after the knobs."""
+        tokens = self.logits.topk(min(n, len(self.logits))).indices.tolist()
+        return [self.alternative(token) for token in tokens]
+
+    def top_final(self, n: int = 10) -> list[Alternative]:
+        """The at most n most likely tokens of those that may come."""
+        probs, tokens = self.final.topk(min(n, len(self.logits)))
+        return [self.alternative(t) for t, p in zip(tokens.tolist(), probs.tolist()) if p > 0]
+
+    def alternative(self, token: int) -> Alternative:
+        """One token, before and after the knobs."""
+        return Alternative(
+            token, float(self.raw[token]), float(self.final[token]), self.cut_by(token)
+        )
+
+
+def _entropy(probs: Tensor) -> float:
+    """Bits of a distribution (V,)."""
+    p = probs.double()
+    return float(-torch.special.xlogy(p, p).sum() / math.log(2))

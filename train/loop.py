@@ -22,10 +22,12 @@ from ptx import runlog
 from ptx.checkpoint import WEIGHTS, load_weights
 from ptx.config import ModelConfig, preset
 from ptx.corpus import Corpus
+from ptx.decoder import Decoder
 from ptx.engine import generate
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.sampling import Sampling
+from ptx.stream import Limits
 from train import kernels, rundir, state
 from train import settings as run_settings
 from train.batches import Batch, batches
@@ -39,7 +41,7 @@ from train.state import Progress
 from train.track import TensorBoard, summary_writer
 
 SAMPLE_PROMPTS = ("def ", "class ", "import ", "for i in range(")
-SAMPLE_TOKENS = 64
+SAMPLE_LIMITS = Limits(max_tokens=64)
 SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 EXPLODED = 1.5
 """Times the loss of guessing every token alike: nothing that still learns gets there."""
@@ -303,9 +305,10 @@ class Run:
         if not (self.world.first or self.world.shard):  # spread weights need all processes
             return
         self.model.eval()
+        decoder = Decoder(self.model, native=False)  # the weights change, and may be on a GPU
         for prompt in SAMPLE_PROMPTS:
             seed, tokenizer = self.settings.seed, self.corpus.tokenizer
-            steps = generate(self.model, tokenizer, prompt, SAMPLING, SAMPLE_TOKENS, seed)
+            steps = generate(self.model, tokenizer, prompt, SAMPLING, SAMPLE_LIMITS, seed, decoder)
             text = "".join(step.text for step in steps)
             record = {"step": self.progress.step, "prompt": prompt, "text": text}
             if self.world.first:

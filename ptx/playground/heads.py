@@ -12,10 +12,10 @@ import gradio as gr
 from torch import Tensor
 
 from ptx import lens
-from ptx.engine import visible_from
 from ptx.errors import UserError
 from ptx.playground.served import Served
 from ptx.playground.web import panel
+from ptx.stream import visible_from
 
 CACHE = 100_000_000
 """Bytes of attention kept at most, but for the text at hand."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import torch
 
 from ptx.playground import card, heads, training, write
 from ptx.playground.served import Served
@@ -23,8 +21,6 @@ MONO = ("ui-monospace", "SFMono-Regular", "JetBrains Mono", "Menlo", "Consolas",
 
 def build(served: Served, runs: Path) -> gr.Blocks:
     """The whole page, with its queue; `launch` it with `launch_options()`."""
-    # A one-row matmul gains nothing from a second thread, and two texts may grow at once.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // write.AT_ONCE))
     looker = heads.Looker(served)
     first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ptx.checkpoint import find_model, load_model
+from ptx.engine import Engine
 from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
+
+AT_ONCE = 8
+"""Texts that grow at the same time; more wait in the queue."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class Served:
         ):
             return f"{directory.parent.parent.name}/{directory.name}"
         return directory.name
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Writes the texts of all visitors, side by side."""
+        return Engine(self.model, self.tokenizer, slots=AT_ONCE)
 
     @property
     def context(self) -> int:

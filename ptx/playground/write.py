@@ -12,20 +12,19 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from ptx.engine import Generation, prompt_notes, visible_from, window_notes
+from ptx.engine import Generation
 from ptx.errors import UserError
-from ptx.playground.served import Served
+from ptx.playground.served import AT_ONCE, Served
 from ptx.playground.transcript import Transcript
 from ptx.playground.web import panel
 from ptx.sampling import Sampling
+from ptx.stream import Limits, prompt_notes, visible_from, window_notes
 
 MAX_LENGTH = 1000
 MAX_SEED = 2**32 - 1
 FRAMES_PER_SECOND = 20
 HEADS_EVERY = 2.0
 """Seconds between two looks at the heads while a text grows."""
-AT_ONCE = 2
-"""Texts that grow at the same time; more wait in the queue."""
 
 EXAMPLES = {
     "function": "def fibonacci(n):",
@@ -63,14 +62,8 @@ class Knobs:
         if self.seed is None or not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"seed must be a whole number between 0 and {MAX_SEED:,}")
         sampling = Sampling(float(self.temperature), int(self.top_k), float(self.top_p))
-        return Generation(
-            served.model,
-            served.tokenizer,
-            self.prompt or "",
-            sampling,
-            int(self.length),
-            int(self.seed),
-        )
+        limits = Limits(int(self.length))
+        return served.engine.generate(self.prompt or "", sampling, limits, int(self.seed))
 
 
 def frames(served: Served, knobs: Knobs) -> Iterator[Frame]:
@@ -99,15 +92,17 @@ def frames(served: Served, knobs: Knobs) -> Iterator[Frame]:
             list(generation.ids),
         )
 
-    yield frame(None)
-    for step in generation:
-        if step.bytes:
-            generated += 1
-            transcript.extend(generation.ids, math.exp(step.logprob))
-            yield frame(None)
-    transcript.extend(generation.ids)
-    transcript.close()
-    yield frame("length" if generated >= knobs.length else "end of text")
+    try:
+        yield frame(None)
+        for step in generation:
+            if step.bytes:
+                generated += 1
+                transcript.extend(generation.ids, math.exp(step.logprob))
+                yield frame(None)
+        transcript.close()
+        yield frame(generation.finish)
+    finally:  # a reader who leaves lets the next one in
+        generation.cancel()
 
 
 def throttled(items: Iterator[Frame], per_second: float) -> Iterator[Frame]:

@@ -33,7 +33,7 @@ def test_the_last_frame_holds_prompt_and_continuation(served: Served) -> None:
     last = list(frames(served, KNOBS))[-1]
     sampling = ptx.Sampling(KNOBS.temperature, KNOBS.top_k, KNOBS.top_p)
     steps = ptx.generate(
-        served.model, served.tokenizer, KNOBS.prompt, sampling, KNOBS.length, KNOBS.seed
+        served.model, served.tokenizer, KNOBS.prompt, sampling, ptx.Limits(KNOBS.length), KNOBS.seed
     )
     assert text_of(last) == KNOBS.prompt + "".join(step.text for step in steps)
     assert last.view["finish"] == "length"

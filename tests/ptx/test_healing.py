@@ -1,43 +1,203 @@
-"""Boundary healing on the shipped tokenizer."""
+"""Boundary healing: against brute force on tiny vocabularies, and on the shipped tokenizer."""
 
 from __future__ import annotations
 
+import random
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
-from ptx.healing import MAX_TAKEN_BACK, Healer
-from ptx.tokenizer import Tokenizer
+from ptx.healing import MAX_TAKEN_BACK, Candidates, Healer, OpenEnd
+from ptx.tokenizer import Tokenizer, get_tokenizer, python_tokenizer
+
+PY16K = get_tokenizer("py16k")
+HEALER = Healer(PY16K)
+ALPHABET = "ab )\n"
+
+SNIPPET = '''\
+def fibonacci(n, memo={}):
+    """The n-th number, of 12345."""
+    if n <= 1: return n   # don't
+    \tfor key, value in (x for x in ((1, "é字🙂"), [2])):
+        self.attn_weights[i] += func(key) * -value
 
 
-@pytest.fixture(scope="module")
-def healer(py16k: Tokenizer) -> Healer:
-    return Healer(py16k)
+class HTTPServer(object): pass\r
+'''
+
+pythonic = st.lists(
+    st.sampled_from(["x", "ab", "return", "1", "23", " ", "  ", "\n", "\r\n", "\t", "(", "):", "é"])
+    | st.text(max_size=3)
+).map("".join)
 
 
-@pytest.mark.parametrize("text", ["def f(n):", "x = fibona", "a\n    ", "é", "# " + "=" * 500, ""])
-def test_what_is_taken_back_and_what_stays_spell_the_text(
-    healer: Healer, py16k: Tokenizer, text: str
+@lru_cache(maxsize=8)
+def tiny(seed: int) -> tuple[Tokenizer, Healer]:
+    """A tokenizer with 24 random merges, under the pattern for Python; `b` merges only with `a`."""
+    rng = random.Random(seed)
+    ranks = {bytes([b]): b for b in range(256)}
+    tokens = [char.encode() for char in ALPHABET]
+    while len(tokens) < 24 + len(ALPHABET):
+        left, right = rng.choice(tokens), rng.choice(tokens)
+        # A `b` behind other characters stays one: there is a letter that any token may precede.
+        if len(left + right) > 3 or left + right in ranks or b"b" in right:
+            continue
+        tokens.append(left + right)
+        ranks[left + right] = len(ranks)
+    tokenizer = python_tokenizer("tiny", ranks)
+    return tokenizer, Healer(tokenizer)
+
+
+def logits_after(ids: tuple[int, ...], n_vocab: int) -> Tensor:
+    """(V,), any function of all tokens so far."""
+    return 2 * torch.randn(n_vocab, generator=torch.Generator().manual_seed(hash(ids) % 2**62))
+
+
+def rows(end: OpenEnd, n_vocab: int) -> Tensor:
+    return torch.stack([logits_after((*end.kept, *node), n_vocab) for node in end.nodes])
+
+
+def sequences(end: OpenEnd) -> list[tuple[int, ...]]:
+    """Every candidate's tokens, from the start of the text."""
+    pairs = zip(end.node.tolist(), end.token.tolist(), strict=True)
+    return [(*end.kept, *end.nodes[node], token) for node, token in pairs]
+
+
+def first_beyond(tokenizer: Tokenizer, ids: list[int], size: int) -> tuple[int, ...]:
+    """`ids` up to the first token that reaches beyond `size` bytes."""
+    ends = np.cumsum([len(tokenizer.token_bytes(i)) for i in ids])
+    return tuple(ids[: int(np.searchsorted(ends, size, side="right")) + 1])
+
+
+def by_brute_force(tokenizer: Tokenizer, prompt: str) -> dict[tuple[int, ...], float]:
+    """The distribution of the tokens up to the first beyond the prompt: of all sequences with which
+    the encoding of some text that begins with the prompt begins."""
+    found = {(*tokenizer.encode(prompt), tokenizer.eot)}
+    for length in range(1, 5):
+        for more in product(ALPHABET, repeat=length):
+            ids = tokenizer.encode(prompt + "".join(more))
+            found.add(first_beyond(tokenizer, ids, len(prompt)))
+    logprobs = {
+        ids: sum(
+            float(logits_after(ids[:j], tokenizer.n_vocab).log_softmax(-1)[ids[j]])
+            for j in range(len(ids))
+        )
+        for ids in found
+    }
+    total = torch.tensor(list(logprobs.values()), dtype=torch.float64).logsumexp(0)
+    return {ids: float(np.exp(logprob - float(total))) for ids, logprob in logprobs.items()}
+
+
+def healed(tokenizer: Tokenizer, healer: Healer, prompt: str) -> dict[tuple[int, ...], float]:
+    """The same from the candidates, of the texts in `ALPHABET`."""
+    end = healer.open_end(prompt)
+    candidates: Candidates = healer.candidates(rows(end, tokenizer.n_vocab), end)
+    found = sequences(end)
+    spelled = [set(tokenizer.token_bytes(ids[-1])) for ids in found]
+    known = [i for i, some in enumerate(spelled) if some <= set(ALPHABET.encode())]
+    assert len(set(found)) == len(found)
+    probs = candidates.logprob[known].softmax(0)
+    return {found[i]: float(p) for i, p in zip(known, probs, strict=True)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_first_token_beyond_the_prompt_is_distributed_as_in_whole_texts(seed: int) -> None:
+    tokenizer, healer = tiny(seed)
+    rng = random.Random(seed)
+    prompts = ["", *ALPHABET, *("".join(p) for p in product(ALPHABET, repeat=2))]
+    prompts += ["".join(rng.choices(ALPHABET, k=rng.randint(3, 7))) for _ in range(20)]
+    for prompt in prompts:
+        expected = by_brute_force(tokenizer, prompt)
+        got = healed(tokenizer, healer, prompt)
+        assert got.keys() == expected.keys(), prompt
+        assert got == pytest.approx(expected, abs=1e-6), prompt
+
+
+def test_some_continuations_need_tokens_that_are_not_the_prompts_own() -> None:
+    end = HEALER.open_end("x = foo(a, ")
+    spelled = {tuple(map(PY16K.token_bytes, node)) for node in end.nodes}
+    assert [PY16K.token_bytes(i) for i in end.path] == [b",", b" "]
+    assert (b", ",) in spelled
+
+
+@pytest.mark.parametrize("end", range(len(SNIPPET)))
+def test_the_real_continuation_is_a_candidate_wherever_the_prompt_ends(end: int) -> None:
+    prompt = SNIPPET[:end]
+    true = first_beyond(PY16K, PY16K.encode(SNIPPET), len(prompt.encode()))
+    assert true in sequences(HEALER.open_end(prompt))
+
+
+@pytest.mark.parametrize("end", range(0, len(SNIPPET), 7))
+def test_every_candidate_begins_the_encoding_of_some_text(end: int) -> None:
+    prompt = SNIPPET[:end]
+    found = sequences(HEALER.open_end(prompt))
+    for ids in random.Random(end).sample(found, min(150, len(found))):
+        if ids[-1] == PY16K.eot:
+            assert list(ids[:-1]) == PY16K.encode(prompt)
+            continue
+        text = PY16K.decode(ids)
+        # A letter that merges with nothing before it, and what ends a piece of each kind.
+        more = ["", "\u07d0", " ", "\n", "1", "(", "s", "x"]
+        tails = [tail.encode() for tail in more]
+        tails += [bytes(tail) for n in (1, 2) for tail in product((0x80, 0x9F, 0xBF), repeat=n)]
+        assert any(tuple(PY16K.encode(text + tail)[: len(ids)]) == ids for tail in tails), text
+
+
+@settings(deadline=None, max_examples=80)
+@given(prompt=pythonic, more=pythonic)
+def test_what_is_kept_stays_whatever_follows(prompt: str, more: str) -> None:
+    end = HEALER.open_end(prompt)
+    size = len(prompt.encode("utf-8", "surrogatepass"))
+    assert [*end.kept, *end.path] == PY16K.encode(prompt)
+    if more:
+        true = first_beyond(PY16K, PY16K.encode(prompt + more), size)
+        assert true in sequences(end)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# " + "=" * 500, ")" + "\n" * 5000, " " * 3000, "x\ud800", "\udcff"]
+)
+def test_what_is_taken_back_is_bounded_and_something_always_follows(text: str) -> None:
+    end = HEALER.open_end(text)
+    assert [*end.kept, *end.path] == PY16K.encode(text)
+    assert len(PY16K.decode(end.path)) <= MAX_TAKEN_BACK
+    assert PY16K.eot in end.token[end.node == len(end.path)]
+    assert len(end.token) > 1000
+
+
+@pytest.mark.parametrize("text", ["fibona", "def f(n):", "for i in ra", "x = foo(a, ", ""])
+def test_the_leaves_pass_through_every_node_with_the_path_first(text: str) -> None:
+    end = HEALER.open_end(text)
+    leaves = end.leaves()
+    assert leaves[0] == (tuple(end.path), list(range(len(end.path) + 1)))
+    for leaf, numbers in leaves:
+        assert [end.nodes[j] for j in numbers] == [leaf[:j] for j in range(len(leaf) + 1)]
+    assert {j for _, numbers in leaves for j in numbers} == set(range(len(end.nodes)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(token=st.integers(0, 16_382), seed=st.integers(0, 2**32))
+def test_neighbours_are_the_tokens_that_merging_their_joined_bytes_gives_back(
+    token: int, seed: int
 ) -> None:
-    ids = py16k.encode(text)
-    kept, pending = healer.take_back(ids, text)
-    assert py16k.decode(kept) + pending == text.encode()
-    assert len(ids) - len(kept) <= MAX_TAKEN_BACK
-    assert bool(pending) == bool(text)
+    mask = HEALER._neighbours(token)
+    for other in np.random.default_rng(seed).integers(0, 16_383, 200).tolist():
+        joined = PY16K.token_bytes(token) + PY16K.token_bytes(other)
+        assert mask[other] == (PY16K._encoding._encode_single_piece(joined) == [token, other])
 
 
-@pytest.mark.parametrize("pending", [b":", b"):", b"fibonaccibo", b"\n    ", b"\xc3", b"\xff\xfe"])
-def test_allowed_are_the_covering_tokens_of_a_scan_and_the_tokenizations_first(
-    healer: Healer, py16k: Tokenizer, pending: bytes
-) -> None:
-    tokens = {i: py16k.token_bytes(i) for i in range(py16k.n_vocab) if i != py16k.eot}
-    covering = {i for i, token in tokens.items() if token.startswith(pending)}
-    allowed = healer.allowed(pending)
-    assert set(allowed) == covering | {py16k.encode(pending)[0]}
-    assert len(allowed) == len(set(allowed))
+def test_a_colon_can_be_merged_with_the_newline_and_indentation_after_it() -> None:
+    end = HEALER.open_end("def f(n):")
+    assert b"):\n    " in {PY16K.token_bytes(i) for i in end.token[end.node == 0].tolist()}
 
 
-def test_a_colon_can_be_merged_with_the_newline_and_indentation_after_it(
-    healer: Healer, py16k: Tokenizer
-) -> None:
-    _, pending = healer.take_back(py16k.encode("def f(n):"), "def f(n):")
-    spelled = {py16k.token_bytes(i) for i in healer.allowed(pending)}
-    assert b"):\n    " in spelled
+def test_rows_that_do_not_fit_the_nodes_are_refused() -> None:
+    end = HEALER.open_end("fibona")
+    with pytest.raises(ValueError, match="rows of logits"):
+        HEALER.candidates(torch.zeros(len(end.nodes) + 1, PY16K.n_vocab), end)

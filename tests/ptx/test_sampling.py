@@ -2,39 +2,121 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
+    MinPLogitsWarper,
+    PrefixConstrainedLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
 from ptx.errors import UserError
-from ptx.sampling import Sampling, distribution, draw
+from ptx.sampling import KNOBS, Choice, Sampling, at, distribution, draw
+
+PY16K, O200K = 16_384, 200_019
+IDS = [5, 9, 9, 100, 7_000]
 
 
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
-@pytest.mark.parametrize("top_k", [0, 1, 40])
-@pytest.mark.parametrize("top_p", [0.1, 0.9, 1.0])
-def test_distribution_equals_transformers(temperature: float, top_k: int, top_p: float) -> None:
-    torch.manual_seed(0)
-    logits = torch.randn(4, 16_384) * 3
-    warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
-    if top_k:
-        warpers.append(TopKLogitsWarper(top_k))
-    if top_p < 1.0:
-        warpers.append(TopPLogitsWarper(top_p))
-    expected = warpers(torch.zeros(4, 1, dtype=torch.long), logits.clone()).softmax(-1)
-    ours = distribution(logits, Sampling(temperature, top_k, top_p))
+def theirs(logits: torch.Tensor, s: Sampling) -> torch.Tensor:
+    """Probabilities by transformers' processors in the order of its `generate`."""
+    processors = LogitsProcessorList()
+    if s.repetition_penalty != 1.0:
+        processors.append(RepetitionPenaltyLogitsProcessor(s.repetition_penalty))
+    if s.forced:
+        processors.append(PrefixConstrainedLogitsProcessor(lambda *_: list(s.forced), 1))
+    if s.banned:
+        processors.append(SuppressTokensLogitsProcessor(list(s.banned)))
+    processors.append(TemperatureLogitsWarper(s.temperature))
+    if s.top_k:
+        processors.append(TopKLogitsWarper(s.top_k))
+    if s.top_p < 1.0:
+        processors.append(TopPLogitsWarper(s.top_p))
+    if s.min_p:
+        processors.append(MinPLogitsWarper(s.min_p))
+    return processors(torch.tensor([IDS]), logits[None].clone())[0].softmax(-1)
+
+
+def assert_equal(ours: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal over the vocabulary. Where rounding decides on which side of an edge a token falls,
+    it may fall on either: then all others are compared."""
+    same = (ours > 0) == (expected > 0)
+    assert (~same).sum() <= 1
+    ours, expected = (p * same / (p * same).sum() for p in (ours, expected))
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-5)
-    assert torch.equal(ours > 0, expected > 0)
+
+
+def some_logits(n_vocab: int, scale: float, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n_vocab, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+@pytest.mark.parametrize("n_vocab", [PY16K, O200K])
+@pytest.mark.parametrize("scale", [0.3, 3.0])  # flat: the likely ones do not reach top-p
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(0.3),
+        Sampling(1.7, top_k=1),
+        Sampling(1.0, top_k=40),
+        Sampling(1.0, top_p=0.1),
+        Sampling(0.8, top_p=0.95),
+        Sampling(1.3, top_k=200, top_p=0.9),
+        Sampling(1.0, min_p=0.05),
+        Sampling(0.9, top_k=500, top_p=0.99, min_p=0.02),
+        Sampling(1.0, repetition_penalty=1.3),
+        Sampling(1.0, repetition_penalty=0.7, top_k=20),
+        Sampling(1.0, banned=(3, 9), top_p=0.9),
+        Sampling(1.0, forced=(3, 9, 11), min_p=0.2),
+        Sampling(0.7, 50, 0.8, 0.01, 1.2, banned=(9, 8), forced=tuple(range(4_000))),
+    ],
+    ids=repr,
+)
+def test_the_distribution_equals_transformers(
+    n_vocab: int, scale: float, sampling: Sampling
+) -> None:
+    logits = some_logits(n_vocab, scale)
+    assert_equal(distribution(logits, sampling, IDS), theirs(logits, sampling))
+
+
+@given(
+    st.builds(
+        Sampling,
+        temperature=st.floats(0.05, 5),
+        top_k=st.integers(0, 40),
+        top_p=st.floats(0.01, 1),
+        min_p=st.floats(0, 1),
+        repetition_penalty=st.floats(0.2, 5),
+        banned=st.lists(st.integers(0, 9), max_size=3).map(tuple),
+        forced=st.lists(st.integers(10, 63), max_size=3).map(tuple),
+    ),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_knobs_equal_transformers(sampling: Sampling, seed: int) -> None:
+    logits = torch.cat([some_logits(64, 2.0, seed), torch.full((7_000,), -50.0)])
+    assert_equal(distribution(logits, sampling, IDS), theirs(logits, sampling))
+
+
+def test_rows_of_a_batch_are_worked_out_alone() -> None:
+    logits = torch.stack([some_logits(1000, 0.1), some_logits(1000, 5.0, seed=1)])
+    sampling = Sampling(0.8, top_k=700, top_p=0.9, min_p=0.01)
+    each = torch.stack([distribution(row, sampling) for row in logits])
+    torch.testing.assert_close(distribution(logits, sampling), each)
 
 
 def test_temperature_zero_takes_the_most_likely_token() -> None:
     probs = distribution(torch.tensor([0.1, 2.0, 1.9]), Sampling(temperature=0.0))
     assert probs.tolist() == [0.0, 1.0, 0.0]
+    probs = distribution(torch.tensor([0.1, 2.0, 1.9]), Sampling(0.0, banned=(1,)))
+    assert probs.tolist() == [0.0, 0.0, 1.0]
 
 
 def test_a_tiny_temperature_is_almost_zero() -> None:
@@ -42,21 +124,81 @@ def test_a_tiny_temperature_is_almost_zero() -> None:
     assert probs.tolist() == [0.0, 1.0, 0.0]
 
 
-def test_draws_follow_the_distribution_and_the_seed() -> None:
-    probs = torch.tensor([0.1, 0.0, 0.6, 0.3])
-    draws = [draw(probs, g) for g in [torch.Generator().manual_seed(1)] for _ in range(4000)]
-    shares = torch.bincount(torch.tensor(draws), minlength=4) / 4000
-    assert (shares - probs).abs().max() < 0.03
-    assert shares[1] == 0
-    again = torch.Generator().manual_seed(1)
-    assert [draw(probs, again) for _ in range(100)] == draws[:100]
+def test_ten_thousand_draws_follow_the_distribution() -> None:
+    probs = distribution(some_logits(50, 1.5), Sampling(1.2, top_k=20))
+    generator = torch.Generator().manual_seed(1)
+    draws = [draw(probs, generator) for _ in range(10_000)]
+    counts = torch.bincount(torch.tensor(draws), minlength=50)
+    possible = probs > 0
+    assert counts[~possible].sum() == 0
+    expected = probs[possible].double()
+    expected *= 10_000 / expected.sum()
+    chi_square = ((counts[possible] - expected) ** 2 / expected).sum()
+    freedom = torch.tensor(len(expected) - 1, dtype=torch.float64)
+    assert torch.special.gammaincc(freedom / 2, chi_square / 2) > 1e-3  # its p-value
+
+
+def test_the_seed_alone_decides_the_draws() -> None:
+    probs, other = some_logits(50, 1.0).softmax(-1), some_logits(60, 1.0).softmax(-1)
+    a, b = (torch.Generator().manual_seed(7) for _ in range(2))
+    alone = [draw(probs, a) for _ in range(50)]
+    among = []
+    for _ in range(50):
+        draw(other, torch.Generator().manual_seed(0))
+        among.append(draw(probs, b))
+    assert alone == among
+
+
+def test_no_share_draws_a_token_without_probability() -> None:
+    probs = torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0])
+    assert [at(probs, share) for share in (0.0, 0.49, 0.5, math.nextafter(1, 0))] == [1, 1, 3, 3]
+    assert at(torch.tensor([0.0, 1e-30, 0.0]), 0.999) == 1
+
+
+def test_a_choice_tells_which_knob_removed_what() -> None:
+    logits = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 0.0, -9.0])
+    sampling = Sampling(1.0, top_k=4, top_p=0.93, min_p=0.2, banned=(6,), forced=(0, 1, 2, 3, 4, 6))
+    choice = Choice(logits, sampling)
+    assert [choice.cut_by(t) for t in range(7)] == [
+        None, None, "min_p", "top_p", "top_k", "forced", "banned",
+    ]  # fmt: skip
+    assert set(choice.cut.tolist()) <= set(range(len(KNOBS) + 1))
+    assert torch.equal(choice.final > 0, choice.cut == 0)
+    assert choice.tail_mass == pytest.approx(float(choice.raw[2:].sum()), abs=1e-6)
+    greedy = Choice(logits, Sampling(0.0))
+    assert [greedy.cut_by(t) for t in range(3)] == [None, "temperature", "temperature"]
+
+
+def test_a_choice_shows_the_distribution_before_and_after() -> None:
+    logits = torch.tensor([0.0, 3.0, 1.0, 2.0])
+    choice = Choice(logits, Sampling(1.0, top_k=2))
+    torch.testing.assert_close(choice.raw, logits.softmax(-1))
+    assert [a.token for a in choice.top(3)] == [1, 3, 2]
+    assert [a.cut_by for a in choice.top(3)] == [None, None, "top_k"]
+    assert [a.token for a in choice.top_final(3)] == [1, 3]
+    assert [choice.rank(t) for t in range(4)] == [4, 1, 3, 2]
+    assert choice.logprob(3) == pytest.approx(math.log(float(choice.raw[3])), abs=1e-6)
+    uniform = Choice(torch.zeros(8), Sampling(1.0, banned=(0, 1, 2, 3)))
+    assert (uniform.entropy, uniform.final_entropy) == pytest.approx((3.0, 2.0))
 
 
 @pytest.mark.parametrize(
-    ("values", "knob"),
-    [((-1.0,), "temperature"), ((float("nan"),), "temperature"), ((1.0, -1), "top-k"),
-     ((1.0, 0, 0.0), "top-p"), ((1.0, 0, 1.1), "top-p")],
+    ("knob", "values"),
+    [("temperature", (-1.0, float("nan"), 101.0)), ("top_k", (-1,)), ("top_p", (0.0, 1.1)),
+     ("min_p", (-0.1, 1.1, float("nan"))), ("repetition_penalty", (0.0, -1.0, float("nan")))],
 )  # fmt: skip
-def test_knobs_out_of_range_are_refused_by_name(values: tuple, knob: str) -> None:
-    with pytest.raises(UserError, match=knob):
-        Sampling(*values)
+def test_knobs_out_of_range_are_refused_by_name(knob: str, values: tuple[float, ...]) -> None:
+    for value in values:
+        with pytest.raises(UserError, match=knob.replace("_", ".")):
+            replace(Sampling(), **{knob: value})
+
+
+def test_impossible_sets_of_tokens_are_refused() -> None:
+    with pytest.raises(UserError, match="every forced token is banned"):
+        Sampling(forced=(1, 2), banned=(2, 1, 3))
+    with pytest.raises(UserError, match="banned token 16384 is not in 0 to 16383"):
+        Sampling(banned=(16_384,)).check(16_384)
+    with pytest.raises(UserError, match="forced token -1"):
+        Sampling(forced=(-1,)).check(16_384)
+    with pytest.raises(UserError, match="every token is banned"):
+        Sampling(banned=(0, 1)).check(2)

@@ -1,0 +1,210 @@
+"""Reading tokens of many texts at once: a cache with a slot for each, a step for all."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptx.fastest import Fastest
+from ptx.model import GPT, KVCache
+
+WORTH_SPLITTING = 4
+"""Rows from which on a step is shared among threads, if that is faster."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One token to read."""
+
+    token: int
+    slot: int
+    """Of its text."""
+    position: int
+    """In the part of its text that the model sees."""
+
+
+class Decoder:
+    """A model with the keys and values of up to `slots` texts.
+
+    On a CPU a step is one compiled function (`ptx.native`) where numba is installed, and torch's
+    operations otherwise, as on a GPU; both compute the same within rounding. Not for use by several
+    threads at once.
+    """
+
+    def __init__(self, model: GPT, slots: int = 1, native: bool | None = None) -> None:
+        """native: whether to take the compiled step; left out, if that needs no waiting now."""
+        self.model, self.slots = model, slots
+        self.cache = KVCache(model, slots)
+        self.device = model.tok_emb.weight.device
+        self._native: _Native | None = None
+        if native or (native is None and self.can_compile() and _compiled_before()):
+            self.compile()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self._threads = Fastest([torch.get_num_threads(), 1] if (cores or 1) > 1 else [1])
+
+    def can_compile(self) -> bool:
+        """Whether there is a compiled step for this model's device, on this installation."""
+        even = all(size % 2 == 0 for size in (self.model.config.d_model, self.model.config.d_mlp))
+        return even and self.device.type == "cpu" and importlib.util.find_spec("numba") is not None
+
+    def compile(self) -> None:
+        """Makes the steps to come compiled ones, where that can be; the very first time takes a
+        quarter of a minute, and later ones a fraction of a second. From any thread."""
+        if self._native or not self.can_compile():
+            return
+        made = _Native(self.model, self.cache)
+        made.try_out()
+        self._native = made
+
+    @torch.inference_mode()
+    def read(self, slot: int, ids: Sequence[int], start: int) -> None:
+        """Reads `ids` at positions from `start` on, for what comes after them."""
+        threads, began = self._threads.pick(), time.perf_counter()
+        with torch_threads(threads, self.device):
+            tokens = torch.tensor([ids], device=self.device)  # (1, T)
+            self.model.hidden(tokens, self.cache.row(slot, start))
+        self._threads.note(threads, (time.perf_counter() - began) / len(ids))
+
+    @torch.inference_mode()
+    def step(
+        self, rows: Sequence[Row], attention: bool = False
+    ) -> tuple[Tensor, list[Tensor] | None]:
+        """Reads a token a row; rows of one text stand together, in the order of their positions.
+
+        Returns the logits (R, V) of what follows each, fp32 on the CPU, and on request each row's
+        attention weights (L, H, position + 1).
+        """
+        if native := self._native:
+            return native.step(rows, attention)
+        cache = _Rows(self.cache, rows)
+        record: list[Tensor] | None = [] if attention else None
+        ids = torch.tensor([[r.token for r in rows]], device=self.device)  # (1, R)
+        logits = self.model.head(self.model.hidden(ids, cache, record))[0].float().cpu()  # (R, V)
+        if record is None:
+            return logits, None
+        weights = torch.cat(record).transpose(1, 2)  # (L, R, H, slots * S)
+        weights = weights.unflatten(-1, (self.slots, -1)).float().cpu()  # (L, R, H, slots, S)
+        return logits, [
+            weights[:, i, :, r.slot, : r.position + 1].clone() for i, r in enumerate(rows)
+        ]
+
+
+class _Rows(KVCache):
+    """Rows of several texts as one sequence: all slots are one memory, and a mask says whose
+    positions each row may see."""
+
+    def __init__(self, cache: KVCache, rows: Sequence[Row]) -> None:
+        self.k, self.v = cache.k, cache.v
+        device = self.k.device
+        self._slots = torch.tensor([r.slot for r in rows], device=device)  # (R,)
+        self._positions = torch.tensor([r.position for r in rows], device=device)  # (R,)
+        self.length = max(r.position for r in rows) + 1 - len(rows)  # so that R more end there
+        slots, context = self.k.shape[2], self.k.shape[3]
+        mine = self._slots[:, None, None] == torch.arange(slots, device=device)[:, None]
+        past = self._positions[:, None, None] >= torch.arange(context, device=device)
+        self._mask = (mine & past).flatten(1)  # (R, slots * S)
+
+    def positions(self, t: int) -> Tensor:
+        return self._positions
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores (1, K, R, D); returns every slot, (1, K, slots * S, D)."""
+        self.k[layer][:, self._slots, self._positions] = k[0]
+        self.v[layer][:, self._slots, self._positions] = v[0]
+        return self.k[layer].flatten(1, 2)[None], self.v[layer].flatten(1, 2)[None]
+
+    def mask(self, t: int) -> Tensor:
+        return self._mask
+
+
+class _Native:
+    """Steps by the compiled function; texts are shared among threads where that is faster."""
+
+    def __init__(self, model: GPT, cache: KVCache) -> None:
+        from ptx import native  # numba takes half a second to import
+
+        self._step, self._weights = native.step, native.pack(model)
+        self._cache_k, self._cache_v = cache.k.numpy(), cache.v.numpy()
+        self._config = model.config
+        self._threads = Fastest([torch.get_num_threads(), 1])
+        self._pool = ThreadPoolExecutor(torch.get_num_threads(), "decoder")
+
+    def try_out(self) -> None:
+        """One step on a cache of its own: compiles, or finds what was compiled before."""
+        c, zero = self._config, np.zeros(1, np.int64)
+        cache = np.zeros((c.n_layer, c.n_kv_head, 1, 1, c.head_size), np.float32)
+        weights = np.zeros((0, c.n_layer, c.n_head, c.context), np.float32)
+        logits = np.empty((1, c.vocab_size), np.float32)
+        self._step(self._weights, zero, zero, zero, cache, cache.copy(), weights, logits)
+
+    def step(self, rows: Sequence[Row], attention: bool) -> tuple[Tensor, list[Tensor] | None]:
+        c, R = self._config, len(rows)
+        tokens, slots, positions = np.array(
+            [[r.token for r in rows], [r.slot for r in rows], [r.position for r in rows]]
+        )  # each (R,)
+        logits = np.empty((R, c.vocab_size), np.float32)
+        kept = R if attention else 0
+        weights = np.empty((kept, c.n_layer, c.n_head, c.context), np.float32)
+
+        def work(part: slice) -> None:
+            self._step(
+                self._weights,
+                tokens[part],
+                slots[part],
+                positions[part],
+                self._cache_k,
+                self._cache_v,
+                weights[part],
+                logits[part],
+            )
+
+        if R < WORTH_SPLITTING:
+            work(slice(0, R))
+        else:
+            threads, began = self._threads.pick(), time.perf_counter()
+            list(self._pool.map(work, parts(slots.tolist(), threads)))
+            self._threads.note(threads, (time.perf_counter() - began) / R)
+        if not attention:
+            return torch.from_numpy(logits), None
+        seen = [torch.from_numpy(weights[i, :, :, : r.position + 1]) for i, r in enumerate(rows)]
+        return torch.from_numpy(logits), seen
+
+
+def _compiled_before() -> bool:
+    """Whether numba has kept the step from an earlier process."""
+    from ptx.native import step
+
+    return any(Path(step.stats.cache_path).glob("native.step-*.nbi"))
+
+
+def parts(slots: list[int], n: int) -> list[slice]:
+    """At most n runs of rows, about equally long, that cut no text in two."""
+    edges = [0]
+    for i in range(1, len(slots)):
+        if slots[i] != slots[i - 1] and i >= len(edges) * len(slots) / n:
+            edges.append(i)
+    return [slice(a, b) for a, b in zip(edges, [*edges[1:], len(slots)])]
+
+
+@contextmanager
+def torch_threads(n: int, device: torch.device) -> Iterator[None]:
+    """torch's operations on so many threads of a CPU."""
+    before = torch.get_num_threads()
+    if device.type != "cpu" or n == before:
+        yield
+        return
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,286 @@
+"""One text being continued: what the model has to read next, and what becomes of its answer.
+
+A prompt is read as the start of a file: end-of-text comes first, as it does in training. When the
+context is full, the oldest half of it is dropped and the rest read again, so memory and time per
+token stay bounded however long the text grows.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ptx.errors import UserError
+from ptx.healing import Healer
+from ptx.lookup import Lookup
+from ptx.sampling import Choice, Sampling, draw
+from ptx.tokenizer import Tokenizer
+
+PROMPT_LIMIT = 65_536
+"""Bytes of a prompt; many times the context of any model here."""
+STOPS = 16
+"""Stop strings of a text."""
+UNFAMILIAR = 2.2
+"""Bytes per token below which a prompt is not what the tokenizer was made for (Python: 3 to 5)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a text is long enough."""
+
+    max_tokens: int = 128
+    """New tokens."""
+    max_seconds: float | None = None
+    """From the first new token on."""
+    stop: tuple[str, ...] = ()
+    """Ends with the token that completes one of these in the new text; nothing is cut off."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise UserError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise UserError(f"max_seconds must be more than 0, not {self.max_seconds}")
+        if len(self.stop) > STOPS or not all(self.stop):
+            raise UserError(f"stop takes at most {STOPS} strings, none of them empty")
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One generated token."""
+
+    token: int
+    bytes: bytes
+    """What it adds to the text."""
+    text: str
+    """The same as text; a character split over tokens arrives whole, with its last token."""
+    logprob: float
+    """Natural logarithm of the probability it was drawn with, after the knobs."""
+    choice: Choice
+    """The distribution it was drawn from: before and after the knobs, over the vocabulary."""
+    settled: tuple[int, ...] = ()
+    """Tokens at the prompt's end that are certain only now, before this one."""
+    attention: Tensor | None = None
+    """Where every head looked, (L, H, S), if it was asked for."""
+
+    @property
+    def rank(self) -> int:
+        """1 for the token that the model found most likely."""
+        return self.choice.rank(self.token)
+
+
+class Stream:
+    """A text, its knobs and its random numbers. No model: something else reads `ids` and `guesses`
+    and hands the logits to `take`.
+
+    ids: every token so far: end-of-text, the prompt as the model reads it, what was generated.
+    n_prompt: how many of them belong to the prompt.
+    finish: why it ended, or None: length, end of text, stop string, time, cancelled.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        context: int,
+        prompt: str,
+        sampling: Sampling | None = None,
+        limits: Limits | None = None,
+        seed: int = 0,
+        attention: bool = False,
+        speculate: bool = True,
+    ) -> None:
+        check_prompt(prompt)
+        if not 0 <= seed < 2**63:
+            raise UserError(f"the seed must be a whole number from 0 to 2**63 - 1, not {seed}")
+        self.sampling, self.limits = sampling or Sampling(), limits or Limits()
+        self.sampling.check(tokenizer.n_vocab)
+        self.tokenizer, self.context, self.attention = tokenizer, context, attention
+        end = healer(tokenizer).open_end(prompt)
+        # Without a choice there is nothing to weigh, nor with a memory that holds none of it.
+        self._end = end if len(end.nodes) > 1 and max(map(len, end.nodes)) < context else None
+        self.ids = [tokenizer.eot, *end.kept, *(() if self._end else end.path)]
+        self.n_prompt = len(self.ids)
+        self.finish: str | None = None
+        self._random = torch.Generator().manual_seed(seed)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._new = bytearray()
+        self._generated, self._started = 0, 0.0
+        self._lookup = Lookup() if speculate else None
+        self._stops = [s.encode("utf-8", "surrogatepass") for s in self.limits.stop]
+
+    def visible_from(self) -> int:
+        """Index of the first of `ids` that the model still sees while it chooses the next."""
+        open_tokens = max(map(len, self._end.nodes)) if self._end else 0
+        return visible_from(len(self.ids) + open_tokens, self.context)
+
+    def branches(self) -> list[list[int]]:
+        """Other ends of the prompt, to be read after the last of `ids` one by one, before any
+        guess: `take` needs what follows each of their tokens."""
+        return [list(leaf) for leaf, _ in self._end.leaves()[1:]] if self._end else []
+
+    def guesses(self, most: int) -> list[int]:
+        """Tokens to read after the last of `ids`, in the hope that they are the next: at most so
+        many, but as many as it takes while the prompt's end is open."""
+        if self._end:
+            return self._end.path
+        room = self.context - (len(self.ids) - self.visible_from())
+        most = min(most, room, self.limits.max_tokens - self._generated - 1)
+        return self._lookup.guess(self.ids, most) if self._lookup and most > 0 else []
+
+    def take(
+        self,
+        guesses: list[int],
+        logits: Tensor,
+        attention: list[Tensor] | None = None,
+        branches: Sequence[tuple[Tensor, list[Tensor] | None]] = (),
+    ) -> list[Step]:
+        """The steps that come of reading the last token and `guesses`; at least one, unless the
+        text ends.
+
+        logits: (1 + guesses, V), what follows each; attention: (L, H, S) for each; branches: both
+            for each of `branches`.
+        """
+        self._started = self._started or time.monotonic()
+        if self._end:
+            return self._heal([(logits, attention), *branches])
+        steps = []
+        for i in range(len(logits)):
+            seen = tuple(self.ids) if self.sampling.repetition_penalty != 1.0 else ()
+            choice = Choice(logits[i], self.sampling, seen)
+            token = draw(choice.final, self._random)
+            steps += self._accept(token, choice, attention and attention[i])
+            if self.finish or i == len(guesses) or token != guesses[i]:
+                break
+        if self._lookup:
+            self._lookup.note(len(guesses), i)
+        return steps
+
+    def _heal(self, read: list[tuple[Tensor, list[Tensor] | None]]) -> list[Step]:
+        """The first new token, together with how much of the prompt's own end goes before it.
+
+        read: logits and attention after each token of each of the open end's leaves.
+        """
+        end, self._end = self._end, None
+        rows = read[0][0].new_empty(len(end.nodes), read[0][0].shape[-1])  # (nodes, V)
+        shown: dict[int, Tensor] = {}
+        for (_, numbers), (logits, attention) in zip(end.leaves(), read, strict=True):
+            rows[numbers] = logits
+            shown |= zip(numbers, attention or ())
+        found = healer(self.tokenizer).candidates(rows, end)
+        weights = (found.logprob - found.logprob.max()).exp()  # (n,)
+        together = weights.new_zeros(rows.shape[-1]).index_add_(0, found.token, weights)  # (V,)
+        choice = Choice(together.log(), self.sampling, tuple(self.ids))
+        token = draw(choice.final, self._random)
+        ways = (found.token == token).nonzero()[:, 0]  # nearly always one
+        way = int(ways[draw(found.logprob[ways].softmax(-1), self._random)])
+        node = int(found.node[way])
+        settled = end.nodes[node]
+        self.ids += settled
+        self.n_prompt += len(settled)
+        inside = self._length(end.path) - self._length(settled)
+        return self._accept(token, choice, shown.get(node), settled, inside)
+
+    def _length(self, tokens: Sequence[int]) -> int:
+        """Bytes."""
+        return sum(len(self.tokenizer.token_bytes(t)) for t in tokens)
+
+    def _accept(
+        self,
+        token: int,
+        choice: Choice,
+        attention: Tensor | None,
+        settled: tuple[int, ...] = (),
+        inside: int = 0,
+    ) -> list[Step]:
+        """Appends a token, of which `inside` bytes still belong to the prompt."""
+        if token == self.tokenizer.eot:
+            return self.end("end of text")
+        self.ids.append(token)
+        new = self.tokenizer.token_bytes(token)[inside:]
+        self._generated += 1
+        self._new += new
+        logprob = math.log(float(choice.final[token]))
+        text = self._decoder.decode(new)
+        step = Step(token, new, text, logprob, choice, settled, attention)
+        finish = self._finished(len(new))
+        return [step, *self.end(finish)] if finish else [step]
+
+    def _finished(self, n_new: int) -> str | None:
+        for stop in self._stops:
+            if stop in self._new[-(len(stop) + n_new) :]:
+                return "stop string"
+        if self._generated >= self.limits.max_tokens:
+            return "length"
+        seconds = self.limits.max_seconds
+        if seconds is not None and time.monotonic() - self._started >= seconds:
+            return "time"
+        return None
+
+    def cancel(self) -> None:
+        """Ends the text where it is; from any thread."""
+        self.finish = self.finish or "cancelled"
+
+    def end(self, finish: str) -> list[Step]:
+        """No more tokens; what is left of half a character comes as a step without a token."""
+        if self.finish is None:
+            self.finish = finish
+            if rest := self._decoder.decode(b"", final=True):
+                nothing = Choice(torch.zeros(1), Sampling())
+                return [Step(self.ids[-1], b"", rest, 0.0, nothing)]
+        return []
+
+
+@lru_cache(maxsize=4)
+def healer(tokenizer: Tokenizer) -> Healer:
+    return Healer(tokenizer)
+
+
+def check_prompt(prompt: str) -> None:
+    """Raises UserError, in one sentence, for a prompt that no Python file could begin with."""
+    size = len(prompt.encode("utf-8", "surrogatepass"))
+    if size > PROMPT_LIMIT:
+        raise UserError(
+            f"the prompt has {size:,} bytes and at most {PROMPT_LIMIT:,} are read: shorten it"
+        )
+    if (where := prompt.find("\0")) >= 0:
+        raise UserError(
+            f"the prompt has a NUL character at position {where}, which no Python file may "
+            "contain: remove it"
+        )
+
+
+def visible_from(n_tokens: int, context: int) -> int:
+    """Index of the first of `n_tokens` that the model still sees while it chooses the next."""
+    dropped_at_once = context - context // 2
+    return dropped_at_once * max(0, math.ceil((n_tokens - context) / dropped_at_once))
+
+
+def prompt_notes(tokenizer: Tokenizer, prompt: str) -> list[str]:
+    """Sentences a person should read before judging the continuation of this prompt."""
+    if not prompt:
+        return ["The prompt is empty: the model begins a new file."]
+    size = len(prompt.encode("utf-8", "surrogatepass"))
+    rate = size / len(tokenizer.encode(prompt))
+    if size > 40 and rate < UNFAMILIAR:
+        return [
+            "This does not look like the Python the model knows "
+            f"({rate:.1f} bytes per token, Python has 3 to 5): expect nonsense."
+        ]
+    return []
+
+
+def window_notes(n_tokens: int, context: int) -> list[str]:
+    """A sentence about a text of which the model sees only the end."""
+    if n_tokens <= context:
+        return []
+    seen = n_tokens - visible_from(n_tokens, context)
+    return [
+        f"The text is longer than the context of {context} tokens: the model now sees the last "
+        f"{seen} of {n_tokens:,}."
+    ]

@@ -1,0 +1,182 @@
+"""A step of many texts equals reading each text alone, whatever computes it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from ptx.config import PRESETS, ModelConfig
+from ptx.decoder import Decoder, Row, parts
+from ptx.int8 import as_int8
+from ptx.model import GPT
+
+TINY = replace(
+    PRESETS["nano"], vocab_size=203, context=24, n_layer=2, n_head=4, n_kv_head=2, head_size=8,
+    d_model=20, d_mlp=28, init="gpt2",
+)  # fmt: skip
+SHAPES: dict[str, dict[str, Any]] = {
+    "modern": {},
+    "reference": {
+        "n_kv_head": 4, "norm": "layer", "position": "learned", "mlp": "relu", "qk_norm": False,
+        "bias": True, "qkv_bias": True, "head_bias": True, "tied_head": False,
+    },
+    "gpt2": {"norm": "layer", "position": "learned", "mlp": "gelu", "bias": True, "qkv_bias": True},
+    "llama": {"qk_norm": False, "tied_head": False},
+}  # fmt: skip
+
+
+def random_model(config: ModelConfig) -> GPT:
+    torch.manual_seed(0)
+    model = GPT(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def model(request: pytest.FixtureRequest) -> GPT:
+    return random_model(replace(TINY, **SHAPES[request.param]))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["compiled", "torch"])
+def native(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+def some_ids(n: int, seed: int = 0) -> list[int]:
+    return random.Random(seed).choices(range(203), k=n)
+
+
+def step_through(decoder: Decoder, ids: list[int], slot: int = 0) -> torch.Tensor:
+    """Logits (T, V) of a text that is read token by token."""
+    rows = [decoder.step([Row(t, slot, i)])[0] for i, t in enumerate(ids)]
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def whole(model: GPT, ids: list[int]) -> torch.Tensor:
+    return model(torch.tensor([ids]))[0]
+
+
+def test_token_by_token_equals_all_at_once(model: GPT, native: bool) -> None:
+    ids = some_ids(24)
+    logits = step_through(Decoder(model, native=native), ids)
+    torch.testing.assert_close(logits, whole(model, ids), atol=1e-4, rtol=1e-4)
+
+
+def test_texts_of_different_lengths_share_a_step(model: GPT, native: bool) -> None:
+    decoder = Decoder(model, 4, native)
+    texts = {3: some_ids(20, 1), 0: some_ids(3, 2), 2: some_ids(11, 3), 1: some_ids(1, 4)}
+    for slot, ids in texts.items():
+        if len(ids) > 1:
+            decoder.read(slot, ids[:-1], 0)
+    rows = [Row(ids[-1], slot, len(ids) - 1) for slot, ids in texts.items()]
+    logits, _ = decoder.step(rows)
+    expected = torch.stack([whole(model, ids)[-1] for ids in texts.values()])
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_several_rows_of_one_text_see_each_other_and_no_later_one(model: GPT, native: bool) -> None:
+    decoder = Decoder(model, 2, native)
+    long, short = some_ids(12, 5), some_ids(7, 6)
+    decoder.read(1, long[:8], 0)
+    decoder.read(0, short[:5], 0)
+    rows = [Row(t, 1, 8 + i) for i, t in enumerate(long[8:])]
+    rows += [Row(t, 0, 5 + i) for i, t in enumerate(short[5:])]
+    logits, _ = decoder.step(rows)
+    expected = torch.cat([whole(model, long)[8:], whole(model, short)[5:]])
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    # What was read in vain is written over.
+    again, _ = decoder.step([Row(9, 1, 9)])
+    expected = whole(model, [*long[:9], 9])[-1:]
+    torch.testing.assert_close(again, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_prompt_may_be_read_in_parts(model: GPT, native: bool) -> None:
+    decoder, ids = Decoder(model, native=native), some_ids(20)
+    for start in range(0, 19, 7):
+        decoder.read(0, ids[start : min(start + 7, 19)], start)
+    logits, _ = decoder.step([Row(ids[-1], 0, 19)])
+    torch.testing.assert_close(logits, whole(model, ids)[-1:], atol=1e-4, rtol=1e-4)
+
+
+def test_attention_is_that_of_the_forward(model: GPT, native: bool) -> None:
+    decoder, texts = Decoder(model, 2, native), [some_ids(9, 1), some_ids(5, 2)]
+    for slot, ids in enumerate(texts):
+        decoder.read(slot, ids[:-1], 0)
+    plain, nothing = decoder.step([Row(ids[-1], s, len(ids) - 1) for s, ids in enumerate(texts)])
+    logits, rows = decoder.step(
+        [Row(ids[-1], s, len(ids) - 1) for s, ids in enumerate(texts)], attention=True
+    )
+    assert nothing is None
+    assert torch.equal(plain, logits)
+    for ids, weights in zip(texts, rows, strict=True):
+        record: list[torch.Tensor] = []
+        with torch.no_grad():
+            model(torch.tensor([ids]), record=record)
+        expected = torch.cat(record)[:, :, -1]  # (L, H, S)
+        torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_company_changes_no_bit_of_a_compiled_row(model: GPT) -> None:
+    decoder = Decoder(model, 9, native=True)
+    ids = some_ids(6)
+    alone = step_through(decoder, ids)
+    for slot in range(1, 9):
+        step_through(decoder, some_ids(6, slot), slot)
+    for n in range(2, 10):
+        logits, _ = decoder.step([Row(some_ids(6, s)[-1], s, 5) for s in range(n)])
+        assert torch.equal(logits[0], alone[-1])
+    rows = [Row(t, 0, i) for i, t in enumerate(ids)]
+    assert torch.equal(decoder.step(rows)[0], alone)
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["compiled", "torch"])
+def test_bf16_weights_are_taken_as_they_are(native: bool) -> None:
+    model = random_model(TINY)
+    model.load_state_dict({k: v.bfloat16().float() for k, v in model.state_dict().items()})
+    decoder, ids = Decoder(model, native=native), some_ids(10)
+    torch.testing.assert_close(step_through(decoder, ids), whole(model, ids), atol=1e-4, rtol=1e-4)
+
+
+def test_int8_weights_compute_what_their_values_say() -> None:
+    model = random_model(TINY)
+    small, ids = as_int8(model), some_ids(10)
+    decoder = Decoder(small, native=True)
+    assert decoder._native._weights.q.weight.dtype == "int8"
+    logits = step_through(decoder, ids)
+    torch.testing.assert_close(logits, whole(small, ids), atol=1e-4, rtol=1e-4)
+    error = (logits - whole(model, ids)).abs().mean() / whole(model, ids).std()
+    assert 1e-4 < error < 0.1
+
+
+def test_steps_are_torchs_until_they_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = random_model(TINY), some_ids(12)
+    decoder = Decoder(model, native=False)
+    first = [decoder.step([Row(t, 0, i)])[0] for i, t in enumerate(ids[:6])]
+    decoder.compile()
+    assert decoder._native
+    rest = [decoder.step([Row(t, 0, i)])[0] for i, t in enumerate(ids[6:], 6)]
+    torch.testing.assert_close(torch.cat(first + rest), whole(model, ids), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("slots", "n", "expected"),
+    [
+        ([0], 2, [(0, 1)]),
+        ([0, 0, 0, 0], 2, [(0, 4)]),
+        ([0, 1, 2, 3], 2, [(0, 2), (2, 4)]),
+        ([0, 0, 0, 1, 2], 2, [(0, 3), (3, 5)]),
+        ([5, 3, 3, 3, 1, 1], 3, [(0, 4), (4, 6)]),
+        ([0, 1, 2, 3], 1, [(0, 4)]),
+    ],
+)
+def test_threads_share_rows_but_no_text(
+    slots: list[int], n: int, expected: list[tuple[int, int]]
+) -> None:
+    assert [(p.start, p.stop) for p in parts(slots, n)] == expected

@@ -1,0 +1,31 @@
+"""The faster way is used, and a slower one gets another chance."""
+
+from __future__ import annotations
+
+from ptx.fastest import TRY_AGAIN, Fastest
+
+
+def use(fastest: Fastest, seconds: dict[int, float], times: int) -> list[int]:
+    picked = []
+    for _ in range(times):
+        picked.append(fastest.pick())
+        fastest.note(picked[-1], seconds[picked[-1]])
+    return picked
+
+
+def test_every_way_is_tried_then_the_fastest_is_used() -> None:
+    picked = use(Fastest([2, 1]), {2: 1.0, 1: 3.0}, 14)
+    assert picked == [2, 1] + [2] * 12
+
+
+def test_when_the_machine_gets_busy_the_other_way_is_found_soon() -> None:
+    fastest = Fastest([2, 1])
+    use(fastest, {2: 1.0, 1: 1.5}, 20)
+    picked = use(fastest, {2: 30.0, 1: 1.6}, 10)
+    assert picked[-8:] == [1] * 8
+    picked = use(fastest, {2: 1.0, 1: 1.5}, 8 * TRY_AGAIN)
+    assert picked[-2:] == [2, 2]
+
+
+def test_one_way_needs_no_choice() -> None:
+    assert use(Fastest([1, 1]), {1: 1.0}, 2 * TRY_AGAIN) == [1] * 2 * TRY_AGAIN
