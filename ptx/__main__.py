@@ -22,6 +22,9 @@ from ptx.tokenizer import Tokenizer
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "mini"
 ALTERNATIVES = 5
 """Per token, in --json."""
+LONG = 1500
+"""Tokens that repay compiling the decoder, a quarter of a minute the first time on a machine; what
+was compiled once, here or by the page, is used for short texts too."""
 
 
 @dataclass
@@ -89,6 +92,8 @@ def main() -> None:
     limits = Limits(args.tokens, args.seconds, tuple(s.replace("\\n", "\n") for s in args.stop))
     model = as_int8(model) if args.int8 else model
     decoder = Decoder(model)
+    if args.tokens >= LONG:
+        decoder.compile()
     generation = generate(
         model, tokenizer, prompt, sampling, limits, args.seed, decoder, speculate=args.speculate
     )
@@ -101,8 +106,6 @@ def main() -> None:
         write_lines(generation, tokenizer) if args.json else write_text(generation, prompt)
     except KeyboardInterrupt:
         print()
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stderr.close()
 
 
 def read_prompt() -> str:

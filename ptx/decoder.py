@@ -70,7 +70,7 @@ class Decoder:
     def read(self, slot: int, ids: Sequence[int], start: int) -> None:
         """Reads `ids` at positions from `start` on, for what comes after them."""
         threads, began = self._threads.pick(), time.perf_counter()
-        with torch_threads(threads, self.device):
+        with torch_threads(threads):
             tokens = torch.tensor([ids], device=self.device)  # (1, T)
             self.model.hidden(tokens, self.cache.row(slot, start))
         self._threads.note(threads, (time.perf_counter() - began) / len(ids))
@@ -197,10 +197,10 @@ def parts(slots: list[int], n: int) -> list[slice]:
 
 
 @contextmanager
-def torch_threads(n: int, device: torch.device) -> Iterator[None]:
+def torch_threads(n: int) -> Iterator[None]:
     """torch's operations on so many threads of a CPU."""
     before = torch.get_num_threads()
-    if device.type != "cpu" or n == before:
+    if n == before:
         yield
         return
     torch.set_num_threads(n)

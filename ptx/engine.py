@@ -18,7 +18,9 @@ from functools import partial
 from itertools import takewhile
 from typing import Any
 
-from ptx.decoder import Decoder, Row
+from torch import Tensor
+
+from ptx.decoder import Decoder, Row, torch_threads
 from ptx.errors import UserError
 from ptx.lookup import GUESSES
 from ptx.model import GPT
@@ -96,7 +98,12 @@ class Batch:
                 read = [self.decoder.step(branch, stream.attention) for branch in branches]
                 rows += self._rows(seat, guesses)
                 ready.append((seat, guesses, read))
-        return self._take(ready, rows) if ready else []
+        if not ready:
+            return []
+        wanted = any(seat.stream.attention for seat, _, _ in ready)
+        logits, attention = self.decoder.step(rows, wanted)
+        with torch_threads(1):  # a row of logits is too little for several
+            return self._take(ready, logits, attention)
 
     def _rows(self, seat: _Seat, more: list[int]) -> list[Row]:
         """The newest token of a text, and more after it."""
@@ -104,10 +111,11 @@ class Batch:
         return [Row(token, seat.slot, last + i) for i, token in enumerate([ids[-1], *more])]
 
     def _take(
-        self, ready: list[tuple[_Seat, list[int], list[Any]]], rows: list[Row]
+        self,
+        ready: list[tuple[_Seat, list[int], list[Any]]],
+        logits: Tensor,
+        attention: list[Tensor] | None,
     ) -> list[tuple[Stream, list[Step]]]:
-        wanted = any(seat.stream.attention for seat, _, _ in ready)
-        logits, attention = self.decoder.step(rows, wanted)
         taken, first = [], 0
         for seat, guesses, branches in ready:
             stream, mine = seat.stream, slice(first, first + 1 + len(guesses))
