@@ -20,6 +20,7 @@ byte pairs are merged inside each piece.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from bisect import bisect_right
@@ -127,8 +128,10 @@ class Healer:
         kept, window = self._window(data, ids)
         path = tuple(ids[kept:])
         found = {path: [np.append(self._invalid, self.tokenizer.eot)]}
-        for cuts in self._cuts(self._kinds(window)):
-            for node, tokens in self._beyond(window, cuts):
+        ways = self._cuts(self._kinds(window))
+        settled = len(os.path.commonprefix(list(ways)))
+        for cuts in ways:
+            for node, tokens in self._beyond(window, cuts, settled):
                 found.setdefault(node, []).append(tokens)
         # What all begin with stays as well.
         while () not in found and len({node[0] for node in found}) == 1:
@@ -187,13 +190,16 @@ class Healer:
             for a, b in product(self._probes, repeat=2)
         }
 
-    def _beyond(self, window: str, cuts: Cuts) -> Iterator[tuple[Node, np.ndarray]]:
+    def _beyond(self, window: str, cuts: Cuts, settled: int) -> Iterator[tuple[Node, np.ndarray]]:
         """With the window so cut: sequences of tokens inside it, and the tokens after each that
-        reach beyond its end."""
+        reach beyond its end. settled: how many of the cuts are there whatever follows."""
         whole = [window[i:j].encode() for i, j in pairwise(cuts)]
         before = tuple(token for piece in whole for token in self._merge(piece))
         rest = window[cuts[-1] :].encode()
-        kinds = self._kinds(window)
+        # Patterns do not look back, so what is settled need not be cut again.
+        start = cuts[settled - 1]
+        kinds = self._kinds(window[start:])
+        cuts = tuple(cut - start for cut in cuts[settled - 1 :])
         for k in range(max(0, len(rest) - self._longest), len(rest) + 1):
             tokens = self._longer_than(rest[k:])
             tokens = tokens[self._fitting(kinds, cuts, tokens, rest[k:])]
@@ -225,7 +231,8 @@ class Healer:
         end = len(window) + len(new)
         for probe in self._probes:
             starts = self._starts(window + new + probe)
-            if tuple(starts[: len(cuts)]) == cuts and all(s >= end for s in starts[len(cuts) :]):
+            following = starts[len(cuts)] if len(starts) > len(cuts) else end
+            if following >= end and tuple(starts[: len(cuts)]) == cuts:
                 return True
         return False
 
