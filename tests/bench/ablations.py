@@ -71,6 +71,10 @@ VARIANTS = {
         Variant("context 64", {"batch_size": 32, "micro_batch": 32}, {"context": 64}),
         Variant("context 256", {"batch_size": 8}, {"context": 256}),
         Variant("no clipping", {"clip": 0.0}),
+        Variant("batch 8, lr 1.2e-2", {"batch_size": 8, "lr": 1.2e-2}),
+        Variant(
+            "batch 8, lr 1.2e-2, cooldown 0.3", {"batch_size": 8, "lr": 1.2e-2, "cooldown": 0.3}
+        ),
     ],
     "mini": [
         Variant("base"),
