@@ -20,14 +20,13 @@ byte pairs are merged inside each piece.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise, product
+from itertools import pairwise, product, takewhile
 
 import numpy as np
 import regex  # tiktoken requires it; the standard library's knows no \p{L}
@@ -129,7 +128,8 @@ class Healer:
         path = tuple(ids[kept:])
         found = {path: [np.append(self._invalid, self.tokenizer.eot)]}
         ways = self._cuts(self._kinds(window))
-        settled = len(os.path.commonprefix(list(ways)))
+        same = takewhile(lambda cuts: len(set(cuts)) == 1, zip(*ways, strict=False))
+        settled = len(list(same))
         for cuts in ways:
             for node, tokens in self._beyond(window, cuts, settled):
                 found.setdefault(node, []).append(tokens)
@@ -288,7 +288,7 @@ class Healer:
     def _find_merging(self, left: bytes) -> tuple[np.ndarray, np.ndarray]:
         """The tokens (n,) with which `left` merges, and into which (n,)."""
         into = self._longer_than(left)
-        right = [self._ranks.get(self._bytes[rank][len(left) :], -1) for rank in into]
+        right = [self._ranks.get(self._bytes[rank][len(left) :], -1) for rank in into.tolist()]
         right = np.array(right, dtype=np.int64)
         return right[right >= 0], into[right >= 0]
 

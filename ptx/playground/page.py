@@ -21,6 +21,7 @@ MONO = ("ui-monospace", "SFMono-Regular", "JetBrains Mono", "Menlo", "Consolas",
 
 def build(served: Served, runs: Path) -> gr.Blocks:
     """The whole page, with its queue; `launch` it with `launch_options()`."""
+    served.start_engine()
     looker = heads.Looker(served)
     first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:

@@ -48,6 +48,10 @@ class Served:
         """Writes the texts of all visitors, side by side."""
         return Engine(self.model, self.tokenizer, slots=AT_ONCE)
 
+    def start_engine(self) -> None:
+        """Lets it compile what it needs before the first visitor comes."""
+        _ = self.engine
+
     @property
     def context(self) -> int:
         return self.model.config.context
