@@ -97,15 +97,15 @@ class Settings:
 
 RECIPES: dict[str, dict[str, Any]] = {
     "nano": {
-        "steps": 180,
-        "batch_size": 16,
-        "micro_batch": 16,
+        "steps": 360,
+        "batch_size": 8,
+        "micro_batch": 8,
         "optimizer": "muon",
-        "lr": 6e-3,
+        "lr": 1.2e-2,
         "muon_lr": 0.03,
         "weight_decay": 0.0,
         "warmup": 10,
-        "cooldown": 0.5,
+        "cooldown": 0.3,
         "clip": 1.0,
     },
     "mini": {

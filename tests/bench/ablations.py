@@ -33,9 +33,22 @@ if TYPE_CHECKING:
     from train.loop import Run  # the parent gets along without torch
 
 
+BASE = {
+    "nano": {
+        "batch_size": 16, "micro_batch": 16, "lr": 6e-3, "muon_lr": 0.03, "warmup": 10,
+        "cooldown": 0.5,
+    },
+    "mini": {
+        "batch_size": 16, "micro_batch": 16, "lr": 4e-3, "muon_lr": 0.02, "warmup": 40,
+        "cooldown": 0.5,
+    },
+}  # fmt: skip
+"""What variants differ from: the recipes before the sweeps, so that these can be repeated."""
+
+
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the preset's recipe."""
+    """What differs from BASE, and besides from the preset's recipe."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +71,7 @@ VARIANTS = {
         Variant("lr 3e-3", {"lr": 3e-3}),
         Variant("lr 1.2e-2", {"lr": 1.2e-2}),
         Variant("Newton-Schulz 5 steps", constants={"NEWTON_SCHULZ_STEPS": 5}),
-        Variant("batch 4", {"batch_size": 4}),
+        Variant("batch 4", FEW),
         Variant("batch 8", {"batch_size": 8}),
         Variant("batch 32", {"batch_size": 32, "micro_batch": 32}),
         Variant("cooldown 0.2", {"cooldown": 0.2}),
@@ -86,7 +99,7 @@ VARIANTS = {
         Variant("lr 8e-3", {"lr": 8e-3}),
         Variant("lr 1.6e-2", {"lr": 1.6e-2}),
         Variant("Newton-Schulz 3 steps", constants={"NEWTON_SCHULZ_STEPS": 3}),
-        Variant("batch 4", {"batch_size": 4}),
+        Variant("batch 4", FEW),
         Variant("batch 8", {"batch_size": 8}),
         Variant("batch 32", {"batch_size": 32}),
         Variant("batch 4, warmup 10", SOON),
@@ -361,7 +374,8 @@ def new_run(work: dict[str, Any], variant: Variant, runs: Path, steps: int) -> R
     keep_freed_memory()
     quiet = {"val_every": NEVER, "sample_every": NEVER, "save_every": NEVER, "val_windows": 1}
     plain = {"device": "cpu", "precision": "fp32", "attention": "fused", "compile": "off"}
-    values = quiet | plain | variant.settings | {"steps": steps, "seed": work["seed"]}
+    base = BASE[work["preset"]]
+    values = quiet | plain | base | variant.settings | {"steps": steps, "seed": work["seed"]}
     data = Path(work["data"])
     return Run.start(Settings(preset=work["preset"], data=data, runs=runs, **values))
 

@@ -10,7 +10,6 @@ and would flatter it; the table below the figures has the usual knobs, with gues
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import statistics
 import sys
@@ -38,7 +37,6 @@ ROOT = Path(__file__).resolve().parents[2]
 KEYS = (
     "speed_vs_transformers",
     "speed_vs_recompute",
-    "speed_vs_llama_cpp",
     "batch16_gain",
     "first_token_ms",
     "busy_share",
@@ -131,26 +129,6 @@ class Recompute:
         return new / (time.perf_counter() - started)
 
 
-class LlamaCpp:
-    """llama.cpp on the same shape, in the precision of our weights' own size."""
-
-    def __init__(self) -> None:
-        from tests.bench.gguf import open_model
-
-        model, tokenizer = shipped()
-        self.llama = open_model(model)
-        self.ids = prompt_ids(tokenizer)
-
-    def rate(self, new: int) -> float:
-        """New tokens per second, the prompt's reading left out."""
-        self.llama.reset()
-        self.llama.eval(self.ids)
-        started = time.perf_counter()
-        for _ in range(new):
-            self.llama.eval([self.llama.sample(temp=0.0)])
-        return new / (time.perf_counter() - started)
-
-
 class Page:
     """The engine behind the page, warm."""
 
@@ -230,8 +208,6 @@ def main() -> None:
         versus("speed_vs_transformers", f"transformers, {dtype}", Transformers, (dtype,), new, 4.0)
     if "speed_vs_recompute" in wanted:
         versus("speed_vs_recompute", "recomputing", Recompute, (), recomputed, 20.0)
-    if "speed_vs_llama_cpp" in wanted and importlib.util.find_spec("llama_cpp"):
-        versus("speed_vs_llama_cpp", "llama.cpp, bf16", LlamaCpp, (), new, 1.0)
     if "batch16_gain" in wanted:
         rates = in_turns(
             {"1": lambda: ours("rate", 1, new), "16": lambda: ours("rate", 16, new)}, turns
