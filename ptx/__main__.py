@@ -61,7 +61,7 @@ class Complete:
     tokens: int = 200
     """Stop after this many new tokens."""
     seconds: float | None = None
-    """Stop after this long."""
+    """Stop so long after the first new token."""
     stop: tuple[str, ...] = ()
     """Stop once the new text holds one of these; \\n means a new line."""
     seed: int = 0
@@ -139,12 +139,13 @@ def write_text(generation: Generation, prompt: str) -> None:
 def write_lines(generation: Generation, tokenizer: Tokenizer) -> None:
     for step in generation:
         print(json.dumps(as_record(step, tokenizer)), flush=True)
-    print(json.dumps({"finish": generation.finish, "tokens": len(generation.ids)}), flush=True)
+    n_new = len(generation.ids) - generation.n_prompt
+    print(json.dumps({"finish": generation.finish, "tokens": n_new}), flush=True)
 
 
 def as_record(step: Step, tokenizer: Tokenizer) -> dict[str, Any]:
     """A step as JSON values; bytes as Python writes them, probabilities before and after knobs."""
-    if not step.bytes:  # what is left of half a character
+    if step.token is None:  # what is left of half a character
         return {"text": step.text}
     choice = step.choice
     return {

@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ptx.errors import UserError
 from ptx.fastest import Fastest
 from ptx.model import GPT, KVCache
 
@@ -43,28 +44,46 @@ class Decoder:
 
     def __init__(self, model: GPT, slots: int = 1, native: bool | None = None) -> None:
         """native: whether to take the compiled step; left out, if that needs no waiting now."""
+        if slots < 1:
+            raise UserError(f"slots must be at least 1, not {slots}")
         self.model, self.slots = model, slots
+        self.free = list(range(slots))
+        """Slots that no batch uses."""
         self.cache = KVCache(model, slots)
         self.device = model.tok_emb.weight.device
         self._native: _Native | None = None
-        if native or (native is None and self.can_compile() and _compiled_before()):
+        if native or (native is None and self._compiled_before()):
             self.compile()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._threads = Fastest([torch.get_num_threads(), 1] if (cores or 1) > 1 else [1])
 
     def can_compile(self) -> bool:
-        """Whether there is a compiled step for this model's device, on this installation."""
-        even = all(size % 2 == 0 for size in (self.model.config.d_model, self.model.config.d_mlp))
-        return even and self.device.type == "cpu" and importlib.util.find_spec("numba") is not None
+        """Whether there is a compiled step for this model's device, precision and shape."""
+        c, fp32 = self.model.config, self.cache.k.dtype == torch.float32
+        return self.device.type == "cpu" and fp32 and c.d_model % 2 == 0 and c.d_mlp % 2 == 0
 
     def compile(self) -> None:
         """Makes the steps to come compiled ones, where that can be; the very first time takes a
         quarter of a minute, and later ones a fraction of a second. From any thread."""
         if self._native or not self.can_compile():
             return
-        made = _Native(self.model, self.cache)
-        made.try_out()
+        try:
+            made = _Native(self.model, self.cache)
+            made.try_out()
+        except Exception as error:  # whatever numba or LLVM raise, torch's operations work
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            warnings.warn(f"the decoder is not compiled here ({reason})", stacklevel=2)
+            return
         self._native = made
+
+    def _compiled_before(self) -> bool:
+        """Whether `compile` would find the step for such weights, from an earlier process."""
+        if not self.can_compile() or importlib.util.find_spec("numba") is None:
+            return False
+        try:
+            return _Native(self.model, self.cache).compiled_before()
+        except Exception:
+            return False
 
     @torch.inference_mode()
     def read(self, slot: int, ids: Sequence[int], start: int) -> None:
@@ -139,6 +158,13 @@ class _Native:
         self._threads = Fastest([torch.get_num_threads(), 1])
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), "decoder")
 
+    def compiled_before(self) -> bool:
+        """Whether numba kept the step for such weights, and this version of it, on the disk."""
+        from numba import typeof
+
+        index = self._step._cache._cache_file._load_index()
+        return any(signature[0] == typeof(self._weights) for signature, *_ in index)
+
     def try_out(self) -> None:
         """One step on a cache of its own: compiles, or finds what was compiled before."""
         c, zero = self._config, np.zeros(1, np.int64)
@@ -178,13 +204,6 @@ class _Native:
             return torch.from_numpy(logits), None
         seen = [torch.from_numpy(weights[i, :, :, : r.position + 1]) for i, r in enumerate(rows)]
         return torch.from_numpy(logits), seen
-
-
-def _compiled_before() -> bool:
-    """Whether numba has kept the step from an earlier process."""
-    from ptx.native import step
-
-    return any(Path(step.stats.cache_path).glob("native.step-*.nbi"))
 
 
 def parts(slots: list[int], n: int) -> list[slice]:

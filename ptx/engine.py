@@ -9,18 +9,20 @@ reader holds nobody, and who does not fit in waits, or is refused when too many 
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import takewhile
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
-from ptx.decoder import Decoder, Row, torch_threads
+from ptx.decoder import Decoder, Row
 from ptx.errors import UserError
 from ptx.lookup import GUESSES
 from ptx.model import GPT
@@ -30,6 +32,10 @@ from ptx.tokenizer import Tokenizer
 
 READ_AT_ONCE = 256
 """Prompt tokens that are read between two steps: no long prompt holds the others for long."""
+AHEAD = 64
+"""Steps that a text may be ahead of its reader before it is paused: they hold their logits."""
+PAUSE = 0.01
+"""Seconds between two looks whether a reader has caught up, when all are behind."""
 FEW = 2
 """Texts up to which guessing ahead pays: more of them fill a step by themselves."""
 
@@ -51,13 +57,12 @@ class Batch:
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
-        self._free = list(range(decoder.slots))
         self._seats: dict[Stream, _Seat] = {}
 
     @property
     def free(self) -> int:
         """Slots without a stream."""
-        return len(self._free)
+        return len(self.decoder.free)
 
     @property
     def streams(self) -> list[Stream]:
@@ -66,24 +71,30 @@ class Batch:
 
     def join(self, stream: Stream) -> None:
         """Takes a slot for `stream`; ValueError if none is free."""
-        if not self._free:
+        if not self.decoder.free:
             raise ValueError("no slot is free")
-        self._seats[stream] = _Seat(stream, self._free.pop())
+        self._seats[stream] = _Seat(stream, self.decoder.free.pop())
 
     def leave(self, stream: Stream) -> None:
         """Gives the slot of `stream` back; nothing happens if it has none."""
         if seat := self._seats.pop(stream, None):
-            self._free.append(seat.slot)
+            self.decoder.free.append(seat.slot)
 
     def step(self) -> list[tuple[Stream, list[Step]]]:
         """Reads what is new in every stream and takes its next tokens; finished streams leave.
 
-        Prompts are read in parts; a stream whose turn has not come yet is left out.
+        Prompts are read in parts; a stream whose turn has not come yet is left out, and so is a
+        paused one. An error in a stream's own choice ends that stream alone.
         """
+        for stream in self.streams:
+            if stream.finish:
+                self.leave(stream)
         budget, ready, rows = READ_AT_ONCE, [], []
         most = GUESSES if len(self._seats) <= FEW else 0
         for seat in self._seats.values():
             stream = seat.stream
+            if stream.paused:
+                continue
             if seat.start != (start := stream.visible_from()):
                 seat.start, seat.read = start, 0
             last = len(stream.ids) - 1 - start  # position of the newest token
@@ -102,8 +113,7 @@ class Batch:
             return []
         wanted = any(seat.stream.attention for seat, _, _ in ready)
         logits, attention = self.decoder.step(rows, wanted)
-        with torch_threads(1):  # a row of logits is too little for several
-            return self._take(ready, logits, attention)
+        return self._take(ready, logits, attention)
 
     def _rows(self, seat: _Seat, more: list[int]) -> list[Row]:
         """The newest token of a text, and more after it."""
@@ -122,7 +132,11 @@ class Batch:
             first = mine.stop
             shown = attention[mine] if attention and stream.attention else None
             before = len(stream.ids)
-            taken.append((stream, stream.take(guesses, logits[mine], shown, branches)))
+            try:
+                taken.append((stream, stream.take(guesses, logits[mine], shown, branches)))
+            except Exception as error:
+                stream.fail(error)
+                taken.append((stream, []))
             # Read are the tokens before, and of the guesses those that came true.
             right = takewhile(lambda pair: pair[0] == pair[1], zip(guesses, stream.ids[before:]))
             seat.read = before - seat.start + len(list(right))
@@ -156,13 +170,20 @@ class Generation:
     def __next__(self) -> Step:
         step = None if self._cancelled else next(self._steps, None)
         if step is None or self._cancelled:
-            self.finish = self._stream.finish
+            self._end()
             raise StopIteration
         self.n_prompt += len(step.settled)
         self.ids += step.settled
-        if step.bytes:
+        if step.token is not None:
             self.ids.append(step.token)
         return step
+
+    def _end(self) -> None:
+        """Takes over what no step brought: a prompt's end that was never gone beyond."""
+        self.finish = self._stream.finish
+        rest = self._stream.prompt_ids()[self.n_prompt :]
+        self.ids += rest
+        self.n_prompt += len(rest)
 
     def cancel(self) -> None:
         """Ends it now, from any thread: no further step comes."""
@@ -183,11 +204,14 @@ def generate(
     """Continues `prompt`, token by token, in the caller's thread. The same seed gives the same
     text.
 
-    decoder: for `model`, kept from an earlier call; a fresh one if left out.
+    decoder: for `model`, kept from an earlier call; a fresh one if left out. ValueError if it is
+        another model's, or if others use all its slots.
     options: attention, speculate: see `Stream`.
     Raises UserError for a prompt that is too long or holds a NUL, and for impossible limits.
     """
     stream = Stream(tokenizer, model.config.context, prompt, sampling, limits, seed, **options)
+    if decoder and decoder.model is not model:
+        raise ValueError("the decoder is another model's")
 
     def steps() -> Iterator[Step]:
         batch = Batch(decoder or Decoder(model))
@@ -196,6 +220,8 @@ def generate(
             while not stream.finish:
                 for _, new in batch.step():
                     yield from new
+            if stream.error:
+                raise stream.error
         finally:
             batch.leave(stream)
 
@@ -207,7 +233,7 @@ class Busy(UserError):
 
 
 class Engine:
-    """Many texts at once, each read at its reader's own pace."""
+    """Many texts at once, each read at its reader's own pace. Close it, or use it in a `with`."""
 
     def __init__(
         self,
@@ -229,6 +255,14 @@ class Engine:
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
+        # A thread that computes while the interpreter is taken down would abort the process.
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def generate(
         self,
@@ -243,25 +277,28 @@ class Engine:
         stream = Stream(
             self.tokenizer, self.model.config.context, prompt, sampling, limits, seed, **options
         )
+        steps: queue.SimpleQueue[Any] = queue.SimpleQueue()
         with self._changed:
             if self._closed:
                 raise UserError("the engine is closed")
-            if self._batch.free + self.most_waiting <= len(self._waiting):
+            waiting = sum(not stream.finish for stream in self._waiting)
+            if waiting >= self._batch.free + self.most_waiting:
                 raise Busy(
-                    f"{self._batch.decoder.slots} texts are being written and "
-                    f"{len(self._waiting)} wait already: try again in a moment"
+                    f"{self._batch.decoder.slots} texts are being written and {waiting} wait "
+                    "already: try again in a moment"
                 )
-            steps: queue.SimpleQueue[Any] = queue.SimpleQueue()
             self._queues[stream] = steps
             self._waiting.append(stream)
             self._changed.notify()
-        cancel = partial(self._cancel, stream)
-        return Generation(stream, _drain(steps, cancel), cancel)
+        generation = Generation(stream, _drain(steps), stream.cancel)
+        # Nobody reads it any more. This may run at any moment in any thread: it takes no lock.
+        weakref.finalize(generation, stream.cancel)
+        return generation
 
     def place(self, generation: Generation) -> int:
         """How many texts are before this one in the queue; 0 once it is being written."""
         with self._changed:
-            waiting = list(self._waiting)
+            waiting = [stream for stream in self._waiting if not stream.finish]
         stream = generation._stream
         return waiting.index(stream) + 1 if stream in waiting else 0
 
@@ -271,18 +308,7 @@ class Engine:
             self._closed = True
             self._changed.notify()
         self._thread.join()
-
-    def _cancel(self, stream: Stream) -> None:
-        with self._changed:
-            stream.cancel()
-            if stream in self._waiting:
-                self._waiting.remove(stream)
-                self._finish(stream)
-            self._changed.notify()
-
-    def _finish(self, stream: Stream, error: Exception | None = None) -> None:
-        if steps := self._queues.pop(stream, None):
-            steps.put(error)
+        atexit.unregister(self.close)
 
     def _work(self) -> None:
         while True:
@@ -294,40 +320,44 @@ class Engine:
                     return
             try:
                 taken = self._batch.step()
-            except Exception as error:  # nobody may wait for ever
+            except Exception as error:  # of the decoder: nobody may wait for ever
                 for stream in self._batch.streams:
-                    self._batch.leave(stream)
-                    self._finish(stream, error)
-                continue
+                    stream.fail(error)
+                taken = []
             for stream, steps in taken:
-                mine = self._queues.get(stream)
                 for step in steps:
-                    if mine:
-                        mine.put(step)
-                if stream.finish:
-                    self._finish(stream)
+                    self._queues[stream].put(step)
+            self._finish()
+            if not taken:  # all are paused, or their prompts are being read
+                self._let_readers_catch_up()
 
     def _admit(self) -> None:
-        """Lets cancelled streams go, then waiting ones in, first come first served."""
-        for stream in self._batch.streams:
-            if stream.finish or self._closed:
-                self._batch.leave(stream)
-                self._finish(stream)
+        """Lets waiting streams in, first come first served."""
         while self._waiting and (self._batch.free or self._closed):
             stream = self._waiting.popleft()
-            if self._closed:
-                stream.cancel()
-                self._finish(stream)
-            else:
+            if not (stream.finish or self._closed):
                 self._batch.join(stream)
+        for stream in self._queues if self._closed else ():
+            stream.cancel()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Tells the readers of finished streams, and pauses those of slow ones."""
+        for stream, steps in list(self._queues.items()):
+            stream.paused = steps.qsize() >= AHEAD
+            if stream.finish:
+                self._batch.leave(stream)
+                del self._queues[stream]
+                steps.put(stream.error)
+
+    def _let_readers_catch_up(self) -> None:
+        if self._batch.streams and all(stream.paused for stream in self._batch.streams):
+            time.sleep(PAUSE)
 
 
-def _drain(steps: queue.SimpleQueue[Any], cancel: Callable[[], None]) -> Iterator[Step]:
-    """What is put into the queue, until None ends it or an exception; leaving early cancels."""
-    try:
-        while (step := steps.get()) is not None:
-            if isinstance(step, Exception):
-                raise step
-            yield step
-    finally:
-        cancel()
+def _drain(steps: queue.SimpleQueue[Any]) -> Iterator[Step]:
+    """What is put into the queue, until None ends it or an exception."""
+    while (step := steps.get()) is not None:
+        if isinstance(step, Exception):
+            raise step
+        yield step

@@ -12,13 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ptx.errors import UserError
 
-KNOBS = ("forced", "banned", "temperature", "top_k", "top_p", "min_p")
-"""What can remove a token, in order; temperature does at 0 only."""
+KNOBS = ("prompt", "forced", "banned", "temperature", "top_k", "top_p", "min_p")
+"""What can remove a token, in order: a prompt's open end does not go on with every token, and a
+temperature of 0 leaves one."""
+GREEDY = 1e-30
+"""Temperature below which fp32 cannot tell it from 0."""
 LIKELY = 512
 """Tokens that nearly always hold top_p, so that sorting the vocabulary is for the other times."""
 CUT = float("-inf")
@@ -94,11 +98,11 @@ def _stages(logits: Tensor, sampling: Sampling, ids: Sequence[int]) -> Iterator[
     if s.banned:
         logits = logits.index_fill(-1, torch.tensor(s.banned, device=logits.device), CUT)
         yield "banned", logits
-    if s.temperature == 0.0:
+    if s.temperature < GREEDY:
         best = logits.argmax(-1, keepdim=True)
         yield "temperature", torch.full_like(logits, CUT).scatter_(-1, best, 0.0)
         return
-    # The largest becomes 0, so that no temperature, however small, overflows.
+    # The largest becomes 0, so that a small temperature does not overflow.
     logits = (logits - logits.amax(-1, keepdim=True)) / s.temperature
     yield "temperature", logits
     if 0 < s.top_k < logits.shape[-1]:
@@ -140,11 +144,10 @@ def draw(probs: Tensor, generator: torch.Generator) -> int:
 
 def at(probs: Tensor, share: float) -> int:
     """The token id where the cumulative probability of (V,) passes `share` in [0, 1)."""
-    cumulative = probs.double().cumsum(-1)
-    total = cumulative[-1:]
-    index = torch.searchsorted(cumulative, share * total, right=True)
+    cumulative = np.cumsum(probs.cpu().numpy(), dtype=np.float64)  # (V,)
+    index = np.searchsorted(cumulative, share * cumulative[-1], side="right")
     # Rounding must not lead past the last token that has any probability.
-    return int(torch.minimum(index, torch.searchsorted(cumulative, total)))
+    return int(min(index, np.searchsorted(cumulative, cumulative[-1])))
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ class Choice:
     def cut(self) -> Tensor:
         """uint8 (V,): 0 for a token that may come, otherwise 1 + the index in KNOBS of the knob
         that removed it."""
-        cut = torch.zeros(self.logits.shape, dtype=torch.uint8)
+        cut = (self.logits == CUT).to(torch.uint8) * (1 + KNOBS.index("prompt"))
         for knob, logits in _stages(self.logits.float(), self.sampling, self.ids):
             gone = (logits == CUT) & (cut == 0)
             if knob in KNOBS:
@@ -234,6 +237,13 @@ class Choice:
         return Alternative(
             token, float(self.raw[token]), float(self.final[token]), self.cut_by(token)
         )
+
+
+def possible(logits: Tensor, sampling: Sampling) -> bool:
+    """Whether forced and banned tokens leave any of (V,) that is possible at all."""
+    sets = Sampling(1.0, banned=sampling.banned, forced=sampling.forced)
+    *_, (_, left) = _stages(logits.float(), sets, ())
+    return bool((left > CUT).any())
 
 
 def _entropy(probs: Tensor) -> float:

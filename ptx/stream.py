@@ -20,7 +20,7 @@ from torch import Tensor
 from ptx.errors import UserError
 from ptx.healing import Healer
 from ptx.lookup import Lookup
-from ptx.sampling import Choice, Sampling, draw
+from ptx.sampling import Choice, Sampling, distribution, draw, possible
 from ptx.tokenizer import Tokenizer
 
 PROMPT_LIMIT = 65_536
@@ -55,7 +55,8 @@ class Limits:
 class Step:
     """One generated token."""
 
-    token: int
+    token: int | None
+    """None if this is only what a text that ends inside a character leaves over."""
     bytes: bytes
     """What it adds to the text."""
     text: str
@@ -71,7 +72,9 @@ class Step:
 
     @property
     def rank(self) -> int:
-        """1 for the token that the model found most likely."""
+        """1 for the token that the model found most likely; ValueError without a token."""
+        if self.token is None:
+            raise ValueError("this step has no token")
         return self.choice.rank(self.token)
 
 
@@ -81,7 +84,8 @@ class Stream:
 
     ids: every token so far: end-of-text, the prompt as the model reads it, what was generated.
     n_prompt: how many of them belong to the prompt.
-    finish: why it ended, or None: length, end of text, stop string, time, cancelled.
+    finish: why it ended, or None: length, end of text, stop string, time, cancelled, error.
+    error: what went wrong, if it was that.
     """
 
     def __init__(
@@ -103,11 +107,15 @@ class Stream:
         self.tokenizer, self.context, self.attention = tokenizer, context, attention
         end = healer(tokenizer).open_end(prompt)
         # Without a choice there is nothing to weigh, nor with a memory that holds none of it.
-        self._end = end if len(end.nodes) > 1 and max(map(len, end.nodes)) < context else None
+        open_tokens = max(map(len, end.nodes))
+        self._end = end if len(end.nodes) > 1 and open_tokens < context // 2 else None
         self.ids = [tokenizer.eot, *end.kept, *(() if self._end else end.path)]
         self.n_prompt = len(self.ids)
         self.finish: str | None = None
+        self.error: Exception | None = None
         self._random = torch.Generator().manual_seed(seed)
+        self.paused = False
+        """Its reader is far behind: a batch leaves it out."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._new = bytearray()
         self._generated, self._started = 0, 0.0
@@ -151,10 +159,10 @@ class Stream:
             return self._heal([(logits, attention), *branches])
         steps = []
         for i in range(len(logits)):
-            seen = tuple(self.ids) if self.sampling.repetition_penalty != 1.0 else ()
-            choice = Choice(logits[i], self.sampling, seen)
-            token = draw(choice.final, self._random)
-            steps += self._accept(token, choice, attention and attention[i])
+            # A copy, so that a step that is kept does not keep the logits of all texts.
+            choice = Choice(logits[i].clone(), self.sampling, self._seen())
+            token, logprob = self._draw(choice)
+            steps += self._accept(token, logprob, choice, attention and attention[i])
             if self.finish or i == len(guesses) or token != guesses[i]:
                 break
         if self._lookup:
@@ -173,18 +181,37 @@ class Stream:
             rows[numbers] = logits
             shown |= zip(numbers, attention or ())
         found = healer(self.tokenizer).candidates(rows, end)
-        weights = (found.logprob - found.logprob.max()).exp()  # (n,)
+        best = found.logprob.argmax()
+        weights = (found.logprob - found.logprob[best]).exp()  # (n,)
         together = weights.new_zeros(rows.shape[-1]).index_add_(0, found.token, weights)  # (V,)
-        choice = Choice(together.log(), self.sampling, tuple(self.ids))
-        token = draw(choice.final, self._random)
-        ways = (found.token == token).nonzero()[:, 0]  # nearly always one
-        way = int(ways[draw(found.logprob[ways].softmax(-1), self._random)])
-        node = int(found.node[way])
+        # As logits: the likeliest way keeps the model's own, whose sign the penalty looks at.
+        together = together.log() + rows[found.node[best], found.token[best]]
+        choice = Choice(together.float(), self.sampling, self._seen(end.path))
+        if possible(choice.logits, self.sampling):
+            token, logprob = self._draw(choice)
+            ways = (found.token == token).nonzero()[:, 0]  # nearly always one
+            way = int(ways[draw(found.logprob[ways].softmax(-1), self._random)])
+            node = int(found.node[way])
+        else:  # no token that may come goes on from inside the prompt: the prompt stands as it is
+            node = len(end.path)
+            choice = Choice(rows[node].clone(), self.sampling, self._seen(end.path))
+            token, logprob = self._draw(choice)
         settled = end.nodes[node]
         self.ids += settled
         self.n_prompt += len(settled)
         inside = self._length(end.path) - self._length(settled)
-        return self._accept(token, choice, shown.get(node), settled, inside)
+        return self._accept(token, logprob, choice, shown.get(node), settled, inside)
+
+    def _seen(self, more: Sequence[int] = ()) -> tuple[int, ...]:
+        """What the repetition penalty counts, if there is one."""
+        return (*self.ids, *more) if self.sampling.repetition_penalty != 1.0 else ()
+
+    def _draw(self, choice: Choice) -> tuple[int, float]:
+        """A token, and the logarithm of its probability. What is drawn from is not kept: `Choice`
+        works it out again for those who ask."""
+        final = distribution(choice.logits, choice.sampling, choice.ids)
+        token = draw(final, self._random)
+        return token, math.log(float(final[token]))
 
     def _length(self, tokens: Sequence[int]) -> int:
         """Bytes."""
@@ -193,6 +220,7 @@ class Stream:
     def _accept(
         self,
         token: int,
+        logprob: float,
         choice: Choice,
         attention: Tensor | None,
         settled: tuple[int, ...] = (),
@@ -205,7 +233,6 @@ class Stream:
         new = self.tokenizer.token_bytes(token)[inside:]
         self._generated += 1
         self._new += new
-        logprob = math.log(float(choice.final[token]))
         text = self._decoder.decode(new)
         step = Step(token, new, text, logprob, choice, settled, attention)
         finish = self._finished(len(new))
@@ -226,13 +253,21 @@ class Stream:
         """Ends the text where it is; from any thread."""
         self.finish = self.finish or "cancelled"
 
+    def fail(self, error: Exception) -> None:
+        """Ends the text because of an error."""
+        self.finish, self.error = self.finish or "error", error
+
+    def prompt_ids(self) -> list[int]:
+        """The prompt's tokens; its own ones where they are open still."""
+        return self.ids[: self.n_prompt] + (list(self._end.path) if self._end else [])
+
     def end(self, finish: str) -> list[Step]:
         """No more tokens; what is left of half a character comes as a step without a token."""
         if self.finish is None:
             self.finish = finish
             if rest := self._decoder.decode(b"", final=True):
                 nothing = Choice(torch.zeros(1), Sampling())
-                return [Step(self.ids[-1], b"", rest, 0.0, nothing)]
+                return [Step(None, b"", rest, 0.0, nothing)]
         return []
 
 

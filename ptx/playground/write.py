@@ -95,7 +95,7 @@ def frames(served: Served, knobs: Knobs) -> Iterator[Frame]:
     try:
         yield frame(None)
         for step in generation:
-            if step.bytes:
+            if step.token is not None:
                 generated += 1
                 transcript.extend(generation.ids, math.exp(step.logprob))
                 yield frame(None)

@@ -136,7 +136,7 @@ class Page:
         model, self.tokenizer = shipped()
         self.engine = Engine(model, self.tokenizer, native=True)
         source = Path(__file__).read_text()
-        self.prompts = [source[400 * i :] for i in range(12)]
+        self.prompts = [source[200 * i :] for i in range(30)]
 
     def first_token(self, turn: int) -> float:
         """Seconds from a request with an unseen prompt of 200 tokens to its first token."""

@@ -11,6 +11,7 @@ import torch
 
 from ptx.config import PRESETS, ModelConfig
 from ptx.decoder import Decoder, Row, parts
+from ptx.errors import UserError
 from ptx.int8 import as_int8
 from ptx.model import GPT
 
@@ -180,3 +181,25 @@ def test_threads_share_rows_but_no_text(
     slots: list[int], n: int, expected: list[tuple[int, int]]
 ) -> None:
     assert [(p.start, p.stop) for p in parts(slots, n)] == expected
+
+
+def test_half_precision_models_take_torchs_steps() -> None:
+    model = random_model(TINY).bfloat16()
+    decoder, ids = Decoder(model, native=True), some_ids(6)
+    assert not decoder.can_compile()
+    torch.testing.assert_close(
+        step_through(decoder, ids), whole(model, ids).float(), atol=0.2, rtol=0.05
+    )
+
+
+def test_a_compiler_that_fails_leaves_torchs_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptx.decoder._Native.try_out", lambda _: 1 / 0)
+    model, ids = random_model(TINY), some_ids(6)
+    with pytest.warns(UserWarning, match="the decoder is not compiled here"):
+        decoder = Decoder(model, native=True)
+    torch.testing.assert_close(step_through(decoder, ids), whole(model, ids), atol=1e-4, rtol=1e-4)
+
+
+def test_slots_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(UserError, match="slots must be at least 1"):
+        Decoder(random_model(TINY), 0)

@@ -120,8 +120,9 @@ def test_temperature_zero_takes_the_most_likely_token() -> None:
 
 
 def test_a_tiny_temperature_is_almost_zero() -> None:
-    probs = distribution(torch.tensor([0.1, 2.0, 1.9]), Sampling(temperature=1e-39))
-    assert probs.tolist() == [0.0, 1.0, 0.0]
+    for temperature in (1e-20, 1e-39, 1e-60, 1e-300):
+        probs = distribution(torch.tensor([0.1, 2.0, 1.9]), Sampling(temperature))
+        assert probs.tolist() == [0.0, 1.0, 0.0]
 
 
 def test_ten_thousand_draws_follow_the_distribution() -> None:

@@ -191,3 +191,43 @@ def test_a_prompt_unlike_python_is_remarked_on(
 def test_a_text_longer_than_the_context_is_remarked_on() -> None:
     assert window_notes(256, 256) == []
     assert "sees the last 129 of 257" in window_notes(257, 256)[0]
+
+
+# --- the first token, weighed with the ways of tokenizing the prompt's end
+
+
+def healed(py16k: Tokenizer, prompt: str, sampling: Sampling, seed: int = 0) -> tuple:
+    """A stream over random logits, and the step that settles its prompt."""
+    stream = Stream(py16k, 256, prompt, sampling, seed=seed)
+    branches = stream.branches()
+    read = [logits_for(9, 1 + len(tokens)) for tokens in [stream.guesses(0), *branches]]
+    others = [(logits, None) for logits in read[1:]]
+    return stream, stream.take(stream.guesses(0), read[0], None, others)
+
+
+def test_a_penalty_falls_on_the_likeliest_token_too(py16k: Tokenizer) -> None:
+    _, [plain] = healed(py16k, "import os\n", Sampling(1.0))
+    likely = int(plain.choice.logits.argmax())
+    assert plain.choice.logits[likely] > 0
+    stream = Stream(py16k, 256, "import os\n", Sampling(1.0, repetition_penalty=3.0))
+    stream.ids.insert(1, likely)
+    read = [logits_for(9, 1 + len(t)) for t in [stream.guesses(0), *stream.branches()]]
+    [step] = stream.take(stream.guesses(0), read[0], None, [(x, None) for x in read[1:]])
+    assert step.choice.final[likely] < 0.5 * plain.choice.final[likely]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_forced_token_that_cannot_finish_the_word_comes_after_it(
+    py16k: Tokenizer, temperature: float
+) -> None:
+    [other] = py16k.encode("import")
+    stream, [step] = healed(py16k, "x = fibona", Sampling(temperature, forced=(other,)))
+    assert step.token == other
+    assert py16k.text(stream.ids) == "x = fibonaimport"
+
+
+def test_what_the_prompt_makes_impossible_is_said_to_be_its_doing(py16k: Tokenizer) -> None:
+    _, [step] = healed(py16k, "x = fibona", Sampling(1.0))
+    impossible = (step.choice.logits == float("-inf")).nonzero()[:, 0].tolist()
+    assert impossible
+    assert {step.choice.cut_by(token) for token in impossible[:50]} == {"prompt"}
