@@ -144,7 +144,7 @@ def draw(probs: Tensor, generator: torch.Generator) -> int:
 
 def at(probs: Tensor, share: float) -> int:
     """The token id where the cumulative probability of (V,) passes `share` in [0, 1)."""
-    cumulative = np.cumsum(probs.cpu().numpy(), dtype=np.float64)  # (V,)
+    cumulative = probs.double().cumsum(-1).cpu().numpy()  # (V,)
     index = np.searchsorted(cumulative, share * cumulative[-1], side="right")
     # Rounding must not lead past the last token that has any probability.
     return int(min(index, np.searchsorted(cumulative, cumulative[-1])))
