@@ -9,8 +9,19 @@ Plain functions from a model, a text or a trace to tensors; every quantity has a
 identity in tests/ptx/lens.
 """
 
+from ptx.lens.ablation import Ablation, ablate, ablate_batch, single_heads
 from ptx.lens.attribution import Attribution, attribution
 from ptx.lens.logit_lens import LogitLens, logit_lens
+from ptx.lens.roles import (
+    ROLES,
+    Probe,
+    Roles,
+    induction_probe,
+    reference_roles,
+    reference_windows,
+    roles,
+    together,
+)
 from ptx.lens.surprise import Surprise, surprise
 from ptx.lens.trace import Means, Mute, Trace, attention, means, trace, window
 from ptx.lens.views import (
@@ -25,22 +36,34 @@ from ptx.lens.views import (
 )
 
 __all__ = [
+    "ROLES",
+    "Ablation",
     "Attribution",
     "LogitLens",
     "Means",
     "Mute",
+    "Probe",
+    "Roles",
     "Surprise",
     "Trace",
+    "ablate",
+    "ablate_batch",
     "attention",
     "attribution",
+    "induction_probe",
     "logit_lens",
     "means",
     "quantize",
+    "reference_roles",
+    "reference_windows",
+    "roles",
     "row",
+    "single_heads",
     "surprise",
     "thumbnail_side",
     "thumbnails",
     "to_unit",
+    "together",
     "trace",
     "triangle",
     "value_weighted",

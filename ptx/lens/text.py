@@ -23,11 +23,14 @@ class Text:
     lines: np.ndarray
     """(n,): the line of each character, from 0; a newline ends its line."""
 
+    first: list[int]
+    """n: the token that holds the first byte of each character."""
+    last: list[int]
+    """n: the token that holds its last byte."""
+
     def tokens_of(self, start: int, end: int) -> range:
         """The tokens that hold any byte of the characters from `start` to before `end`."""
-        # "right" steps over tokens without bytes, which begin where their successor does
-        first, last = np.searchsorted(self.tokens, self.chars[[start, end]] - [0, 1], "right") - 1
-        return range(int(first), int(last) + 1)
+        return range(self.first[start], self.last[end - 1] + 1)
 
 
 def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> Text:
@@ -36,9 +39,17 @@ def text_of(tokenizer: Tokenizer, ids: Sequence[int]) -> Text:
     escaped = b"".join(parts).decode("utf-8", "surrogateescape")  # an odd byte is one character
     sizes = [len(c.encode("utf-8", "surrogateescape")) for c in escaped]
     newlines = np.array([c == "\n" for c in escaped], dtype=np.int64)
+    tokens, chars = np.cumsum([0, *map(len, parts)]), np.cumsum([0, *sizes])
+
+    def holders(bytes_: np.ndarray) -> list[int]:
+        # "right" steps over tokens without bytes, which begin where their successor does
+        return (np.searchsorted(tokens, bytes_, "right") - 1).tolist()
+
     return Text(
-        string=INVALID_BYTES.sub(lambda found: "�" * len(found[0]), escaped),
-        tokens=np.cumsum([0, *map(len, parts)]),
-        chars=np.cumsum([0, *sizes]),
+        string=INVALID_BYTES.sub(lambda found: "\ufffd" * len(found[0]), escaped),
+        tokens=tokens,
+        chars=chars,
         lines=np.cumsum(newlines) - newlines,
+        first=holders(chars[:-1]),
+        last=holders(chars[1:] - 1),
     )
