@@ -26,7 +26,7 @@ from ptx.decoder import Decoder, Row
 from ptx.errors import UserError
 from ptx.lookup import GUESSES
 from ptx.model import GPT
-from ptx.sampling import Sampling
+from ptx.sampling import Sampling, distribution
 from ptx.stream import Limits, Step, Stream
 from ptx.tokenizer import Tokenizer
 
@@ -127,13 +127,16 @@ class Batch:
         attention: list[Tensor] | None,
     ) -> list[tuple[Stream, list[Step]]]:
         taken, first = [], 0
+        finals = _finals([(seat.stream, guesses) for seat, guesses, _ in ready], logits)
         for seat, guesses, branches in ready:
             stream, mine = seat.stream, slice(first, first + 1 + len(guesses))
             first = mine.stop
             shown = attention[mine] if attention and stream.attention else None
             before = len(stream.ids)
             try:
-                taken.append((stream, stream.take(guesses, logits[mine], shown, branches)))
+                final = finals.get(stream)
+                steps = stream.take(guesses, logits[mine], shown, branches, final)
+                taken.append((stream, steps))
             except Exception as error:
                 stream.fail(error)
                 taken.append((stream, []))
@@ -143,6 +146,23 @@ class Batch:
             if stream.finish:
                 self.leave(stream)
         return taken
+
+
+def _finals(ready: list[tuple[Stream, list[int]]], logits: Tensor) -> dict[Stream, Tensor]:
+    """What is drawn from, (V,), for streams that read one token and share their knobs with others:
+    worked out for all of them at once."""
+    alike: dict[Sampling, list[tuple[Stream, int]]] = {}
+    row = 0
+    for stream, guesses in ready:
+        if stream.plain and not guesses:
+            alike.setdefault(stream.sampling, []).append((stream, row))
+        row += 1 + len(guesses)
+    finals: dict[Stream, Tensor] = {}
+    for sampling, members in alike.items():
+        if len(members) > 1:
+            probs = distribution(logits[[row for _, row in members]], sampling)  # (members, V)
+            finals |= {stream: final for (stream, _), final in zip(members, probs, strict=True)}
+    return finals
 
 
 class Generation:

@@ -127,6 +127,11 @@ class Stream:
         open_tokens = max(map(len, self._end.nodes)) if self._end else 0
         return visible_from(len(self.ids) + open_tokens, self.context)
 
+    @property
+    def plain(self) -> bool:
+        """Whether logits and knobs alone decide what the next token is drawn from."""
+        return self._end is None and self.sampling.repetition_penalty == 1.0
+
     def branches(self) -> list[list[int]]:
         """Other ends of the prompt, to be read after the last of `ids` one by one, before any
         guess: `take` needs what follows each of their tokens."""
@@ -147,12 +152,14 @@ class Stream:
         logits: Tensor,
         attention: list[Tensor] | None = None,
         branches: Sequence[tuple[Tensor, list[Tensor] | None]] = (),
+        final: Tensor | None = None,
     ) -> list[Step]:
         """The steps that come of reading the last token and `guesses`; at least one, unless the
         text ends.
 
         logits: (1 + guesses, V), what follows each; attention: (L, H, S) for each; branches: both
-            for each of `branches`.
+            for each of `branches`; final: (V,), what the first token is drawn from, if it is
+            known already.
         """
         self._started = self._started or time.monotonic()
         if self._end:
@@ -161,7 +168,7 @@ class Stream:
         for i in range(len(logits)):
             # A copy, so that a step that is kept does not keep the logits of all texts.
             choice = Choice(logits[i].clone(), self.sampling, self._seen())
-            token, logprob = self._draw(choice)
+            token, logprob = self._draw(choice, None if i else final)
             steps += self._accept(token, logprob, choice, attention and attention[i])
             if self.finish or i == len(guesses) or token != guesses[i]:
                 break
@@ -206,10 +213,11 @@ class Stream:
         """What the repetition penalty counts, if there is one."""
         return (*self.ids, *more) if self.sampling.repetition_penalty != 1.0 else ()
 
-    def _draw(self, choice: Choice) -> tuple[int, float]:
+    def _draw(self, choice: Choice, final: Tensor | None = None) -> tuple[int, float]:
         """A token, and the logarithm of its probability. What is drawn from is not kept: `Choice`
         works it out again for those who ask."""
-        final = distribution(choice.logits, choice.sampling, choice.ids)
+        if final is None:
+            final = distribution(choice.logits, choice.sampling, choice.ids)
         token = draw(final, self._random)
         return token, math.log(float(final[token]))
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
+from ptx.config import PRESETS, ModelConfig
 from ptx.model import GPT
+
+TOLERANCE = 1e-4
 
 
 def as_gpt2(model: GPT, attention: str = "eager") -> GPT2LMHeadModel:
@@ -91,3 +96,29 @@ def as_qwen3(model: GPT, attention: str = "eager") -> Qwen3ForCausalLM:
         }
     theirs.load_state_dict(t, strict=True)
     return theirs
+
+
+def scrambled(config: ModelConfig) -> GPT:
+    """A model in which no weight is zero, one or shared by chance."""
+    torch.manual_seed(0)
+    model = GPT(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.1 + (parameter.ndim == 1))
+        if config.head_bias:
+            model.head.bias.zero_()  # GPT2LMHeadModel has none
+    return model
+
+
+# The reference preset with a vocabulary that fits a test; everything else is the preset's.
+REFERENCE = replace(PRESETS["reference"], vocab_size=1000)
+MODERN = {
+    "tied": replace(PRESETS["mini"], vocab_size=1000),
+    "untied": replace(PRESETS["nano"], vocab_size=1000, tied_head=False),
+    "grouped-query": replace(PRESETS["nano"], vocab_size=1000, n_kv_head=2),
+}
+# Shapes, and whose they are.
+COMPARED = {
+    "reference": (REFERENCE, as_gpt2),
+    **{name: (config, as_qwen3) for name, config in MODERN.items()},
+}

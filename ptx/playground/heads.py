@@ -50,7 +50,7 @@ class Looker:
             "start": start,
             "layers": weights.shape[0],
             "heads": weights.shape[1],
-            "side": min(len(window), lens.THUMBNAIL),
+            "side": lens.thumbnail_side(weights.shape[0] * weights.shape[1], len(window)),
             "thumbnails": b64encode(lens.thumbnails(weights)).decode(),
         }
 

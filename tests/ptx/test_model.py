@@ -8,24 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptx.config import PRESETS, ModelConfig
+from ptx.config import PRESETS
 from ptx.errors import UserError
 from ptx.model import GPT, KVCache
-from tests.peers import as_gpt2, as_qwen3
-
-TOLERANCE = 1e-4
-
-
-def scrambled(config: ModelConfig) -> GPT:
-    """A model in which no weight is zero, one or shared by chance."""
-    torch.manual_seed(0)
-    model = GPT(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.1 + (parameter.ndim == 1))
-        if config.head_bias:
-            model.head.bias.zero_()  # GPT2LMHeadModel has none
-    return model
+from tests.peers import COMPARED, MODERN, TOLERANCE, scrambled
 
 
 def cached_logits(model: GPT, ids: Tensor, pieces: list[int]) -> Tensor:
@@ -34,20 +20,7 @@ def cached_logits(model: GPT, ids: Tensor, pieces: list[int]) -> Tensor:
     return torch.cat([model(piece, cache=cache) for piece in ids.split(pieces, dim=1)], dim=1)
 
 
-# The reference preset with a vocabulary that fits a test; everything else is the preset's.
-REFERENCE = replace(PRESETS["reference"], vocab_size=1000)
-MODERN = {
-    "tied": replace(PRESETS["mini"], vocab_size=1000),
-    "untied": replace(PRESETS["nano"], vocab_size=1000, tied_head=False),
-    "grouped-query": replace(PRESETS["nano"], vocab_size=1000, n_kv_head=2),
-}
-
-
-@pytest.mark.parametrize(
-    ("config", "convert"),
-    [(REFERENCE, as_gpt2), *((c, as_qwen3) for c in MODERN.values())],
-    ids=["reference", *MODERN],
-)
+@pytest.mark.parametrize(("config", "convert"), COMPARED.values(), ids=COMPARED)
 @torch.no_grad()
 def test_logits_and_attention_equal_transformers_with_and_without_cache(config, convert) -> None:
     model = scrambled(config)
