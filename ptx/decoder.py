@@ -160,10 +160,9 @@ class _Native:
 
     def compiled_before(self) -> bool:
         """Whether numba kept the step for such weights, and this version of it, on the disk."""
-        from numba import typeof
+        from ptx.native import compiled_before
 
-        index = self._step._cache._cache_file._load_index()
-        return any(signature[0] == typeof(self._weights) for signature, *_ in index)
+        return compiled_before(self._weights)
 
     def try_out(self) -> None:
         """One step on a cache of its own: compiles, or finds what was compiled before."""

@@ -19,7 +19,7 @@ import llvmlite.binding
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import njit, typeof, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
@@ -378,3 +378,9 @@ def step(
         x += h
     _normalize(x, w.norm.gain[0], w.norm.bias[0], w, h)
     _linear(w.head.weight[0], w.head.scale[0], w.head.bias[0], h, logits)
+
+
+def compiled_before(weights: Weights) -> bool:
+    """Whether numba kept `step` for such weights, and for this version of it, on the disk."""
+    index = step._cache._cache_file._load_index()
+    return any(signature[0] == typeof(weights) for signature, *_ in index)
