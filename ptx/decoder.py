@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -54,8 +53,7 @@ class Decoder:
         self._native: _Native | None = None
         if native or (native is None and self._compiled_before()):
             self.compile()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self._threads = Fastest([torch.get_num_threads(), 1] if (cores or 1) > 1 else [1])
+        self._threads = Fastest([torch.get_num_threads(), 1])
 
     def can_compile(self) -> bool:
         """Whether there is a compiled step for this model's device, precision and shape."""

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Self
@@ -173,14 +173,9 @@ class Generation:
     finish: why it ended, or None.
     """
 
-    def __init__(
-        self,
-        stream: Stream,
-        steps: Iterator[Step],
-        cancel: Callable[[], None],
-    ) -> None:
+    def __init__(self, stream: Stream, steps: Iterator[Step]) -> None:
         self.ids, self.n_prompt = list(stream.ids), stream.n_prompt
-        self._stream, self._steps, self._cancel = stream, steps, cancel
+        self._stream, self._steps = stream, steps
         self._cancelled = False
         self.finish: str | None = None
 
@@ -208,7 +203,7 @@ class Generation:
     def cancel(self) -> None:
         """Ends it now, from any thread: no further step comes."""
         self._cancelled = True
-        self._cancel()
+        self._stream.cancel()
 
 
 def generate(
@@ -245,7 +240,7 @@ def generate(
         finally:
             batch.leave(stream)
 
-    return Generation(stream, steps(), stream.cancel)
+    return Generation(stream, steps())
 
 
 class Busy(UserError):
@@ -310,7 +305,7 @@ class Engine:
             self._queues[stream] = steps
             self._waiting.append(stream)
             self._changed.notify()
-        generation = Generation(stream, _drain(steps), stream.cancel)
+        generation = Generation(stream, _drain(steps))
         # Nobody reads it any more. This may run at any moment in any thread: it takes no lock.
         weakref.finalize(generation, stream.cancel)
         return generation

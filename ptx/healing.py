@@ -210,7 +210,7 @@ class Healer:
                 yield before + node, tokens
 
     def _merge(self, piece: bytes) -> Node:
-        return tuple(self.tokenizer._encoding._encode_single_piece(piece)) if piece else ()
+        return tuple(self.tokenizer.merge(piece)) if piece else ()
 
     def _longer_than(self, start: bytes) -> np.ndarray:
         """The tokens (n,) that begin with `start` and go on."""

@@ -85,6 +85,10 @@ class Tokenizer:
         except UnicodeDecodeError:
             return self._encode_invalid(data)
 
+    def merge(self, piece: bytes) -> list[int]:
+        """Token ids of one piece, as the pattern cuts them: the byte pairs alone, no pattern."""
+        return self._encoding._encode_single_piece(piece)
+
     def _encode_text(self, text: str) -> list[int]:
         ids: list[int] = []
         start = 0
