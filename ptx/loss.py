@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 2**25
-"""Logits alive at once: 128 MiB in fp32, 2,048 rows of a vocabulary of 16,384."""
+CHUNK = 2**24
+"""Logits alive at once: 64 MiB in fp32, 1,024 rows of a vocabulary of 16,384."""
+
+Exponentials = Callable[[Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+def exponentials(
+    logits: Tensor, bias: Tensor | None, targets: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The softmax of `logits` (R, V), without its division, and what the loss needs of it.
+
+    targets: (R,). Returns, with z = exp(logits - their largest),
+        (R, V) in the logits' dtype: z, but z - sum(z) at the target, which divided by sum(z) is
+            the gradient of the loss with regard to the logits;
+        (R, 1) fp32: sum(z);
+        (R, 1) fp32: the target's log-probability.
+    Every step is one pass over the logits where it is compiled.
+    """
+    x = logits.float() if bias is None else logits.float() + bias
+    rows = torch.arange(len(targets), device=targets.device)
+    shifted = x - x.amax(-1, keepdim=True)  # (R, V)
+    z = shifted.exp()
+    total = z.sum(-1, keepdim=True)  # (R, 1)
+    log_p = shifted[rows, targets, None] - total.log()  # (R, 1)
+    gradient = z.to(logits.dtype)
+    # z - sum(z) itself would cancel where the model is sure.
+    gradient[rows, targets] = (total * log_p.expm1()).squeeze(1).to(logits.dtype)
+    return gradient, total, log_p
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Makes both gradients while each chunk's logits are at hand, so nothing is recomputed.
 
-    The idea of Liger Kernel's fused linear cross-entropy (Hsu et al., 2024), in plain matmuls.
+    The idea of Liger Kernel's fused linear cross-entropy (Hsu et al., 2024), in plain matmuls. The
+    softmax is never divided by its sum: the narrow matrices that it is multiplied with are.
     """
 
     @staticmethod
     def forward(
-        ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, wants_grad: bool
+        ctx,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        exponentials: Exponentials,
+        wants_grad: bool,
     ) -> Tensor:
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         d_hidden = torch.empty_like(hidden) if wants_grad else None
@@ -28,24 +63,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         chunk = max(1, CHUNK // len(weight))
         for start in range(0, len(hidden), chunk):
             rows = slice(start, start + chunk)
-            h, t = hidden[rows], targets[rows, None]  # (R, C), (R, 1)
-            logits = (h @ w.T).float()  # (R, V)
-            if bias is not None:
-                logits += bias
-            log_p = logits.log_softmax(-1)  # (R, V)
-            del logits  # its memory is the next chunk's
-            loss -= log_p.gather(1, t).sum()
-            if wants_grad:
-                probs = log_p.exp_()
-                probs.scatter_add_(1, t, probs.new_full(t.shape, -1.0))
-                d_logits = probs.to(hidden.dtype)  # (R, V), of the sum: the mean comes last
+            h = hidden[rows]  # (R, C)
+            d_logits, total, log_p = exponentials(h @ w.T, bias, targets[rows])
+            loss -= log_p.sum()
+            if wants_grad:  # of the sum: the mean comes last
                 torch.mm(d_logits, w, out=d_hidden[rows])
+                d_hidden[rows] /= total
+                h = (h / total).to(h.dtype)
                 if d_weight.dtype == d_logits.dtype:
                     d_weight.addmm_(d_logits.T, h)
                 else:
                     d_weight += d_logits.T @ h
                 if d_bias is not None:
-                    d_bias += d_logits.sum(0)
+                    d_bias += (d_logits.T @ (1 / total).to(d_logits.dtype)).squeeze(1)
+            del d_logits  # its memory is the next chunk's
         ctx.grads = [d_hidden, d_weight, d_bias]
         return loss / len(hidden)
 
@@ -57,16 +88,26 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if grads is None:
             raise RuntimeError("the loss's gradient was already taken: compute the loss again")
         scale = grad / len(grads[0])
-        return *(None if g is None else g.mul_(scale) for g in grads), None, None
+        return *(None if g is None else g.mul_(scale) for g in grads), None, None, None
 
 
-def cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+def cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    exponentials: Exponentials = exponentials,
+) -> Tensor:
     """Mean negative log-likelihood, in nats, of `targets` (N,) under `hidden @ weight.T + bias`.
 
     hidden: (N, C), weight: (V, C), bias: (V,) or None. Returns an fp32 scalar whose gradient can be
     taken once. Under autocast the matmuls run in its dtype and the sums in fp32.
+
+    exponentials: this module's, or what torch.compile made of it.
     """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, torch.is_grad_enabled())
+    return _ChunkedCrossEntropy.apply(
+        hidden, weight, bias, targets, exponentials, torch.is_grad_enabled()
+    )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptx.config import ModelConfig
-from ptx.loss import cross_entropy
+from ptx.loss import cross_entropy, exponentials
 
 
 class KVCache:
@@ -88,7 +88,14 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 class Attention(nn.Module):
-    """Causal self-attention; grouped-query when there are fewer key/value heads than heads."""
+    """Causal self-attention; grouped-query when there are fewer key/value heads than heads.
+
+    Attributes:
+        future: None for torch's fused attention; or (context, context), -inf above the diagonal
+            and 0 elsewhere, for plain products and a softmax, which `torch.compile` can fuse.
+    """
+
+    future: Tensor | None = None
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -139,6 +146,9 @@ class Attention(nn.Module):
         T, S = q.shape[2], k.shape[2]
         dropout = self.config.dropout if self.training else 0.0
         causal = mask is None and T == S and T > 1
+        if self.future is not None and causal:
+            scores = q @ k.mT * q.shape[-1] ** -0.5 + self.future[:T, :T]  # (B, H, T, T)
+            return F.dropout(scores.softmax(-1).to(v.dtype), dropout) @ v
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal
         )
@@ -192,6 +202,7 @@ class GPT(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    exponentials = staticmethod(exponentials)  # of the loss; torch.compile may replace it
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -248,7 +259,10 @@ class GPT(nn.Module):
         x = self.hidden(ids, cache, record)  # (B, T, C)
         if targets is None:
             return self.head(x)
-        return cross_entropy(x.flatten(0, 1), self.head.weight, self.head.bias, targets.flatten())
+        head, exponentials = self.head, self.exponentials
+        return cross_entropy(
+            x.flatten(0, 1), head.weight, head.bias, targets.flatten(), exponentials
+        )
 
     def hidden(
         self, ids: Tensor, cache: KVCache | None = None, record: list[Tensor] | None = None

@@ -128,8 +128,8 @@ def measure(
     if kernels.precision == "bf16":
         peak["bf16"] = matmul_peak("bf16", device)
     say("compiling a block")
-    gain, compile_note = compile_gain(kernels, shape, rows[typical.preset], device)
-    kernels = replace(kernels, compiled=gain >= WORTH_COMPILING)
+    compiled, gain, compile_note = compile_gain(kernels, auto, shape, rows[typical.preset], device)
+    kernels = compiled if gain >= WORTH_COMPILING else kernels
 
     estimates = []
     for s in settings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map_only
 from ptx.config import preset
 from ptx.model import GPT
 from train.device import GIB, synchronize
-from train.kernels import Kernels, compile_blocks, flops_per_token, running
+from train.kernels import Kernels, flops_per_token, prepare, running
 from train.machine import Machine
 from train.optim import make_optimizers
 from train.settings import Settings
@@ -128,7 +128,9 @@ class Trainer:
         with device:
             self.model = GPT(shape).train()
             self.ids = torch.randint(shape.vocab_size, (rows, shape.context))  # (B, T)
-        self.optimizers = make_optimizers(self.model, settings)
+        self.optimizers = make_optimizers(
+            self.model, replace(settings, precision=kernels.precision)
+        )
         self.kernels, self.device = kernels, device
 
     def learn(self, ids: Tensor) -> None:
@@ -155,8 +157,7 @@ def step_cost(settings: Settings, kernels: Kernels, rows: int, device: torch.dev
         return time.perf_counter() - started
 
     a_pass = min(timed(trainer.learn, token) for _ in range(3))
-    if kernels.compiled:  # only now: one token would be compiled for, too
-        compile_blocks(trainer.model)
+    prepare(trainer.model, kernels)  # only now: one token would be compiled for, too
     rounds: list[tuple[float, float]] = []
     started = time.perf_counter()
     # The first round warms up, and compiles; a long one need not be repeated for the former.

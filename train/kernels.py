@@ -6,14 +6,15 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import nn
 
 from ptx.config import ModelConfig
+from ptx.loss import exponentials
 from ptx.model import GPT, Block, rotary_table
 from train.device import synchronize
 from train.settings import Settings
@@ -29,6 +30,9 @@ CLEARLY = 0.9
 """Share of fused attention's time below which plain attention is taken."""
 WORTH_COMPILING = 1.03
 """Speed-up of a compiled block below which the plain one is kept: simpler, and starts at once."""
+EMULATED = 0.25
+"""Share of the speed of fp32 products below which bf16 ones are surely not done by the hardware:
+only then are whole blocks not timed in bf16, which would take a minute."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Kernels:
     attention: Attention = "fused"
     """torch's fused scaled_dot_product_attention, or its plain matrix products and softmax."""
     compiled: bool = False
-    """Whether each block goes through torch.compile."""
+    """Whether the blocks and the loss go through torch.compile."""
 
     def __str__(self) -> str:
         compiled = "compiled" if self.compiled else "not compiled"
@@ -49,19 +53,32 @@ class Kernels:
 
 @contextmanager
 def running(kernels: Kernels, device: torch.device) -> Iterator[None]:
-    """The context to run a forward in."""
-    with ExitStack() as stack:
-        if kernels.precision == "bf16":
-            stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
-        if kernels.attention == "math":
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    """The context to run a forward in, with a model that `prepare` has seen."""
+    bf16 = kernels.precision == "bf16"
+    with torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
         yield
 
 
-def compile_blocks(model: GPT) -> None:
-    """Every block through torch.compile. They share their code, so one compilation serves all."""
-    for block in model.blocks:
-        block.compile(dynamic=False)
+def prepare(model: GPT, kernels: Kernels) -> None:
+    """Make a model attend as `kernels` say, and compile it if they do.
+
+    The blocks share their code, so one compilation serves all of them.
+    """
+    attend(model.blocks, kernels.attention)
+    if kernels.compiled:
+        model.exponentials = torch.compile(exponentials, dynamic=False)
+        for block in model.blocks:
+            block.compile(dynamic=False)
+
+
+def attend(blocks: Iterable[nn.Module], attention: Attention) -> None:
+    """Make the blocks' attention torch's fused one, or plain products and a softmax."""
+    future = None
+    for block in blocks:
+        if attention == "math" and future is None:  # one for all of them
+            size, device = block.attn.config.context, block.attn.q.weight.device
+            future = torch.full((size, size), float("-inf"), device=device).triu(1)
+        block.attn.future = future
 
 
 def kernels_of(settings: Settings) -> Kernels:
@@ -82,9 +99,10 @@ def settle(settings: Settings, shape: ModelConfig, device: torch.device) -> Sett
     best, _ = choose(requested, open_choices, shape, rows, device)
     asked = settings.compile == "on"
     if asked or (settings.compile == "auto" and _is_long(settings, shape, best, device)):
-        gain, note = compile_gain(best, shape, rows, device)
-        best = replace(best, compiled=gain >= WORTH_COMPILING or (asked and gain > 0))
-        print(note if best.compiled or not gain else f"{note}: not worth it", flush=True)
+        compiled, gain, note = compile_gain(best, open_choices, shape, rows, device)
+        worth_it = gain >= WORTH_COMPILING or (asked and gain > 0)
+        best = compiled if worth_it else best
+        print(note if worth_it or not gain else f"{note}: not worth it", flush=True)
     return replace(
         settings,
         precision=best.precision,
@@ -122,13 +140,13 @@ def choose(
 
 
 def _bf16_has_units(device: torch.device) -> bool:
-    """Whether bf16 products are done by the hardware; a CPU is asked with a stopwatch."""
+    """Whether bf16 products may be done by the hardware; a CPU is asked with a stopwatch."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
     fp32, bf16 = (product_rate(precision, device, 256) for precision in get_args(Precision))
-    return bf16 > fp32
+    return bf16 > EMULATED * fp32
 
 
 def _compared(names: Iterable[str], seconds: Iterable[float]) -> str:
@@ -136,20 +154,30 @@ def _compared(names: Iterable[str], seconds: Iterable[float]) -> str:
 
 
 def compile_gain(
-    kernels: Kernels, shape: ModelConfig, rows: int, device: torch.device
-) -> tuple[float, str]:
-    """How many times faster a compiled block is (0 where compiling fails), and a sentence."""
+    kernels: Kernels, open_choices: set[str], shape: ModelConfig, rows: int, device: torch.device
+) -> tuple[Kernels, float, str]:
+    """The fastest compiled kernels, how many times as fast as `kernels` they are (0 where compiling
+    fails), and a sentence.
+
+    open_choices: where "attention" is among them, both are compiled: the compiler fuses what plain
+        attention does between its products, so the faster one may be another than before.
+    """
     if device.type == "cpu" and not compiler():
-        return 0.0, "not compiled: no C++ compiler here; install g++ for faster long runs"
-    ways = [replace(kernels, compiled=on) for on in (False, True)]
+        note = "not compiled: no C++ compiler here; install g++ for faster long runs"
+        return kernels, 0.0, note
+    both = "attention" in open_choices and device.type != "cuda"
+    attentions = get_args(Attention) if both else (kernels.attention,)
+    ways = [replace(kernels, attention=a, compiled=True) for a in attentions]
     started = time.perf_counter()
     try:
-        plain, compiled = block_seconds(ways, shape, rows, device)
+        plain, *compiled = block_seconds([kernels, *ways], shape, rows, device)
     except Exception as error:  # whatever the compiler raises, eager works
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        return 0.0, f"not compiled: torch.compile failed here ({reason})"
-    took, gain = time.perf_counter() - started, plain / compiled
-    return gain, f"a compiled block runs {gain:.2f} times as fast ({took:.0f} s to find out)"
+        return kernels, 0.0, f"not compiled: torch.compile failed here ({reason})"
+    took, fastest = time.perf_counter() - started, min(compiled)
+    best, gain = ways[compiled.index(fastest)], plain / fastest
+    note = f"a compiled block runs {gain:.2f} times as fast ({took:.0f} s to find out)"
+    return best, gain, note
 
 
 def _is_long(
@@ -179,6 +207,7 @@ def block_seconds(
         rotary = tuple(table.to(device) for table in rotary_table(shape))
     times: list[list[float]] = [[] for _ in ways]
     for block, kernels in zip(blocks, ways):
+        attend([block], kernels.attention)
         if kernels.compiled:
             block.compile(dynamic=False)
     for _ in range(1 + ROUNDS):  # the first warms up, and compiles

@@ -78,8 +78,7 @@ class Run:
         s, shape = self.settings, self.model.config
         self.kernels = kernels.kernels_of(s)
         self.peak_flops = kernels.matmul_peak(self.kernels.precision, self.world.device)
-        if self.kernels.compiled:
-            kernels.compile_blocks(self.model)
+        kernels.prepare(self.model, self.kernels)
         self.forward = self.world.wrap(self.model)
         self.optimizers = make_optimizers(self.model, s)
         self.batches = batches(

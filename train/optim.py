@@ -35,8 +35,8 @@ class Muon(Optimizer):
     """Momentum, orthogonalized: every direction of a weight matrix moves at the same pace.
 
     torch.optim.Muon takes one matrix at a time, in bf16, which a CPU without bf16 units emulates;
-    this one stacks matrices of one shape and stays in their dtype (bf16 on CUDA). Matrices that are
-    spread over processes are gathered for it, and each process keeps its part of the update.
+    this one stacks matrices of one shape and iterates in `ns_dtype`. Matrices that are spread over
+    processes are gathered for it, and each process keeps its part of the update.
     """
 
     def __init__(
@@ -46,9 +46,10 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         ns_steps: int = 5,
+        ns_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.ns_steps = ns_steps
+        self.ns_steps, self.ns_dtype = ns_steps, ns_dtype
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -71,9 +72,7 @@ class Muon(Optimizer):
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         nesterov = torch._foreach_lerp(grads, buffers, momentum)
         updates = torch.stack([whole_like(u, p) for u, p in zip(nesterov, params)])  # (N, R, C)
-        fast_bf16 = updates.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-        dtype = torch.bfloat16 if fast_bf16 else updates.dtype
-        updates = orthogonalize(updates.to(dtype), self.ns_steps).to(params[0].dtype)
+        updates = orthogonalize(updates.to(self.ns_dtype), self.ns_steps).to(params[0].dtype)
         rows, columns = params[0].shape
         weights = [local(p) for p in params]
         if weight_decay:
@@ -83,7 +82,10 @@ class Muon(Optimizer):
 
 
 def make_optimizers(model: GPT, settings: Settings) -> list[Optimizer]:
-    """One AdamW, or Muon for the blocks' matrices and AdamW for what is left."""
+    """One AdamW, or Muon for the blocks' matrices and AdamW for what is left.
+
+    Muon iterates in bf16 where the training's products do: both have the units for it, or neither.
+    """
     hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
     if settings.optimizer == "adamw":
         everything = list(model.parameters())
@@ -91,8 +93,9 @@ def make_optimizers(model: GPT, settings: Settings) -> list[Optimizer]:
     taken = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in taken]
     ns_steps = NEWTON_SCHULZ_STEPS if hidden[0].device.type == "cpu" else 5
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     return [
-        Muon(hidden, settings.muon_lr, weight_decay=settings.weight_decay, ns_steps=ns_steps),
+        Muon(hidden, settings.muon_lr, 0.95, settings.weight_decay, ns_steps, dtype),
         AdamW(rest, settings.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
 

@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         module, "product_rate", lambda precision, *_: 1e9 + 1e10 * ("fp" in precision)
     )
-    monkeypatch.setattr(module, "compile_gain", lambda *_: (1.01, "1.01 times [slow]"))
+    monkeypatch.setattr(module, "compile_gain", lambda k, *_: (k, 1.01, "1.01 times [slow]"))
 
 
 @pytest.mark.usefixtures("quick")

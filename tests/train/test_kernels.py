@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ptx.config import PRESETS
 from ptx.model import GPT
 from train import kernels
-from train.kernels import Kernels, choose, compile_blocks, running, settle
+from train.kernels import Kernels, choose, compile_gain, prepare, running, settle
 from train.settings import Settings, complete
 
 CPU = torch.device("cpu")
@@ -61,10 +61,11 @@ def test_bf16_runs_matrix_products_in_bf16() -> None:
 def test_both_attentions_compute_the_same() -> None:
     torch.manual_seed(0)
     model, ids = GPT(replace(SHAPE, init="gpt2")), torch.randint(64, (2, 16))
-    with running(Kernels(attention="fused"), CPU):
-        fused = model(ids)
-    with running(Kernels(attention="math"), CPU):
-        torch.testing.assert_close(model(ids), fused)
+    fused = model(ids)
+    prepare(model, Kernels(attention="math"))
+    assert all(block.attn.future is model.blocks[0].attn.future for block in model.blocks)
+    torch.testing.assert_close(model(ids), fused)
+    torch.testing.assert_close(model(ids[:, :5]), fused[:, :5])
 
 
 def test_without_a_compiler_a_sentence_says_so_and_the_plain_block_is_taken(
@@ -93,19 +94,40 @@ def test_a_compiler_that_fails_costs_a_sentence_only(
 
 def test_short_runs_do_not_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-    monkeypatch.setattr(kernels, "compile_gain", lambda *_: (tried.append(1), (1.5, "compiled"))[1])
+
+    def gain(plain: Kernels, *_: object) -> tuple[Kernels, float, str]:
+        tried.append(plain)
+        return replace(plain, compiled=True), 1.5, "compiled"
+
+    monkeypatch.setattr(kernels, "compile_gain", gain)
     assert settle(settings(steps=3), SHAPE, CPU).compile == "off"
     assert not tried
     assert settle(settings(steps=10**9), SHAPE, CPU).compile == "on"
 
 
+@pytest.mark.parametrize("faster", ["fused", "math"])
+def test_the_faster_of_both_attentions_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, faster: str
+) -> None:
+    def seconds(ways: list[Kernels], *_: object) -> list[float]:
+        return [2.0 if not w.compiled else 1.0 if w.attention == faster else 1.5 for w in ways]
+
+    monkeypatch.setattr(kernels, "block_seconds", seconds)
+    monkeypatch.setattr(kernels, "compiler", lambda: "c++")
+    best, gain, _ = compile_gain(Kernels(), {"attention"}, SHAPE, 2, CPU)
+    assert (best, gain) == (Kernels(attention=faster, compiled=True), 2.0)
+    best, _, _ = compile_gain(Kernels(attention="fused"), set(), SHAPE, 2, CPU)
+    assert best.attention == "fused"
+
+
 @needs_compiler
-def test_compiled_blocks_compute_what_plain_ones_do() -> None:
+@pytest.mark.parametrize("attention", ["fused", "math"])
+def test_compiled_blocks_and_loss_compute_what_plain_ones_do(attention: str) -> None:
     torch.manual_seed(0)
     plain = GPT(replace(SHAPE, init="gpt2"))
     compiled = GPT(plain.config)
     compiled.load_state_dict(plain.state_dict())
-    compile_blocks(compiled)
+    prepare(compiled, Kernels(attention=attention, compiled=True))
     ids = torch.randint(64, (2, 17))
     for model in (plain, compiled):
         model(ids[:, :-1], ids[:, 1:]).backward()
@@ -115,7 +137,8 @@ def test_compiled_blocks_compute_what_plain_ones_do() -> None:
 
 def test_flops_are_those_that_torch_counts() -> None:
     model, ids = GPT(SHAPE), torch.randint(64, (2, 17))
-    with FlopCounterMode(display=False) as counter, running(Kernels(attention="math"), CPU):
+    prepare(model, Kernels(attention="math"))
+    with FlopCounterMode(display=False) as counter:
         model.head(model.hidden(ids[:, :-1])).sum().backward()
     scores = SHAPE.n_layer * SHAPE.n_head * SHAPE.head_size * SHAPE.context
     # torch counts every pair of positions; ours are those that attention may look at.

@@ -21,10 +21,10 @@ from train.device import keep_freed_memory
 from train.kernels import (
     Kernels,
     Precision,
-    compile_blocks,
     flops_per_token,
     kernels_of,
     matmul_peak,
+    prepare,
     running,
     settle,
 )
@@ -75,9 +75,9 @@ class Ours(Stepper):
         self.settings = complete(told)
         self.kernels = kernels or kernels_of(settle(self.settings, shape, CPU))
         self.model = GPT(shape)
-        if self.kernels.compiled:
-            compile_blocks(self.model)
-        self.optimizers = make_optimizers(self.model, self.settings)
+        prepare(self.model, self.kernels)
+        told = replace(self.settings, precision=self.kernels.precision)
+        self.optimizers = make_optimizers(self.model, told)
 
     def chosen(self) -> Kernels:
         return self.kernels
