@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from ptx.config import ModelConfig, preset
 from ptx.model import GPT
 from tests.bench.report import Row
+from tests.bench.training.ceiling import Spent, spent
 from tests.bench.training.peers import gpt2, qwen3
 from tests.bench.training.turns import Side
 from train.device import keep_freed_memory
@@ -88,6 +89,9 @@ class Ours(Stepper):
         loss.backward()
         clip_grad_norm_(self.model.parameters(), self.settings.clip)
 
+    def spent(self, rows: int) -> Spent:
+        return spent(lambda: self.step(0, rows))
+
     def peak(self, precision: Precision) -> float:
         return matmul_peak(precision, CPU)
 
@@ -137,11 +141,12 @@ def measure(wanted: set[str], quick: bool) -> tuple[list[Row], list[Row]]:
             sides["qwen3 bf16"] = Side(Compiled, shape, "bf16")
     rates, peaks = take_turns(sides, rows, rounds, kernels.precision)
     warn_of_restlessness(sides)
+    profiled = muon("spent", rows) if "mfu" in wanted else None
     for side in sides.values():
         side.close()
     if emulated and "speed_vs_compiled_peer" in wanted and not quick:
         rates["qwen3 bf16"] = [one_step_of_two(shape)]
-    return rows_of(wanted, shape, rows, kernels, rates, statistics.median(peaks))
+    return rows_of(wanted, shape, rows, kernels, rates, statistics.median(peaks), profiled)
 
 
 def take_turns(
@@ -186,6 +191,7 @@ def rows_of(
     kernels: Kernels,
     rates: dict[str, list[float]],
     peak: float,
+    profiled: Spent | None,
 ) -> tuple[list[Row], list[Row]]:
     """The table: figures, and what they are made of."""
     median = {name: statistics.median(values) for name, values in rates.items()}
@@ -214,6 +220,11 @@ def rows_of(
         details.append((f"peak of {kernels.precision} products, GFLOP/s", peak / 1e9, None, None))
         peer = median["qwen3 fp32"] * flops / peak if kernels.precision == "fp32" else None
         figures.append(("mfu", median["muon"] * flops / peak, peer, 0.55))
+    if profiled:
+        ideal = rows * shape.context * flops_per_token(shape) / peak
+        details.append(("a step at the peak alone, ms", 1000 * ideal, None, None))
+        for part, seconds in profiled._asdict().items():
+            details.append((f"a step's {part}, ms (profiled)", 1000 * seconds, None, None))
     return figures, details
 
 
