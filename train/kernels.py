@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,6 +19,9 @@ from ptx.loss import exponentials
 from ptx.model import GPT, Block, rotary_table
 from train.device import synchronize
 from train.settings import Settings
+
+# Under autocast the norms' gains stay fp32, on purpose: sums and gains are never rounded to bf16.
+warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 
 Precision = Literal["fp32", "bf16"]
 Attention = Literal["fused", "math"]
