@@ -1,149 +1,326 @@
-"""Documents to token files: read, judge and encode in parallel, write in order."""
+"""From a source to a data directory: clean every shard, select, write.
+
+Only cleaning takes long, and each cleaned shard is kept in a work directory beside the target until
+the end, so a run that was interrupted anywhere goes on with the next shard.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
-from prepare.cleaning import Sieve, fault
-from prepare.sources import Document, Project
-from ptx.corpus import CorpusWriter
+from prepare import near
+from prepare.cleaning import rules
+from prepare.cleaning.rules import Rules
+from prepare.limits import Limit
+from prepare.selection import EXACT, KEPT, NEAR, Index, Selection, read_index, select
+from prepare.shards import SCHEMA, ShardFiles, shard_files
+from prepare.sources import Source
+from prepare.workers import clean_all
+from ptx.atomic import discard
+from ptx.corpus import DTYPES, SPLITS, CorpusWriter
 from ptx.errors import UserError
-from ptx.tokenizer import Tokenizer, get_tokenizer
+from ptx.tokenizer import get_tokenizer
 
-# More processes than this wait for the one that writes.
-MOST_WORKERS = 8
+DOCUMENTS = "documents.parquet"
+NEAR_DUPLICATES = "near_duplicates.parquet"
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What a worker found out about a document."""
+class Plan:
+    """How a source is prepared.
 
-    fault: str | None
-    digest: bytes
-    size: int
-    tokens: np.ndarray  # (n,) uint32, empty where the document has a fault
-
-
-def build(
-    projects: dict[str, list[Project]],
-    tokenizer: str,
-    writer: CorpusWriter,
-    progress: Callable[[int], None],
-) -> tuple[dict[str, list[dict]], Sieve]:
-    """Write the tokens of all projects. Returns the sources for the manifest and the counts.
-
-    Validation goes first, so that a document which both sides have stays out of training.
-
-    Args:
-        projects: those of "train" and "val".
-        tokenizer: its name, from which every worker opens its own.
-        progress: called with the size of each document once it is done.
+    Attributes:
+        tokenizer: its name.
+        val_fraction: share of the projects (of a text: of its bytes) that validates.
+        seed: of the order of the projects.
+        limit: how much is wanted, or None for all.
+        steps: the cleaning.
     """
-    sieve = Sieve()
-    order = {split: projects[split] for split in ("val", "train")}
-    documents = (d for p in chain(*order.values()) for d in p.documents)
-    with encoders(tokenizer) as pool:
-        # In order, whoever finishes first; a chunk of files costs one message each way.
-        encoded = pool.map(encode, documents, chunksize=16)
-        sources = {
-            split: [write(p, split, encoded, sieve, writer, progress) for p in members]
-            for split, members in order.items()
-        }
-    kept = {split: [s for s in listed if s["tokens"]] for split, listed in sources.items()}
-    return kept, sieve
+
+    tokenizer: str
+    val_fraction: float
+    seed: int = 0
+    limit: Limit | None = None
+    steps: Rules = field(default_factory=Rules)
 
 
-def write(
-    project: Project,
-    split: str,
-    encoded: Iterator[Encoded],
-    sieve: Sieve,
-    writer: CorpusWriter,
-    progress: Callable[[int], None],
-) -> dict:
-    """Write one project's documents, each closed by an end-of-text token; its manifest entry.
+def build(source: Source, target: Path, plan: Plan, progress: Callable[[int], None]) -> dict:
+    """Write the data directory `target`; its manifest.
 
-    In a continuous text only a removed part, or the end, closes a document.
+    progress: is told how many bytes of documents have been read in all.
+    Raises UserError; finished shards stay for the next run of the same plan.
     """
-    eot = [writer.tokenizer.eot]
-    files = size = tokens = 0
-    is_open = False
-    for document in islice(encoded, len(project.documents)):
-        kept = sieve.keeps(document.fault, document.digest, document.size)
-        if is_open and not (project.continuous and kept):
-            writer.write(split, eot)
-            files, is_open = files + 1, False
-        if kept:
-            writer.write(split, document.tokens)
-            size, tokens, is_open = size + document.size, tokens + len(document.tokens), True
-        progress(document.size)
-    if is_open:
-        writer.write(split, eot)
-        files += 1
-    return {
-        "name": project.name,
-        "version": project.version,
-        "licence": project.licence,
-        "files": files,
-        "bytes": size,
-        "tokens": tokens + files,
-    }
-
-
-# --- in the workers
-
-_tokenizer: Tokenizer  # one per worker process, opened by `start_worker`
+    with working_directory(target) as work:
+        shards = cleaned_shards(source, work, plan, progress)
+        manifest = assemble(source, shards, target, plan)
+        discard(work)
+    return manifest
 
 
 @contextmanager
-def encoders(tokenizer: str) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes with the tokenizer opened; those not started yet are cancelled on errors."""
-    pool = ProcessPoolExecutor(
-        max_workers=min(os.cpu_count() or 1, MOST_WORKERS),
-        mp_context=multiprocessing.get_context("spawn"),  # the same on every system
-        initializer=start_worker,
-        initargs=(tokenizer,),
-    )
+def working_directory(target: Path) -> Iterator[Path]:
+    """`.NAME.work` beside the target, held against a second run."""
+    work = work_directory(target)
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / "lock", blocking=False)
     try:
-        yield pool
-    except BrokenProcessPool:
-        raise UserError(
-            "A worker process was stopped, most likely for lack of memory: close other programs "
-            "and prepare again."
-        ) from None
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{target} is being prepared by another process: wait for it.") from None
+    try:
+        yield work
     finally:
-        pool.shutdown(cancel_futures=True)
+        lock.release()
+        if work.is_dir() and not any(work.glob("*.json")):  # nothing that is worth keeping
+            shutil.rmtree(work, ignore_errors=True)
 
 
-def start_worker(tokenizer: str) -> None:
-    global _tokenizer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    threading.Thread(target=follow_parent, daemon=True).start()
-    _tokenizer = get_tokenizer(tokenizer)
+def work_directory(target: Path) -> Path:
+    target = target.resolve()
+    return target.with_name(f".{target.name}.work")
 
 
-def follow_parent() -> None:
-    """End with the parent: a worker waiting for work does not notice that it was killed."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def cleaned_shards(
+    source: Source, work: Path, plan: Plan, progress: Callable[[int], None]
+) -> list[ShardFiles]:
+    """Clean what is not cleaned yet. Returns the shards in order, up to the limit."""
+    tokenizer = get_tokenizer(plan.tokenizer)
+    cleaning = f"{plan.steps!r} {tokenizer.fingerprint}"
+    shards = [shard_files(work, i, shard, cleaning) for i, shard in enumerate(source.shards)]
+    remove_others(work, shards)
+    todo = [(s, f) for s, f in zip(source.shards, shards, strict=True) if not f.done]
+    before = sum(f.counts()["bytes"].get("in", 0) for f in shards if f.done)
+    progress(before)
+
+    def enough() -> bool:
+        return plan.limit is not None and len(wanted(shards, plan.limit)) > 0
+
+    clean_all(todo, plan.steps, plan.tokenizer, lambda done: progress(before + done), enough)
+    return (plan.limit and wanted(shards, plan.limit)) or shards
 
 
-def encode(document: Document) -> Encoded:
-    data = document.read()
-    reason = fault(data)
-    # Copies are rare: encoding one for nothing is cheaper than asking first.
-    tokens = [] if reason else _tokenizer.encode(data)
-    digest = hashlib.sha256(data).digest()
-    return Encoded(reason, digest, len(data), np.array(tokens, dtype=np.uint32))
+def wanted(shards: Sequence[ShardFiles], limit: Limit) -> list[ShardFiles]:
+    """The first shards that hold all that is wanted; [] if that is not known yet."""
+    total = 0
+    for i, files in enumerate(shards, 1):
+        if not files.done:
+            return []
+        counts = files.counts()
+        total += counts["tokens"] if limit.of == "tokens" else counts[limit.of].get("kept", 0)
+        if total >= limit.amount:
+            return list(shards[:i])
+    return []
+
+
+def remove_others(work: Path, shards: Sequence[ShardFiles]) -> None:
+    """What an earlier run began in another way, or with other files, is of no use."""
+    ours = {f"{files.index:05}-{files.key}" for files in shards}
+    for path in work.iterdir():
+        if path.name != "lock" and path.name.split(".")[0] not in ours:
+            path.unlink()
+
+
+def assemble(source: Source, shards: Sequence[ShardFiles], target: Path, plan: Plan) -> dict:
+    """Select from the cleaned shards and write the directory."""
+    index = read_index(shards, plan.limit)
+    steps = plan.steps
+    selection = select(
+        index, plan.val_fraction, plan.seed, steps.exact, steps.near, source.continuous
+    )
+    with CorpusWriter(target, get_tokenizer(plan.tokenizer)) as writer:
+        starts, closed = write_tokens(index, selection, source.continuous, writer)
+        write_documents(index, selection, starts, closed, writer.extra(DOCUMENTS))
+        write_near_duplicates(index, selection, starts, writer.extra(NEAR_DUPLICATES))
+        counts = filters(index, selection, shards)
+        return writer.finish(
+            project_counts(index, selection, closed),
+            split=selection.rule,
+            seed=plan.seed,
+            filters=counts,
+            replaced=dict(sorted(sum_of(shards, "replaced").items())),
+            steps={name: str(value) for name, value in vars(steps).items()},
+            command={"source": source.name, "tokenizer": plan.tokenizer, **source.provenance},
+        )
+
+
+def write_tokens(
+    index: Index, selection: Selection, continuous: bool, writer: CorpusWriter
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write the documents of both sides in their order.
+
+    Returns, for each document, where it starts in its file (-1 where it is not kept), and whether
+    an end-of-text token closes it: in a continuous text, only where a part is missing after it.
+    """
+    starts = np.full(len(index), -1, dtype=np.int64)
+    closed = np.zeros(len(index), dtype=bool)
+    eot = np.array([writer.tokenizer.eot])
+    with Tokens(index, DTYPES[writer.dtype]) as tokens:
+        for split in SPLITS:
+            order, position = selection.order[split].tolist(), 0
+            for document, following in zip(order, [*order[1:], -1]):
+                starts[document] = position
+                writer.write(split, tokens.of(document))
+                position += int(index.tokens[document])
+                if not (continuous and following == document + 1):
+                    writer.write(split, eot)
+                    closed[document] = True
+                    position += 1
+    return starts, closed
+
+
+class Tokens:
+    """Reads documents' tokens from the shards, with a bounded number of files open."""
+
+    MOST_OPEN = 200
+
+    def __init__(self, index: Index, dtype: np.dtype) -> None:
+        self.index, self.dtype = index, dtype
+        self._open: dict[int, int] = {}  # shard -> file descriptor, the longest unused first
+
+    def __enter__(self) -> Tokens:
+        return self
+
+    def of(self, document: int) -> np.ndarray:
+        size, index = self.dtype.itemsize, self.index
+        data = os.pread(
+            self._descriptor(int(index.shard[document])),
+            int(index.tokens[document]) * size,
+            int(index.start[document]) * size,
+        )
+        return np.frombuffer(data, self.dtype)
+
+    def _descriptor(self, shard: int) -> int:
+        descriptor = self._open.pop(shard, None)
+        if descriptor is None:
+            if len(self._open) >= self.MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
+            descriptor = os.open(self.index.shards[shard].file("tokens"), os.O_RDONLY)
+        self._open[shard] = descriptor
+        return descriptor
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+
+def write_documents(
+    index: Index, selection: Selection, starts: np.ndarray, closed: np.ndarray, file: Path
+) -> None:
+    """A row for each kept document, in the order of the source: where its tokens are and where it
+    comes from."""
+    sides = np.zeros(len(index), dtype=np.int8)
+    sides[selection.order["val"]] = 1
+    for_rows = [
+        ("split", pa.string()),
+        ("start", pa.int64()),
+        ("closed", pa.bool_()),
+        ("tokens", pa.int32()),
+        ("bytes", pa.int32()),
+        ("project", pa.string()),
+        ("path", pa.string()),
+        ("version", pa.string()),
+        ("licence", pa.string()),
+        ("sha256", pa.binary(32)),
+    ]
+    schema = pa.schema(for_rows)
+    with pq.ParquetWriter(file, schema) as writer:
+        for i, files in enumerate(index.shards):
+            here = np.flatnonzero((index.shard == i) & (selection.outcome == KEPT))
+            stored = [name for name in schema.names if name in SCHEMA.names]
+            told = files.rows(stored).take(pa.array(index.row[here]))
+            placed = {
+                "split": pa.array(np.array(SPLITS)[sides[here]], pa.string()),
+                "start": pa.array(starts[here]),
+                "closed": pa.array(closed[here]),
+            }
+            columns = [placed[n] if n in placed else told[n] for n in schema.names]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def write_near_duplicates(
+    index: Index, selection: Selection, starts: np.ndarray, file: Path
+) -> None:
+    """A row for each near duplicate: which it is, and where in the corpus its twin stayed."""
+    schema = pa.schema(
+        [
+            ("project", pa.string()),
+            ("path", pa.string()),
+            ("similarity", pa.float32()),
+            ("kept_split", pa.string()),
+            ("kept_start", pa.int64()),
+        ]
+    )
+    validates = np.zeros(len(index), dtype=np.int8)
+    validates[selection.order["val"]] = 1
+    with pq.ParquetWriter(file, schema) as writer:
+        for i, files in enumerate(index.shards):
+            here = np.flatnonzero((index.shard == i) & (selection.outcome == NEAR))
+            if not len(here):
+                continue
+            kept = selection.kept_as[here]
+            told = files.rows(["project", "path"]).take(pa.array(index.row[here]))
+            alike = near.similarity(index.signatures(here), index.signatures(kept))
+            columns = [
+                told["project"],
+                told["path"],
+                pa.array(alike.astype(np.float32)),
+                pa.array(np.array(SPLITS)[validates[kept]], pa.string()),
+                pa.array(starts[kept]),
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def project_counts(
+    index: Index, selection: Selection, closed: np.ndarray
+) -> dict[str, list[dict[str, object]]]:
+    """The manifest's sources: the projects of each side in the order of their tokens."""
+    listed: dict[str, list[dict[str, object]]] = {}
+    for split, order in selection.order.items():
+        projects, n = index.project[order], len(index.projects)
+        files = np.bincount(projects, closed[order], n).astype(np.int64)
+        sizes = np.bincount(projects, index.bytes[order], n).astype(np.int64)
+        tokens = np.bincount(projects, index.tokens[order], n).astype(np.int64) + files
+        _, first = np.unique(projects, return_index=True)
+        listed[split] = [
+            {
+                **index.projects[p],
+                "files": int(files[p]),
+                "bytes": int(sizes[p]),
+                "tokens": int(tokens[p]),
+            }
+            for p in projects[np.sort(first)].tolist()
+        ]
+    return listed
+
+
+def filters(
+    index: Index, selection: Selection, shards: Sequence[ShardFiles]
+) -> dict[str, dict[str, int]]:
+    """{outcome: {"files", "bytes"}} of all reasons, those that never happened included."""
+    files, sizes = sum_of(shards, "files"), sum_of(shards, "bytes")
+    over = files["kept"] - len(index)  # cleaned beyond the limit: as if never read
+    files["in"] -= over
+    sizes["in"] -= sizes["kept"] - int(index.bytes.sum())
+    for reason, outcome in ((rules.DUPLICATE, EXACT), (rules.NEAR_DUPLICATE, NEAR), ("kept", KEPT)):
+        members = selection.outcome == outcome
+        files[reason], sizes[reason] = int(members.sum()), int(index.bytes[members].sum())
+    outcomes = ("in", *rules.REASONS, "kept")
+    return {o: {"files": files[o], "bytes": sizes[o]} for o in outcomes}
+
+
+def sum_of(shards: Sequence[ShardFiles], what: str) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for files in shards:
+        total.update(files.counts()[what])
+    return total

@@ -6,15 +6,20 @@ python prepare/run.py installed (this machine's packages, into data/installed)
 
 python prepare/run.py folder PATH --out data/mine (your own projects)
 
-python prepare/run.py verify data/installed
+python prepare/run.py stack-v2 --limit 1GB (The Stack, from the Hugging Face Hub)
 
-python prepare/run.py COMMAND --help explains each command.
+python prepare/run.py report data/installed (a page that shows what is in it)
+
+An interrupted command goes on where it was when it is run again. python prepare/run.py COMMAND
+--help explains each.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -26,16 +31,20 @@ if __name__ == "__main__":
 import tyro
 from rich.console import Console
 
-from prepare import report, sources, split, train_tokenizer
-from prepare.build import build
-from prepare.sources import Project
+from prepare import progress, report, split, train_tokenizer
+from prepare import show as showing
+from prepare import verify as checking
+from prepare.build import Plan, build
+from prepare.cleaning.rules import ONE_TEXT, OWN_CODE, Rules
+from prepare.limits import parse_limit
+from prepare.sources import Source, hub, local, stack_v2, tables
 from ptx import corpus
-from ptx.corpus import CorpusWriter
+from ptx.corpus import require_replaceable
 from ptx.errors import UserError, report_errors
 from ptx.tokenizer import get_tokenizer
 
 Argument = tyro.conf.Positional
-Out = Annotated[Path, tyro.conf.arg(help="Data directory to write; an earlier one is replaced.")]
+Paths = Argument[tuple[Path, ...]]
 TokenizerName = Annotated[
     str,
     tyro.conf.arg(
@@ -44,56 +53,124 @@ TokenizerName = Annotated[
         "directory written by the tokenizer command.",
     ),
 ]
-Fraction = Annotated[
-    float, tyro.conf.arg(help="Share of the projects (of a text: of its bytes) that validates.")
+Column = Annotated[
+    str | None,
+    tyro.conf.arg(help="The column that holds the code; a usual name is found by itself."),
 ]
 
 console = Console(stderr=True)
 
 
-def installed(
-    out: Out = Path("data/installed"),
-    tokenizer: TokenizerName = "py16k",
-    val_fraction: Fraction = split.VAL_FRACTION,
-) -> None:
+@dataclass(frozen=True)
+class Options:
+    """What all sources share."""
+
+    out: Path | None = None
+    """Data directory to write, data/COMMAND if left out; an earlier one is replaced."""
+    tokenizer: TokenizerName = "py16k"
+    val_fraction: float = split.VAL_FRACTION
+    """Share of the projects (of a text: of its bytes) that validates."""
+    seed: int = 0
+    """Of the order of the training projects."""
+    limit: str = ""
+    """Stop after so much clean text: 500MB, 10000files or 50Mtokens."""
+    steps: Annotated[Rules, tyro.conf.arg(name="")] = field(default_factory=Rules)
+
+
+Shared = Annotated[Options, tyro.conf.arg(name="")]
+ANY = Options()
+OWN = Options(steps=OWN_CODE)
+TEXT = Options(steps=ONE_TEXT)
+
+
+def installed(options: Shared = ANY) -> None:
     """Read the standard library and every package installed beside this interpreter.
 
     Nothing is downloaded. Each package is a project, and whole projects validate.
     """
-    prepare(by_project(sources.installed(), val_fraction), out, tokenizer, "installed")
+    prepare(local.installed, options, "installed")
 
 
-def folder(
-    path: Argument[Path],
-    out: Out = Path("data/folder"),
-    tokenizer: TokenizerName = "py16k",
-    val_fraction: Fraction = split.VAL_FRACTION,
-) -> None:
+def folder(path: Argument[Path], options: Shared = OWN) -> None:
     """Read a directory of projects: each subdirectory of PATH is one, loose files are another."""
-    prepare(by_project(sources.folder(path), val_fraction), out, tokenizer, f"folder {path}")
+    prepare(lambda: local.folder(path), options, "folder")
 
 
-def text(
-    file: Argument[Path],
-    out: Out = Path("data/text"),
-    tokenizer: TokenizerName = "py16k",
-    val_fraction: Fraction = split.VAL_FRACTION,
-) -> None:
+def text(file: Argument[Path], options: Shared = TEXT) -> None:
     """Read one text file, such as the original's input.txt; its end validates."""
-    check_fraction(val_fraction)
-    train, val = sources.text(file, val_fraction)
-    projects = {"train": [train], "val": [val]}
-    prepare((projects, split.by_position(val_fraction)), out, tokenizer, f"text {file}")
+    prepare(lambda: local.text(file), options, "text")
+
+
+def parquet(
+    paths: Argument[tuple[Path, ...]], column: Column = None, options: Shared = ANY
+) -> None:
+    """Read parquet files, or folders of them: a row is a document."""
+    prepare(lambda: tables.parquet(paths, column), options, "parquet")
+
+
+def jsonl(paths: Paths, column: Column = None, options: Shared = ANY) -> None:
+    """Read files of one JSON object a line (.jsonl, .jsonl.gz), or folders of them."""
+    prepare(lambda: tables.jsonl(paths, column), options, "jsonl")
+
+
+def from_hub(
+    name: Annotated[Argument[str], tyro.conf.arg(metavar="NAME[:COLUMN]")],
+    folder: Annotated[str, tyro.conf.arg(help="Only this folder of the dataset.")] = "",
+    options: Shared = ANY,
+) -> None:
+    """Stream a dataset of the Hugging Face Hub, such as codeparrot/github-code:code."""
+    name, _, column = name.partition(":")
+    prepare(lambda: hub.hub(name, folder, column or None), options, "hub")
+
+
+def stack(options: Shared = ANY) -> None:
+    """Stream The Stack v1 (bigcode/the-stack-dedup, its Python). Accept its licence on the Hub."""
+    prepare(hub.stack, options, "stack")
+
+
+def from_stack_v2(options: Shared = ANY) -> None:
+    """Stream The Stack v2 (bigcode/the-stack-v2-dedup): the list of files from the Hub, where its
+    licence must be accepted, the files from Software Heritage."""
+    prepare(stack_v2.stack_v2, options, "stack-v2")
+
+
+def codeparrot(options: Shared = ANY) -> None:
+    """Stream CodeParrot's cleaned Python of GitHub (codeparrot/codeparrot-clean)."""
+    prepare(hub.codeparrot, options, "codeparrot")
 
 
 def verify(directory: Argument[Path]) -> None:
-    """Read a data directory again, every token of it, and say what is wrong by file."""
-    problems = corpus.verify(directory)
+    """Read a data directory again, every token of it, and say what is wrong by file.
+
+    Hashes, counts and ids, and that no project and no document is on both sides; with its list of
+    documents, that every document decodes to exactly the text whose hash is recorded.
+    """
+    problems = list(checking.problems(directory))
     for problem in problems:
         print(problem)
     if problems:
         raise SystemExit(1)
     print(f"{directory} is as its manifest says.")
+
+
+def show(
+    directory: Argument[Path],
+    at: Annotated[int, tyro.conf.arg(help="A token, counted from 0; below 0, from the end.")],
+    split: Annotated[str, tyro.conf.arg(help="train or val.")] = "train",
+    lines: Annotated[int, tyro.conf.arg(help="Lines before and after; 0 shows all.")] = 12,
+) -> None:
+    """Print the document around a token, and where it comes from."""
+    showing.show(directory, split, at, lines, Console())
+
+
+def report_page(
+    directory: Argument[Path],
+    out: Annotated[Path | None, tyro.conf.arg(help="The page; DIRECTORY-report.html.")] = None,
+) -> None:
+    """Write one HTML page that shows what is in a data directory; it needs nothing else."""
+    page = out or directory.with_name(f"{directory.resolve().name}-report.html")
+    report.write(directory, page)
+    print(f"Wrote {page}.")
 
 
 def adopt(directory: Argument[Path], dtype: str, tokenizer: TokenizerName) -> None:
@@ -116,49 +193,49 @@ def tokenizer(
     its manifest, with the version of every package that it learned from).
     """
     train_tokenizer.require_replaceable(out)
-    parts, rule = by_project(sources.installed(), split.VAL_FRACTION)
-    texts = train_tokenizer.sample(parts["train"], megabytes * 1_000_000)
-    trained = train_tokenizer.train(out.resolve().name, texts, vocab_size)
-    listed = [{"name": p.name, "version": p.version, "licence": p.licence} for p in parts["train"]]
-    train_tokenizer.save(trained, out, {"megabytes": megabytes, "split": rule, "sources": listed})
+    source = local.installed()
+    learned, listed = train_tokenizer.texts(source, split.VAL_FRACTION, megabytes * 1_000_000)
+    trained = train_tokenizer.train(out.resolve().name, learned, vocab_size)
+    train_tokenizer.save(trained, out, {"megabytes": megabytes, **listed})
     print(f"{out}: {trained.n_vocab:,} tokens, fingerprint {trained.fingerprint}")
 
 
-def by_project(
-    projects: list[Project], val_fraction: float
-) -> tuple[dict[str, list[Project]], dict]:
-    check_fraction(val_fraction)
-    train, val, rule = split.by_project(projects, val_fraction)
-    return {"train": train, "val": val}, rule
-
-
-def check_fraction(val_fraction: float) -> None:
-    if not 0 < val_fraction < 1:
-        raise UserError(f"--val-fraction must lie between 0 and 1, not {val_fraction}.")
-
-
-def prepare(
-    parts: tuple[dict[str, list[Project]], dict], out: Path, tokenizer: str, source: str
-) -> None:
-    """Write the data directory `out` and show what happened."""
-    start = time.perf_counter()
-    projects, rule = parts
-    total = sum(len(p.documents) for listed in projects.values() for p in listed)
-    with (
-        CorpusWriter(out, get_tokenizer(tokenizer)) as writer,
-        report.progress_bar(console) as progress,
-    ):
-        task = progress.add_task("Tokenizing", total=total)
-        listed, sieve = build(projects, tokenizer, writer, lambda _: progress.advance(task))
-        command = {"source": source, "tokenizer": tokenizer}
-        manifest = writer.finish(listed, split=rule, filters=sieve.record(), command=command)
-    Console().print(report.summary(manifest, time.perf_counter() - start))
-    print(f"Wrote {out}. Train on it: python train/run.py --data {out}")
+def prepare(read: Callable[[], Source], options: Options, command: str) -> None:
+    """Write a data directory and show what happened."""
+    started = time.perf_counter()
+    if not 0 < options.val_fraction < 1:
+        raise UserError(f"--val-fraction must lie between 0 and 1, not {options.val_fraction}.")
+    out = options.out or Path("data") / command
+    limit = parse_limit(options.limit)
+    get_tokenizer(options.tokenizer)  # refused before anything is read
+    require_replaceable(out.resolve())
+    plan = Plan(options.tokenizer, options.val_fraction, options.seed, limit, options.steps)
+    source = read()
+    with progress.bar(console, sum(shard.size for shard in source.shards)) as advance:
+        manifest = build(source, out, plan, advance)
+    Console().print(progress.summary(manifest, time.perf_counter() - started))
+    print(f"Wrote {out}. Look at it: python prepare/run.py report {out}")
+    print(f"Train on it: python train/run.py --data {out}")
 
 
 @report_errors()
 def main() -> None:
-    commands = {f.__name__: f for f in (installed, folder, text, verify, adopt, tokenizer)}
+    commands = {
+        "installed": installed,
+        "folder": folder,
+        "text": text,
+        "parquet": parquet,
+        "jsonl": jsonl,
+        "hub": from_hub,
+        "stack": stack,
+        "stack-v2": from_stack_v2,
+        "codeparrot": codeparrot,
+        "verify": verify,
+        "report": report_page,
+        "show": show,
+        "adopt": adopt,
+        "tokenizer": tokenizer,
+    }
     tyro.extras.subcommand_cli_from_dict(commands, prog="prepare/run.py", description=__doc__)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from prepare.sources import Project
+import numpy as np
+
 from ptx.errors import UserError
 
 # Chosen by looking: with this salt and the default fraction, the packages of requirements.txt that
@@ -24,30 +25,39 @@ def position(name: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def by_project(
-    projects: Sequence[Project], val_fraction: float
-) -> tuple[list[Project], list[Project], dict]:
-    """(training, validation, the rule for the manifest). Both sides get at least one project."""
-    if len(projects) < 2:
+def by_project(names: Sequence[str], val_fraction: float) -> tuple[np.ndarray, dict[str, object]]:
+    """(whether each project validates, the rule for the manifest). Both sides get one at least."""
+    if len(names) < 2:
+        there = f"only one project, {names[0]}" if names else "no project left"
         raise UserError(
-            f"There is only one project, {projects[0].name}, and validation needs another: put a "
-            "second beside it, or prepare one text with `prepare/run.py text FILE`."
+            f"There is {there}, and validation needs another: put a second beside it, or prepare "
+            "one text with `prepare/run.py text FILE`."
         )
-    ordered = sorted(projects, key=lambda project: position(project.name))
-    inside = sum(position(project.name) < val_fraction for project in projects)
-    count = min(max(inside, 1), len(projects) - 1)
-    names = {project.name for project in ordered[:count]}
+    places = np.array([position(name) for name in names])
+    inside = int((places < val_fraction).sum())
+    count = min(max(inside, 1), len(names) - 1)
     rule = (
         "By project: sha256(salt + name) / 2**256 below val_fraction validates"
         if count == inside
         else "By project: sha256(salt + name) decides the order; as val_fraction would leave one "
-        f"side empty, the first {count} of {len(projects)} validate"
+        f"side empty, the first {count} of {len(names)} validate"
     )
-    val = [project for project in projects if project.name in names]
-    train = [project for project in projects if project.name not in names]
-    return train, val, {"rule": rule, "val_fraction": val_fraction, "salt": SALT}
+    validates = np.zeros(len(names), dtype=bool)
+    validates[np.argsort(places, kind="stable")[:count]] = True
+    return validates, {"rule": rule, "val_fraction": val_fraction, "salt": SALT}
 
 
-def by_position(val_fraction: float) -> dict:
-    """The rule for the manifest of one text, which `sources.text` has split."""
-    return {"rule": "By position: the end of the text validates", "val_fraction": val_fraction}
+def by_position(sizes: np.ndarray, val_fraction: float) -> tuple[np.ndarray, dict[str, object]]:
+    """The same for the consecutive parts of one text, whose last share validates.
+
+    sizes: bytes of each part, (N,).
+    """
+    ends = np.cumsum(sizes, dtype=np.int64)
+    validates = ends > (1 - val_fraction) * (ends[-1] if len(ends) else 0)
+    if validates.all() or not validates.any():
+        raise UserError(
+            f"The text is too short to hold back {val_fraction:.0%} of it for validation: name a "
+            "longer text, or one with line breaks."
+        )
+    rule = {"rule": "By position: the end of the text validates", "val_fraction": val_fraction}
+    return validates, rule

@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from prepare.cleaning import fault
-from prepare.sources import Project
+from prepare import split
+from prepare.cleaning.rules import Rules
+from prepare.cleaning.text import fault
+from prepare.sources import Source
 from ptx.atomic import atomic_directory
 from ptx.corpus import write_json
 from ptx.errors import UserError
@@ -34,26 +36,39 @@ def train(name: str, texts: Iterator[str], vocab_size: int) -> Tokenizer:
     return python_tokenizer(name, ranks)
 
 
-def sample(projects: list[Project], budget: int) -> Iterator[str]:
-    """About `budget` bytes of clean text, the same from each project as far as it goes.
+def texts(
+    source: Source, val_fraction: float, budget: int
+) -> tuple[Iterator[str], dict[str, object]]:
+    """About `budget` bytes of clean text of the projects that do not validate, the same from each
+    as far as it goes; and which those are, for the manifest.
 
     Even shares serve packages that nobody has seen better than shares by size, in which a few
     giants decide the vocabulary. Within a project, the order is by content: fixed, but mixed.
     """
-    clean = {project.name: clean_texts(project) for project in projects}
-    share = even_share([sum(map(len, texts)) for texts in clean.values()], budget)
-    for texts in clean.values():
+    contents: dict[str, set[bytes]] = {}
+    facts: dict[str, dict[str, str]] = {}
+    for shard in source.shards:
+        for document in shard.documents():
+            told = {"version": document.version, "licence": document.licence}
+            facts.setdefault(document.project, {"name": document.project, **told})
+            clean = contents.setdefault(document.project, set())
+            if document.content and fault(document.content, Rules()) is None:
+                clean.add(document.content)
+    validates, rule = split.by_project(list(facts), val_fraction)
+    learned = [name for name, held_back in zip(facts, validates, strict=True) if not held_back]
+    listed = {"split": rule, "sources": [facts[name] for name in learned]}
+    return sample([contents[name] for name in learned], budget), listed
+
+
+def sample(projects: list[set[bytes]], budget: int) -> Iterator[str]:
+    share = even_share([sum(map(len, contents)) for contents in projects], budget)
+    for contents in projects:
         taken = 0
-        for data in sorted(texts, key=lambda data: hashlib.sha256(data).digest()):
+        for data in sorted(contents, key=lambda data: hashlib.sha256(data).digest()):
             if taken >= share:
                 break
             taken += len(data)
             yield data.decode("utf-8")
-
-
-def clean_texts(project: Project) -> set[bytes]:
-    contents = (document.read() for document in project.documents)
-    return {data for data in contents if fault(data) is None}
 
 
 def even_share(sizes: list[int], budget: int) -> int:

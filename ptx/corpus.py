@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from functools import lru_cache
@@ -214,7 +215,17 @@ def verify(path: str | Path) -> list[str]:
             problems.append(problem)
         else:
             problems += recount(path, manifest, split, tokenizer)
-    return problems
+    return [*problems, *extra_problems(path, manifest)]
+
+
+def extra_problems(path: Path, manifest: dict) -> Iterator[str]:
+    """Problems of the further files that a manifest lists."""
+    for name, digest in manifest.get("extras", {}).items():
+        file = path / Path(name).name  # never outside the directory
+        if not file.is_file():
+            yield f"{file} is missing."
+        elif file_sha256(file) != digest:
+            yield f"{file} is not the file of its manifest (its sha256 differs)."
 
 
 def recount(path: Path, manifest: dict, split: str, tokenizer: Tokenizer) -> Iterator[str]:
@@ -254,6 +265,11 @@ def recount(path: Path, manifest: dict, split: str, tokenizer: Tokenizer) -> Ite
 # --- writing
 
 
+def dtype_for(tokenizer: Tokenizer) -> str:
+    """The name of the smallest type that holds every id."""
+    return "uint16" if tokenizer.n_vocab <= 1 << 16 else "uint32"
+
+
 class CorpusWriter:
     """Writes a data directory beside its target and puts it in place when it is complete.
 
@@ -265,7 +281,7 @@ class CorpusWriter:
     def __init__(self, target: str | Path, tokenizer: Tokenizer) -> None:
         self.target = Path(target).resolve()
         self.tokenizer = tokenizer
-        self.dtype = "uint16" if tokenizer.n_vocab <= 1 << 16 else "uint32"
+        self.dtype = dtype_for(tokenizer)
         require_replaceable(self.target)
 
     def __enter__(self) -> CorpusWriter:
@@ -276,6 +292,10 @@ class CorpusWriter:
         self._files = {split: (self._partial / f"{split}.bin").open("wb") for split in SPLITS}
         self._hashes = {split: hashlib.sha256() for split in SPLITS}
         return self
+
+    def extra(self, name: str) -> Path:
+        """Where to write a further file of the directory; the manifest will hold its sha256."""
+        return self._partial / name
 
     def write(self, split: str, tokens: np.ndarray | list[int]) -> None:
         """Append tokens, (n,), to "train" or "val"."""
@@ -296,12 +316,16 @@ class CorpusWriter:
                 raise UserError(f"No text is left for {split}.bin after cleaning: add projects.")
             self._files[split].close()
             flush(self._partial / f"{split}.bin")
+        extras = sorted(set(os.listdir(self._partial)) - {f"{split}.bin" for split in SPLITS})
+        for name in extras:
+            flush(self._partial / name)
         self.tokenizer.save(self._partial)
         manifest = {
             "format": FORMAT,
             "dtype": self.dtype,
             "tokenizer": self.tokenizer.record(),
             "splits": {split: self._totals(split, sources[split]) for split in SPLITS},
+            "extras": {name: file_sha256(self._partial / name) for name in extras},
             **provenance,
             "sources": sources,
         }

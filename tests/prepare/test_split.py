@@ -2,58 +2,67 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prepare import split
-from prepare.sources import Project
 from ptx.errors import UserError
 
 
-def projects(names: list[str]) -> list[Project]:
-    return [Project(name, "", "MIT", ()) for name in names]
-
-
-def names(listed: list[Project]) -> list[str]:
-    return [project.name for project in listed]
+def sides(names: list[str], fraction: float) -> tuple[list[str], list[str], dict]:
+    validates, rule = split.by_project(names, fraction)
+    train = [name for name, held in zip(names, validates, strict=True) if not held]
+    return train, [name for name in names if name not in train], rule
 
 
 @given(st.lists(st.text(), min_size=2, unique=True), st.floats(0.001, 0.999))
 def test_every_project_is_on_exactly_one_side(listed: list[str], fraction: float) -> None:
-    train, val, _ = split.by_project(projects(listed), fraction)
-    assert sorted(names(train) + names(val)) == sorted(listed)
+    train, val, _ = sides(listed, fraction)
+    assert sorted(train + val) == sorted(listed)
     assert train
     assert val
 
 
 def test_a_project_stays_on_its_side_whatever_is_beside_it() -> None:
     many = [f"package-{i}" for i in range(1_000)]
-    _, val, rule = split.by_project(projects(many), 0.1)
+    _, val, rule = sides(many, 0.1)
     assert 70 < len(val) < 130
     assert rule["val_fraction"] == 0.1
     assert rule["salt"] == split.SALT
-    _, fewer, _ = split.by_project(projects(many[::2]), 0.1)
-    assert names(fewer) == [name for name in names(val) if name in many[::2]]
+    _, fewer, _ = sides(many[::2], 0.1)
+    assert fewer == [name for name in val if name in many[::2]]
 
 
 def test_the_default_keeps_the_giants_in_training_and_validates_on_ordinary_packages() -> None:
     giants = ["torch", "python", "transformers", "sympy", "pandas", "numpy", "pip", "setuptools"]
     ordinary = ["huggingface-hub", "pydantic", "pillow", "fsspec", "jinja2", "starlette", "pyyaml"]
-    train, val, _ = split.by_project(projects(giants + ordinary), split.VAL_FRACTION)
-    assert names(train) == giants
-    assert names(val) == ordinary
+    train, val, _ = sides(giants + ordinary, split.VAL_FRACTION)
+    assert train == giants
+    assert val == ordinary
 
 
 def test_a_side_left_empty_gets_the_nearest_project_and_the_rule_says_so() -> None:
     low, high = sorted(["torch", "numpy"], key=split.position)
-    train, val, rule = split.by_project(projects(["torch", "numpy"]), 0.000001)
-    assert (names(train), names(val)) == ([high], [low])
+    train, val, rule = sides(["torch", "numpy"], 0.000001)
+    assert (train, val) == ([high], [low])
     assert "the first 1 of 2 validate" in rule["rule"]
-    train, val, _ = split.by_project(projects(["torch", "numpy"]), 0.999999)
-    assert (names(train), names(val)) == ([high], [low])
+    train, val, _ = sides(["torch", "numpy"], 0.999999)
+    assert (train, val) == ([high], [low])
 
 
 def test_one_project_cannot_be_split() -> None:
     with pytest.raises(UserError, match=r"only one project, alone.*text FILE"):
-        split.by_project(projects(["alone"]), 0.1)
+        split.by_project(["alone"], 0.1)
+
+
+def test_the_end_of_a_text_validates() -> None:
+    validates, _ = split.by_position(np.array([50, 30, 10, 10]), 0.15)
+    assert validates.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("sizes", [[], [100], [100, 1]])
+def test_a_text_of_too_few_parts_is_refused(sizes: list[int]) -> None:
+    with pytest.raises(UserError, match="too short to hold back 99%"):
+        split.by_position(np.array(sizes, dtype=int), 0.99)

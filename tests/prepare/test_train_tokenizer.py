@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prepare import train_tokenizer
-from prepare.sources import Document, Project
+from prepare.sources.local import folder
+from prepare.split import VAL_FRACTION
 from ptx.errors import UserError
 from ptx.tokenizer import get_tokenizer
 
@@ -50,13 +51,16 @@ def test_shares_are_even_and_use_the_budget(sizes: list[int], budget: int) -> No
     assert given_ + len(sizes) > budget or share >= max(sizes)
 
 
-def test_a_giant_gives_no_more_than_its_share(tmp_path: Path) -> None:
-    projects = []
-    for name, count in (("giant", 100), ("small", 2)):
-        paths = [tmp_path / f"{name}_{i}.py" for i in range(count)]
-        for i, path in enumerate(paths):
-            path.write_text(f"# {name} {i}\n" + "x = 1\n" * 100)
-        projects.append(Project(name, "", "MIT", tuple(map(Document, paths))))
-    texts = list(train_tokenizer.sample(projects, 6_000))
-    assert sum("small" in text for text in texts) == 2
-    assert 6 <= sum("giant" in text for text in texts) <= 9
+def test_a_giant_gives_no_more_than_its_share_and_what_validates_gives_nothing(
+    tmp_path: Path,
+) -> None:
+    for name, count in (("torch", 100), ("numpy", 2), ("pydantic", 5)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            (tmp_path / name / f"{i}.py").write_text(f"# {name} {i}\n" + "x = 1\n" * 100)
+    texts, listed = train_tokenizer.texts(folder(tmp_path), VAL_FRACTION, 6_000)
+    learned = list(texts)
+    assert sum("numpy" in text for text in learned) == 2
+    assert 6 <= sum("torch" in text for text in learned) <= 9
+    assert not any("pydantic" in text for text in learned)
+    assert [source["name"] for source in listed["sources"]] == ["numpy", "torch"]

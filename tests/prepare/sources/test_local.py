@@ -10,24 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from prepare import sources
+from prepare.sources import local
 from ptx.errors import UserError
 
 
-def files(project: sources.Project) -> list[str]:
-    return [document.path.name for document in project.documents]
+def files(project: local.Project) -> list[str]:
+    return [path.name for path in project.paths]
 
 
 # --- installed
 
 
 @pytest.fixture(scope="module")
-def installed() -> dict[str, sources.Project]:
-    return {project.name: project for project in sources.installed()}
+def installed() -> dict[str, local.Project]:
+    return {project.name: project for project in (local.standard_library(), *local.distributions())}
 
 
 def test_installed_packages_have_their_version_and_licence(
-    installed: dict[str, sources.Project],
+    installed: dict[str, local.Project],
 ) -> None:
     assert installed["numpy"].version == metadata.version("numpy")
     assert installed["tyro"].licence == "MIT"
@@ -35,13 +35,13 @@ def test_installed_packages_have_their_version_and_licence(
     assert installed["python"].licence == "PSF-2.0"
 
 
-def test_no_file_is_read_twice(installed: dict[str, sources.Project]) -> None:
-    paths = [d.path.resolve() for project in installed.values() for d in project.documents]
+def test_no_file_is_read_twice(installed: dict[str, local.Project]) -> None:
+    paths = [path.resolve() for project in installed.values() for path in project.paths]
     assert len(paths) == len(set(paths))
 
 
-def test_the_standard_library_is_its_own_files_only(installed: dict[str, sources.Project]) -> None:
-    paths = [document.path for document in installed["python"].documents]
+def test_the_standard_library_is_its_own_files_only(installed: dict[str, local.Project]) -> None:
+    paths = installed["python"].paths
     root = Path(sysconfig.get_path("stdlib"))
     assert root / "json" / "decoder.py" in paths
     forbidden = {"site-packages", "dist-packages", "lib-dynload", "__pycache__"}
@@ -73,7 +73,7 @@ def test_only_what_a_distribution_owns_inside_site_packages_is_read(
     (site / "outside.py").write_text("x = 1\n")
     (site / "zoo" / "link.py").symlink_to(site / "outside.py")
     (site / "zoo-2.0.dist-info" / "RECORD").open("a").write("zoo/link.py,,\nzoo/gone.py,,\n")
-    foo, zoo = sources.distributions()
+    foo, zoo = local.distributions()
     assert (foo.name, foo.version, foo.licence) == ("foo-bar", "1.0", "unknown")
     assert files(foo) == ["a.py", "shared.py"]
     assert (zoo.name, zoo.licence) == ("zoo", "MIT")
@@ -97,7 +97,7 @@ def test_the_licence_is_what_the_package_declares(
     message = Message()
     for key, value in fields:
         message[key] = value
-    assert sources.licence_of(message) == licence
+    assert local.licence_of(message) == licence
 
 
 # --- folder
@@ -112,15 +112,43 @@ def test_subfolders_are_projects_and_loose_files_are_another(tmp_path: Path) -> 
         (tmp_path / name).write_text("x = 1\n")
     (tmp_path / "linked").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "link.py").symlink_to(tmp_path / "loose.py")
-    found = {project.name: files(project) for project in sources.folder(tmp_path)}
-    assert found == {tmp_path.name: ["loose.py"], "a": ["x.py"], "b": ["y.py", "x.py"]}
+    found = [
+        (d.project, d.path) for shard in local.folder(tmp_path).shards for d in shard.documents()
+    ]
+    expected = [(tmp_path.name, "loose.py"), ("a", "a/x.py"), ("b", "b/deep/y.py"), ("b", "b/x.py")]
+    assert found == expected
+
+
+def test_shards_hold_every_file_once_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "SHARD", 40)
+    for project in "ab":
+        (tmp_path / project).mkdir()
+        for i in range(7):
+            (tmp_path / project / f"{i}.py").write_text("x = 1\n" * (1 + i % 3))
+    shards = local.folder(tmp_path).shards
+    assert len(shards) > 3
+    found = [d.path for shard in shards for d in shard.documents()]
+    assert found == [f"{project}/{i}.py" for project in "ab" for i in range(7)]
+    assert sum(shard.size for shard in shards) == sum(
+        path.stat().st_size for path in tmp_path.rglob("*.py")
+    )
+
+
+def test_a_changed_file_changes_its_shard(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    before = repr(local.folder(tmp_path).shards)
+    assert repr(local.folder(tmp_path).shards) == before
+    (tmp_path / "a.py").write_text("x = 22\n")
+    assert repr(local.folder(tmp_path).shards) != before
 
 
 def test_a_folder_without_python_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no \.py file"):
-        sources.folder(tmp_path)
+        local.folder(tmp_path)
     with pytest.raises(UserError, match="is not a directory"):
-        sources.folder(tmp_path / "nowhere")
+        local.folder(tmp_path / "nowhere")
 
 
 # --- text
@@ -128,36 +156,34 @@ def test_a_folder_without_python_is_refused(tmp_path: Path) -> None:
 FUNCTION = "def f_{i}(x):\n    y = x + {i}\n\n    return y\n\n\n"
 
 
-def test_a_text_is_cut_at_top_level_lines_and_its_end_validates(tmp_path: Path) -> None:
+def blocks_of(path: Path) -> list[bytes]:
+    return [d.content for shard in local.text(path).shards for d in shard.documents()]
+
+
+def test_a_text_is_cut_at_top_level_lines(tmp_path: Path) -> None:
     path = tmp_path / "input.txt"
     path.write_text("".join(FUNCTION.format(i=i) for i in range(30_000)))
-    train, val = sources.text(path, 0.1)
-    blocks = [document.read() for document in (*train.documents, *val.documents)]
+    blocks = blocks_of(path)
     assert b"".join(blocks) == path.read_bytes()
     assert all(block.startswith(b"def ") and block.endswith(b"\n\n\n") for block in blocks)
     assert all(60_000 < len(block) < 70_000 for block in blocks[:-1])
-    size = sum(len(document.read()) for document in val.documents)
-    assert 0.1 <= size / path.stat().st_size < 0.3
+    assert local.text(path).continuous
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_a_short_text_still_has_an_end_to_validate_on(tmp_path: Path, ending: str) -> None:
     path = tmp_path / "input.txt"
-    path.write_bytes(
-        "".join(FUNCTION.format(i=i) for i in range(40)).replace("\n", ending).encode()
-    )
-    train, val = sources.text(path, 0.1)
-    text = b"".join(d.read() for d in (*train.documents, *val.documents))
-    assert text == path.read_bytes()
-    assert len(train.documents) > len(val.documents) >= 1
+    text = "".join(FUNCTION.format(i=i) for i in range(40)).replace("\n", ending)
+    path.write_bytes(text.encode())
+    blocks = blocks_of(path)
+    assert b"".join(blocks) == path.read_bytes()
+    assert len(blocks) > 10
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         (b"", "is empty"),
-        (b"x", "too short"),
-        (b"one line without an end " * 9, "too short"),
         (b"\x7fELF\xff\xfe\n" * 99, "not UTF-8 text"),
     ],
 )
@@ -165,9 +191,9 @@ def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, sentence: st
     path = tmp_path / "input.txt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=sentence):
-        sources.text(path, 0.1)
+        local.text(path)
 
 
 def test_a_missing_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a file"):
-        sources.text(tmp_path, 0.1)
+        local.text(tmp_path)

@@ -1,4 +1,4 @@
-"""Where the text comes from: projects, each a list of files with a name, version and licence."""
+"""Source code on this machine: installed packages, a folder of projects, one text."""
 
 from __future__ import annotations
 
@@ -7,51 +7,103 @@ import os
 import platform
 import re
 import sysconfig
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
+from prepare.sources import Document, Source
 from ptx.errors import UserError
 
 # Not part of the standard library although they lie inside its directory.
 NOT_STDLIB = {"site-packages", "dist-packages", "lib-dynload", "__pycache__"}
 
+SHARD = 4_000_000  # bytes of files that one worker reads at a time
 BLOCK = 64 * 1024  # bytes of one text that are judged together
 TOP_LEVEL = re.compile(rb"\n[ \t\r]*\n(?=\S)")
 
 
 @dataclass(frozen=True)
-class Document:
-    """A file, or the bytes [start, stop) of one: small enough to hand to another process."""
-
-    path: Path
-    start: int = 0
-    stop: int | None = None
-
-    def read(self) -> bytes:
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.start)
-                return file.read(-1 if self.stop is None else self.stop - self.start)
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be read ({error.strerror}).") from None
-
-
-@dataclass(frozen=True)
 class Project:
-    """One package or repository: the unit of the split, and of provenance."""
+    """One package or folder, with its files sorted."""
 
     name: str
     version: str
     licence: str
-    documents: tuple[Document, ...]  # in a fixed order, so that two runs write the same files
-    continuous: bool = False  # the documents are the consecutive parts of one text
+    root: Path
+    paths: tuple[Path, ...]
+
+    def document(self, path: Path) -> Document:
+        shown = os.path.relpath(path, self.root)
+        return Document(read(path), shown, self.name, self.version, self.licence)
 
 
-def installed() -> list[Project]:
+@dataclass(frozen=True)
+class Files:
+    """Some files of some projects; sizes and times tell whether they are still the same."""
+
+    projects: tuple[Project, ...]
+    stats: tuple[tuple[int, int], ...]
+
+    @property
+    def size(self) -> int:
+        return sum(size for size, _ in self.stats)
+
+    def documents(self) -> Iterator[Document]:
+        for project in self.projects:
+            yield from map(project.document, project.paths)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Consecutive parts of one text."""
+
+    path: Path
+    modified: int
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def size(self) -> int:
+        return self.spans[-1][1] - self.spans[0][0]
+
+    def documents(self) -> Iterator[Document]:
+        for start, stop in self.spans:
+            yield Document(read(self.path, start, stop), f"{start}-{stop}", self.path.name)
+
+
+def read(path: Path, start: int = 0, stop: int | None = None) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(-1 if stop is None else stop - start)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def shards(projects: Iterable[Project]) -> list[Files]:
+    """The projects' files in order, in parts of about SHARD bytes."""
+    parts: list[Files] = []
+    members: list[Project] = []
+    stats: list[tuple[int, int]] = []
+    size = 0
+    for project in projects:
+        begun = 0
+        for i, path in enumerate(project.paths, 1):
+            stat = path.stat()
+            stats.append((stat.st_size, stat.st_mtime_ns))
+            size += stat.st_size
+            if size >= SHARD:
+                members.append(replace(project, paths=project.paths[begun:i]))
+                parts.append(Files(tuple(members), tuple(stats)))
+                members, stats, size, begun = [], [], 0, i
+        if begun < len(project.paths):
+            members.append(replace(project, paths=project.paths[begun:]))
+    return [*parts, Files(tuple(members), tuple(stats))] if members else parts
+
+
+def installed() -> Source:
     """The standard library and every distribution installed beside the running interpreter."""
-    return [standard_library(), *distributions()]
+    return Source("installed", shards([standard_library(), *distributions()]))
 
 
 def standard_library() -> Project:
@@ -61,7 +113,8 @@ def standard_library() -> Project:
         name="python",
         version=platform.python_version(),
         licence="PSF-2.0",
-        documents=documents(python_files(root, skip=NOT_STDLIB)),
+        root=root,
+        paths=tuple(sorted(python_files(root, skip=NOT_STDLIB))),
     )
 
 
@@ -77,8 +130,8 @@ def distributions() -> list[Project]:
         owned |= files
         if files:
             licence = licence_of(dist.metadata)
-            found = documents(files)
-            projects.append(Project(normalized(dist.name), dist.version, licence, found))
+            root, paths = Path(str(dist.locate_file(""))), tuple(sorted(files))
+            projects.append(Project(normalized(dist.name), dist.version, licence, root, paths))
     return projects
 
 
@@ -98,7 +151,7 @@ def owned_files(dist: metadata.Distribution, roots: set[str]) -> set[Path]:
     }
 
 
-def folder(root: Path) -> list[Project]:
+def folder(root: Path) -> Source:
     """Each immediate subdirectory is a project; loose .py files form one named after the folder."""
     if not root.is_dir():
         raise UserError(f"{root} is not a directory: name a folder whose subfolders are projects.")
@@ -106,34 +159,32 @@ def folder(root: Path) -> list[Project]:
     loose = [path for path in children if path.is_file() and path.suffix == ".py"]
     groups = [(root.resolve().name, loose)]
     groups += [(path.name, python_files(path)) for path in children if visible_directory(path)]
-    projects = [Project(name, "", "unknown", documents(files)) for name, files in groups if files]
+    projects = [
+        Project(name, "", "", root, tuple(sorted(files))) for name, files in groups if files
+    ]
     if not projects:
         raise UserError(f"{root} holds no .py file: name a folder whose subfolders are projects.")
-    return projects
+    return Source(f"folder {root}", shards(projects))
 
 
-def text(path: Path, val_fraction: float) -> tuple[Project, Project]:
-    """One text cut into blocks, as (training, validation): the last `val_fraction` is validation.
+def text(path: Path) -> Source:
+    """One text cut into blocks of about 64 KiB.
 
-    Blocks are about 64 KiB and end before a top-level line that follows a blank one, so that the
-    filters can judge and remove a part of the text.
+    They end before a top-level line that follows a blank one, so that the filters can judge and
+    remove a part of the text.
     """
     if not path.is_file():
         raise UserError(f"{path} is not a file: name one text file.")
-    blocks = [Document(path, start, stop) for start, stop in block_spans(path)]
+    spans = block_spans(path)
     try:
-        blocks[0].read().decode("utf-8")
+        read(path, *spans[0]).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text: convert it or name another file.") from None
-    cut = sum(block.stop <= (1 - val_fraction) * blocks[-1].stop for block in blocks)
-    if cut == 0 or cut == len(blocks):
-        raise UserError(
-            f"{path} is too short to hold back {val_fraction:.0%} of it for validation: name a "
-            "longer text, or one with line breaks."
-        )
-    parts = (tuple(blocks[:cut]), tuple(blocks[cut:]))
-    train, val = (Project(path.name, "", "unknown", part, continuous=True) for part in parts)
-    return train, val
+    per_shard = max(1, SHARD // BLOCK)
+    parts = [tuple(spans[i : i + per_shard]) for i in range(0, len(spans), per_shard)]
+    modified = path.stat().st_mtime_ns
+    blocks = [Blocks(path, modified, part) for part in parts]
+    return Source(f"text {path}", blocks, continuous=True)
 
 
 def block_spans(path: Path) -> list[tuple[int, int]]:
@@ -152,10 +203,6 @@ def block_spans(path: Path) -> list[tuple[int, int]]:
             spans.append((start, stop))
             start = stop
     return spans
-
-
-def documents(paths: Iterable[Path]) -> tuple[Document, ...]:
-    return tuple(map(Document, sorted(paths)))
 
 
 def visible_directory(path: Path) -> bool:

@@ -1,0 +1,186 @@
+"""Which of the cleaned documents are kept, on which side, and in which order.
+
+Works on a few numbers a document, so a corpus of millions fits in a small memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from prepare import near, split
+from prepare.limits import Limit
+from prepare.shards import ShardFiles
+from ptx.errors import UserError
+
+KEPT, EXACT, NEAR = 0, 1, 2
+
+
+@dataclass
+class Index:
+    """What is known of each cleaned document, in the order of the source: arrays of (N,).
+
+    Attributes:
+        shard, row: where its files are: the number of the shard, and its row there.
+        project: number of its project in `projects`.
+        start: its first token in the shard's file.
+        tokens, bytes: how many.
+        digest: the first 16 bytes of its sha256.
+        projects: name, version and licence of each project.
+    """
+
+    shards: Sequence[ShardFiles]
+    shard: np.ndarray
+    row: np.ndarray
+    project: np.ndarray
+    start: np.ndarray
+    tokens: np.ndarray
+    bytes: np.ndarray
+    digest: np.ndarray
+    projects: list[dict[str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def band(self, number: int) -> np.ndarray:
+        """The hashes of one band of all documents, (N,) uint64."""
+        counts = np.bincount(self.shard, minlength=len(self.shards))
+        parts = []
+        for files, count in zip(self.shards, counts.tolist(), strict=True):
+            # After a limit the last shards are only partly, or not, in the index.
+            total = files.file("bands").stat().st_size // (8 * near.N_BANDS)
+            parts.append(
+                np.fromfile(files.file("bands"), np.uint64, count, offset=8 * total * number)
+            )
+        return np.concatenate(parts)
+
+    def signatures(self, members: np.ndarray) -> np.ndarray:
+        """The MinHash signatures of some documents, (n, 128) uint32."""
+        found = np.empty((len(members), near.N_HASHES), dtype=np.uint32)
+        for number in np.unique(self.shard[members]).tolist():
+            mine = np.flatnonzero(self.shard[members] == number)
+            stored = np.memmap(self.shards[number].file("signatures"), np.uint32, "r")
+            found[mine] = stored.reshape(-1, near.N_HASHES)[self.row[members[mine]]]
+        return found
+
+
+def read_index(shards: Sequence[ShardFiles], limit: Limit | None) -> Index:
+    """The documents of all shards, up to the limit."""
+    columns: dict[str, list[np.ndarray]] = {}
+    numbers: dict[str, int] = {}
+    projects: list[dict[str, str]] = []
+    for i, files in enumerate(shards):
+        table = files.rows(["project", "version", "licence", "sha256", "bytes", "tokens"])
+        coded = table["project"].combine_chunks().dictionary_encode()
+        if isinstance(coded, list) or hasattr(coded, "chunks"):
+            coded = coded.combine_chunks()
+        codes = coded.indices.to_numpy(zero_copy_only=False)
+        names = coded.dictionary.to_pylist()
+        _, firsts = np.unique(codes, return_index=True)
+        local = np.empty(len(names), dtype=np.int32)
+        for code, first in enumerate(firsts.tolist()):
+            name = names[code]
+            if name not in numbers:
+                numbers[name] = len(projects)
+                facts = {key: table[key][first].as_py() for key in ("version", "licence")}
+                projects.append({"name": name, **facts})
+            local[code] = numbers[name]
+        n, tokens = table.num_rows, table["tokens"].to_numpy().astype(np.int64)
+        digests = b"".join(d[:16] for d in table["sha256"].to_pylist())
+        here = {
+            "shard": np.full(n, i, dtype=np.int32),
+            "row": np.arange(n, dtype=np.int32),
+            "project": local[codes] if n else np.empty(0, dtype=np.int32),
+            "start": np.cumsum(tokens) - tokens,
+            "tokens": tokens.astype(np.int32),
+            "bytes": table["bytes"].to_numpy(),
+            "digest": np.frombuffer(digests, dtype="V16"),
+        }
+        for key, values in here.items():
+            columns.setdefault(key, []).append(values)
+    if not columns:
+        raise UserError("The source is empty: name another.")
+    arrays = {key: np.concatenate(parts) for key, parts in columns.items()}
+    index = Index(shards, **arrays, projects=projects)
+    if limit:
+        stop = limit.reached_at(index.bytes, index.tokens)
+        for key in arrays:
+            setattr(index, key, getattr(index, key)[:stop])
+    return index
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What becomes of the documents.
+
+    Attributes:
+        outcome: KEPT, EXACT (an identical one is kept) or NEAR, (N,).
+        kept_as: the document that is kept in its stead, (N,); itself if it is.
+        order: for "train" and "val", the documents to write, in order.
+        rule: how they were split, for the manifest.
+    """
+
+    outcome: np.ndarray
+    kept_as: np.ndarray
+    order: dict[str, np.ndarray]
+    rule: dict[str, object]
+
+
+def select(
+    index: Index, val_fraction: float, seed: int, exact: bool, is_near: bool, continuous: bool
+) -> Selection:
+    """Split, remove copies, order.
+
+    Validation comes before training where copies are concerned: so nothing in training has a twin
+    in validation.
+    """
+    if continuous:
+        validates, rule = split.by_position(index.bytes, val_fraction)
+    else:
+        names = [project["name"] for project in index.projects]
+        chosen, rule = split.by_project(names, val_fraction)
+        validates = chosen[index.project]
+    rank = np.argsort(~validates, kind="stable")  # validation first, then as they come
+    outcome = np.full(len(index), KEPT, dtype=np.int8)
+    kept_as = np.arange(len(index))
+    if exact:
+        _, first, which = np.unique(index.digest[rank], return_index=True, return_inverse=True)
+        kept_as[rank] = rank[first[which]]
+        outcome[kept_as != np.arange(len(index))] = EXACT
+    if is_near:
+        left = rank[outcome[rank] == KEPT]
+        kept = near.twins(
+            len(left), lambda i: index.band(i)[left], lambda rows: index.signatures(left[rows])
+        )
+        moved = kept != np.arange(len(left))
+        kept_as[left[moved]] = left[kept[moved]]
+        outcome[left[moved]] = NEAR
+    kept_as = kept_as[kept_as]  # of an identical one that has gone for a similar one
+    stays = outcome == KEPT
+    order = {
+        "train": np.flatnonzero(stays & ~validates),
+        "val": np.flatnonzero(stays & validates),
+    }
+    if not continuous:
+        places = project_places([p["name"] for p in index.projects], seed)
+        order = {
+            side: members[np.argsort(places[index.project[members]], kind="stable")]
+            for side, members in order.items()
+        }
+    return Selection(outcome, kept_as, order, rule)
+
+
+def project_places(names: Sequence[str], seed: int) -> np.ndarray:
+    """A place for each project: shuffled by the seed, whatever else is there.
+
+    The files of one project stay together, as StarCoder 2 packs repositories: what a window of the
+    text looks back to is code that belongs to it.
+    """
+    digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8] for name in names]
+    keys = np.array([int.from_bytes(d, "big") for d in digests], dtype=np.uint64)
+    places = np.empty(len(names), dtype=np.int64)
+    places[np.argsort(keys, kind="stable")] = np.arange(len(names))
+    return places

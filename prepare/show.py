@@ -1,0 +1,48 @@
+"""The document around a token of a data directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from prepare.documents import around
+from ptx.corpus import SPLITS, Corpus
+from ptx.errors import UserError
+
+
+def show(directory: Path, split: str, token: int, context: int, console: Console) -> None:
+    """Print it with its provenance.
+
+    context: lines before and after the token's; 0 for all.
+    """
+    if split not in SPLITS:
+        raise UserError(f"--split must be train or val, not {split!r}.")
+    corpus = Corpus(directory)
+    tokens = getattr(corpus, split)
+    if not -len(tokens) <= token < len(tokens):
+        raise UserError(
+            f"--at {token:,} is outside {split}.bin, which holds {len(tokens):,} tokens."
+        )
+    token %= len(tokens)
+    row = around(directory, split, token)
+    start, size = row["start"], row["tokens"]
+    decode = corpus.tokenizer.decode
+    text = decode(tokens[start : start + size]).decode("utf-8", "replace")
+    before = decode(tokens[start : min(token, start + size)]).decode("utf-8", "replace")
+    line = before.count("\n") + 1
+    facts = Table(show_header=False, box=None)
+    for name in ("project", "version", "licence", "path"):
+        facts.add_row(name, str(row[name]) or "-")
+    facts.add_row("tokens", f"{start:,} to {start + size:,} of {split}.bin; line {line}")
+    shown = corpus.tokenizer.token_bytes(int(tokens[token]))
+    what = "end of text" if int(tokens[token]) == corpus.tokenizer.eot else repr(shown)[1:]
+    facts.add_row("token", f"{token:,}: {what} (id {int(tokens[token])})")
+    facts.add_row("sha256", row["sha256"].hex())
+    console.print(facts)
+    wanted = (max(1, line - context), line + context) if context else None
+    console.print(
+        Syntax(text, "python", line_numbers=True, line_range=wanted, highlight_lines={line})
+    )

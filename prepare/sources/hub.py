@@ -1,0 +1,136 @@
+"""Datasets of the Hugging Face Hub, streamed with `datasets` from one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prepare.sources import Document, Source
+from prepare.sources.columns import content_column, document, encoded
+from ptx.errors import UserError
+
+ENDINGS = {
+    ".parquet": "parquet",
+    ".jsonl": "json",
+    ".jsonl.gz": "json",
+    ".jsonl.zst": "json",
+    ".json.gz": "json",
+    ".json": "json",
+}
+HELD_BACK = ("test", "valid", "dev")  # parts of a dataset that are for measuring
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a dataset at one commit."""
+
+    dataset: str
+    commit: str
+    path: str
+    size: int
+    column: str | None
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        from datasets import load_dataset
+
+        kind = next(kind for ending, kind in ENDINGS.items() if self.path.endswith(ending))
+        url = f"hf://datasets/{self.dataset}@{self.commit}/{self.path}"
+        with explained(self.dataset):
+            yield from load_dataset(kind, data_files=[url], split="train", streaming=True)
+
+    def documents(self) -> Iterator[Document]:
+        column = None
+        for row in self.rows():
+            column = column or content_column(row, self.column, f"{self.dataset}, {self.path},")
+            yield document(row, encoded(row.pop(column)))
+
+
+def hub(name: str, folder: str = "", column: str | None = None) -> Source:
+    """A dataset by its name, or one folder of it."""
+    commit, files = listing(name, folder)
+    shards = [HubFile(name, commit, path, size, column) for path, size in files]
+    return Source(f"hub {name}", shards, provenance={"dataset": name, "commit": commit})
+
+
+def stack() -> Source:
+    """The Stack v1, near-deduplicated: permissively licensed Python, contents inline."""
+    return hub("bigcode/the-stack-dedup", "data/python", "content")
+
+
+def codeparrot() -> Source:
+    """CodeParrot's cleaned Python of GitHub."""
+    return hub("codeparrot/codeparrot-clean", column="content")
+
+
+def listing(name: str, folder: str) -> tuple[str, list[tuple[str, int]]]:
+    """The newest commit of a dataset, and its data files for training with their sizes."""
+    from huggingface_hub import HfApi
+
+    with explained(name):
+        found = HfApi().dataset_info(name, files_metadata=True)
+    files = [(f.rfilename, f.size or 0) for f in found.siblings or ()]
+    data = sorted(
+        (path, size)
+        for path, size in files
+        if path.endswith(tuple(ENDINGS))
+        and (not folder or path.startswith(folder.rstrip("/") + "/"))
+        and not any(word in path.rsplit("/", 1)[-1].lower() for word in HELD_BACK)
+    )
+    if not data:
+        where = f"{name}, {folder}," if folder else name
+        raise UserError(f"{where} holds no file that ends in {', '.join(ENDINGS)}.")
+    assert found.sha
+    return found.sha, data
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turns what the Hub answers into a sentence that says what to do."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except (HfHubHTTPError, OSError, RuntimeError) as error:  # the clients wrap each other's errors
+        if isinstance(error, UserError):
+            raise
+        raise UserError(sentence(name, error)) from error
+
+
+def sentence(name: str, error: BaseException) -> str:
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    page = f"https://huggingface.co/datasets/{name}"
+    again = "Finished parts are kept: run the same command again"
+    for cause in causes(error):
+        if isinstance(cause, GatedRepoError):
+            return (
+                f"{name} is gated: accept its licence at {page}, then log in with "
+                "`hf auth login` (or set HF_TOKEN)."
+            )
+        if isinstance(cause, HfHubHTTPError):
+            status = cause.response.status_code
+            if status == 401:
+                return (
+                    f"The Hub does not show {name} to you (401): check the name; if it is private "
+                    "or gated, log in with `hf auth login` (or set HF_TOKEN)."
+                )
+            if status == 403:
+                return (
+                    f"Your token may not read {name} (403): accept its licence at {page}, or use "
+                    "a token with read access."
+                )
+            if status in (404, 410):
+                return f"{name} has no such dataset, commit or file any more (404): see {page}."
+            if status == 429:
+                return (
+                    f"The Hub asks for a pause (429, too many requests). {again} in some minutes."
+                )
+            return f"The Hub answered {status} for {name}. {again} later."
+    return f"{name} cannot be read ({type(error).__name__}: {error}): is the network up? {again}."
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
