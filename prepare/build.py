@@ -86,6 +86,16 @@ def working_directory(target: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
+def require_place(target: Path) -> None:
+    """Refuse a target that cannot be written."""
+    try:
+        target.resolve().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{target.parent} cannot hold {target.name} ({error.strerror}): name another --out."
+        ) from None
+
+
 def work_directory(target: Path) -> Path:
     target = target.resolve()
     return target.with_name(f".{target.name}.work")
@@ -172,7 +182,8 @@ def write_tokens(
                 starts[document] = position
                 writer.write(split, tokens.of(document))
                 position += int(index.tokens[document])
-                if not (continuous and following == document + 1):
+                follows = following >= 0 and index.place[following] == index.place[document] + 1
+                if not (continuous and follows):
                     writer.write(split, eot)
                     closed[document] = True
                     position += 1

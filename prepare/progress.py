@@ -27,14 +27,13 @@ def bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("Cleaning", total=total)
 
         def advance(done: int) -> None:
             progress.update(task, completed=done, total=max(total, done))
 
         yield advance
-        progress.update(task, description="Written")
 
 
 def summary(manifest: dict, seconds: float) -> Table:

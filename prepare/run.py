@@ -34,7 +34,7 @@ from rich.console import Console
 from prepare import progress, report, split, train_tokenizer
 from prepare import show as showing
 from prepare import verify as checking
-from prepare.build import Plan, build
+from prepare.build import Plan, build, require_place
 from prepare.cleaning.rules import ONE_TEXT, OWN_CODE, Rules
 from prepare.limits import parse_limit
 from prepare.sources import Source, hub, local, stack_v2, tables
@@ -211,6 +211,7 @@ def prepare(read: Callable[[], Source], options: Options, command: str) -> None:
     require_replaceable(out.resolve())
     plan = Plan(options.tokenizer, options.val_fraction, options.seed, limit, options.steps)
     source = read()
+    require_place(out)
     with progress.bar(console, sum(shard.size for shard in source.shards)) as advance:
         manifest = build(source, out, plan, advance)
     Console().print(progress.summary(manifest, time.perf_counter() - started))

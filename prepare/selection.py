@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow.compute as pc
 
 from prepare import near, split
 from prepare.limits import Limit
@@ -25,6 +26,7 @@ class Index:
 
     Attributes:
         shard, row: where its files are: the number of the shard, and its row there.
+        place: among all documents of the source, those that cleaning removed included.
         project: number of its project in `projects`.
         start: its first token in the shard's file.
         tokens, bytes: how many.
@@ -35,6 +37,7 @@ class Index:
     shards: Sequence[ShardFiles]
     shard: np.ndarray
     row: np.ndarray
+    place: np.ndarray
     project: np.ndarray
     start: np.ndarray
     tokens: np.ndarray
@@ -72,11 +75,10 @@ def read_index(shards: Sequence[ShardFiles], limit: Limit | None) -> Index:
     columns: dict[str, list[np.ndarray]] = {}
     numbers: dict[str, int] = {}
     projects: list[dict[str, str]] = []
+    before = 0  # documents in the shards before
     for i, files in enumerate(shards):
-        table = files.rows(["project", "version", "licence", "sha256", "bytes", "tokens"])
-        coded = table["project"].combine_chunks().dictionary_encode()
-        if isinstance(coded, list) or hasattr(coded, "chunks"):
-            coded = coded.combine_chunks()
+        table = files.rows(["project", "version", "licence", "sha256", "bytes", "tokens", "place"])
+        coded = pc.dictionary_encode(table["project"].combine_chunks())
         codes = coded.indices.to_numpy(zero_copy_only=False)
         names = coded.dictionary.to_pylist()
         _, firsts = np.unique(codes, return_index=True)
@@ -93,6 +95,7 @@ def read_index(shards: Sequence[ShardFiles], limit: Limit | None) -> Index:
         here = {
             "shard": np.full(n, i, dtype=np.int32),
             "row": np.arange(n, dtype=np.int32),
+            "place": before + table["place"].to_numpy().astype(np.int64),
             "project": local[codes] if n else np.empty(0, dtype=np.int32),
             "start": np.cumsum(tokens) - tokens,
             "tokens": tokens.astype(np.int32),
@@ -101,6 +104,7 @@ def read_index(shards: Sequence[ShardFiles], limit: Limit | None) -> Index:
         }
         for key, values in here.items():
             columns.setdefault(key, []).append(values)
+        before += files.counts()["files"].get("in", 0)
     if not columns:
         raise UserError("The source is empty: name another.")
     arrays = {key: np.concatenate(parts) for key, parts in columns.items()}

@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("sha256", pa.binary(32)),
         ("bytes", pa.int32()),
         ("tokens", pa.int32()),
+        ("place", pa.int32()),  # among all documents of the shard, the removed ones included
     ]
 )
 
@@ -95,20 +96,20 @@ def clean_shard(
             partial["signatures"].open("wb") as signatures,
             pq.ParquetWriter(partial["parquet"], SCHEMA) as table,
         ):
-            kept: list[tuple[Document, Cleaned]] = []
+            kept: list[tuple[int, Document, Cleaned]] = []
 
             def write() -> None:
-                for _, cleaned in kept:
+                for _, _, cleaned in kept:
                     cleaned.tokens.astype(dtype).tofile(tokens)
-                near.signatures([cleaned.tokens for _, cleaned in kept]).tofile(signatures)
+                near.signatures([cleaned.tokens for _, _, cleaned in kept]).tofile(signatures)
                 table.write_table(pa.Table.from_pylist(list(map(row, kept)), SCHEMA))
                 kept.clear()
 
-            for document in shard.documents():
+            for place, document in enumerate(shard.documents()):
                 cleaned = cleaner.clean(document)
                 tally.add(cleaned)
                 if cleaned.fault is None:
-                    kept.append((document, cleaned))
+                    kept.append((place, document, cleaned))
                     if len(kept) == TOGETHER:
                         write()
                 progress(cleaned.size)
@@ -131,8 +132,8 @@ def clean_shard(
         ) from None
 
 
-def row(kept: tuple[Document, Cleaned]) -> dict[str, object]:
-    document, cleaned = kept
+def row(kept: tuple[int, Document, Cleaned]) -> dict[str, object]:
+    place, document, cleaned = kept
     return {
         "project": presentable(document.project),
         "path": presentable(document.path),
@@ -141,6 +142,7 @@ def row(kept: tuple[Document, Cleaned]) -> dict[str, object]:
         "sha256": hashlib.sha256(cleaned.content).digest(),
         "bytes": len(cleaned.content),
         "tokens": len(cleaned.tokens),
+        "place": place,
     }
 
 

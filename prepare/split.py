@@ -27,12 +27,7 @@ def position(name: str) -> float:
 
 def by_project(names: Sequence[str], val_fraction: float) -> tuple[np.ndarray, dict[str, object]]:
     """(whether each project validates, the rule for the manifest). Both sides get one at least."""
-    if len(names) < 2:
-        there = f"only one project, {names[0]}" if names else "no project left"
-        raise UserError(
-            f"There is {there}, and validation needs another: put a second beside it, or prepare "
-            "one text with `prepare/run.py text FILE`."
-        )
+    require_several(names)
     places = np.array([position(name) for name in names])
     inside = int((places < val_fraction).sum())
     count = min(max(inside, 1), len(names) - 1)
@@ -45,6 +40,16 @@ def by_project(names: Sequence[str], val_fraction: float) -> tuple[np.ndarray, d
     validates = np.zeros(len(names), dtype=bool)
     validates[np.argsort(places, kind="stable")[:count]] = True
     return validates, {"rule": rule, "val_fraction": val_fraction, "salt": SALT}
+
+
+def require_several(names: Sequence[str]) -> None:
+    """Refuse to split fewer than two projects."""
+    if len(names) < 2:
+        there = f"only one project, {names[0]}" if names else "no project left"
+        raise UserError(
+            f"There is {there}, and validation needs another: put a second beside it, or prepare "
+            "one text with `prepare/run.py text FILE`."
+        )
 
 
 def by_position(sizes: np.ndarray, val_fraction: float) -> tuple[np.ndarray, dict[str, object]]:

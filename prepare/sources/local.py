@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from prepare.sources import Document, Source
+from prepare.split import require_several
 from ptx.errors import UserError
 
 # Not part of the standard library although they lie inside its directory.
@@ -164,6 +165,7 @@ def folder(root: Path) -> Source:
     ]
     if not projects:
         raise UserError(f"{root} holds no .py file: name a folder whose subfolders are projects.")
+    require_several([project.name for project in projects])
     return Source(f"folder {root}", shards(projects))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from prepare import build, report, run
+from prepare import progress, run, workers
 from ptx.corpus import Corpus, verify
 
 SCRIPT = Path(run.__file__)
@@ -50,6 +50,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = root / f"project{i}" / f"module{j}.py"
             path.parent.mkdir(exist_ok=True)
             path.write_text(f"def f_{i}_{j}(x):\n    return x + {j}\n" * 20)
+    (root / "project2" / "twin.py").write_text(
+        (root / "project2" / "module3.py").read_text() + "x = 1\n"
+    )
     (root / "project0" / "empty.py").write_text("")
     (root / "project1" / "latin.py").write_bytes("x = 'é'\n".encode("latin-1"))
     return root
@@ -69,7 +72,8 @@ def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_becomes_a_data_directory(prepared: Path) -> None:
     opened = Corpus(prepared / "one")
     assert verify(prepared / "one") == []
-    assert opened.manifest["filters"]["in"]["files"] == 42
+    assert opened.manifest["filters"]["in"]["files"] == 43
+    assert opened.manifest["filters"]["near duplicate"]["files"] == 1
     assert opened.manifest["filters"]["empty"]["files"] == 1
     assert opened.manifest["filters"]["not UTF-8"] == {"files": 1, "bytes": 8}
     assert opened.manifest["filters"]["kept"]["files"] == 40
@@ -85,7 +89,8 @@ def test_training_and_validation_share_no_project(prepared: Path) -> None:
 
 def test_two_runs_give_identical_files(prepared: Path) -> None:
     names = sorted(path.name for path in (prepared / "one").iterdir())
-    assert names == ["manifest.json", "tokenizer.tiktoken", "train.bin", "val.bin"]
+    extras = ["documents.parquet", "near_duplicates.parquet"]
+    assert set(names) == {*extras, "manifest.json", "tokenizer.tiktoken", "train.bin", "val.bin"}
     for name in names:
         assert (prepared / "one" / name).read_bytes() == (prepared / "two" / name).read_bytes()
 
@@ -135,7 +140,7 @@ def test_a_directory_of_nanogpt_is_adopted(
         (("installed", "--tokenizer", "gpt5"), "Unknown tokenizer 'gpt5'"),
         (("installed", "--out", "full"), "is not empty and not a data directory"),
         (("installed", "--out", "empty"), "is a file"),
-        (("installed", "--out", "empty/data"), "empty: File exists"),
+        (("installed", "--out", "empty/data"), "empty cannot hold data ("),
         (("installed", "--val-fraction", "1.5"), "--val-fraction must lie between 0 and 1"),
         (("tokenizer", "--out", "x", "--vocab-size", "3"), "--vocab-size must be from 512"),
         (("adopt", "full", "--dtype", "uint16", "--tokenizer", "py16k"), "adopt needs train.bin"),
@@ -172,7 +177,7 @@ def test_a_dying_worker_is_one_sentence_and_leaves_what_was_there(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(build, "start_worker", os.abort)  # no worker gets to its first document
+    monkeypatch.setattr(workers, "start_worker", os.abort)  # no worker gets to its first document
     before = (prepared / "one" / "manifest.json").read_bytes()
     status, _, err = call(capsys, "folder", folder, "--out", prepared / "one")
     assert status == 2
@@ -185,9 +190,10 @@ def test_the_table_shows_every_filter_and_split(prepared: Path) -> None:
     manifest = json.loads((prepared / "one" / "manifest.json").read_text())
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(report.summary(manifest, 1.0))
+        console.print(progress.summary(manifest, 1.0))
     text = captured.get()
-    for label in (*manifest["filters"], "train (", "val ("):
+    happened = [name for name, count in manifest["filters"].items() if count["files"]]
+    for label in (*happened, "train (", "val ("):
         assert label in text
 
 
@@ -195,5 +201,5 @@ def test_help_teaches() -> None:
     result = subprocess.run(
         [sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True
     )
-    for command in ("installed", "folder", "text", "verify", "adopt", "tokenizer"):
+    for command in ("installed", "stack-v2", "hub", "verify", "report", "adopt"):
         assert command in result.stdout
