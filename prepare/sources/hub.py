@@ -87,13 +87,11 @@ def listing(name: str, folder: str) -> tuple[str, list[tuple[str, int]]]:
 @contextmanager
 def explained(name: str) -> Iterator[None]:
     """Turns what the Hub answers into a sentence that says what to do."""
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError
 
     try:
         yield
-    except (HfHubHTTPError, OSError, RuntimeError) as error:  # the clients wrap each other's errors
-        if isinstance(error, UserError):
-            raise
+    except (HTTPError, OSError, RuntimeError) as error:  # the clients wrap each other's errors
         raise UserError(sentence(name, error)) from error
 
 

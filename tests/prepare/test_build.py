@@ -259,7 +259,11 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(tmp_path: Path) -> 
     lines = []
     for i in range(3_000):
         code = "".join(f"{draw.choice(words)} = {draw.choice(words)}\n" for _ in range(40))
-        row = {"repo_name": f"repo{i % 40}", "path": f"{i}.py", "content": f"# The {i}-th file.\n{code}"}
+        row = {
+            "repo_name": f"repo{i % 40}",
+            "path": f"{i}.py",
+            "content": f"# The {i}-th file.\n{code}",
+        }
         lines.append(json.dumps(row | {"license": "mit"}))
     parts = tmp_path / "parts"
     parts.mkdir()

@@ -137,6 +137,8 @@ def test_shards_hold_every_file_once_in_order(
 
 
 def test_a_changed_file_changes_its_shard(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "b.py").write_text("x = 1\n")
     (tmp_path / "a.py").write_text("x = 1\n")
     before = repr(local.folder(tmp_path).shards)
     assert repr(local.folder(tmp_path).shards) == before
