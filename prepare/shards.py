@@ -1,7 +1,7 @@
 """A shard cleaned: what a worker writes for each part of a source, once and for all.
 
     NNNNN-KEY.tokens      the tokens of the kept documents, one after the other
-    NNNNN-KEY.signatures  their MinHash signatures, (n, 128) uint32
+    NNNNN-KEY.signatures  their MinHash signatures, (n, 128) uint32; empty without that step
     NNNNN-KEY.bands       the hashes of the signatures' bands, (25, n) uint64
     NNNNN-KEY.parquet     a row for each: where it comes from, sha256, bytes, tokens
     NNNNN-KEY.json        what was removed; written last: with it, the shard is done
@@ -101,7 +101,8 @@ def clean_shard(
             def write() -> None:
                 for _, _, cleaned in kept:
                     cleaned.tokens.astype(dtype).tofile(tokens)
-                near.signatures([cleaned.tokens for _, _, cleaned in kept]).tofile(signatures)
+                if cleaner.steps.near:
+                    near.signatures([cleaned.tokens for _, _, cleaned in kept]).tofile(signatures)
                 table.write_table(pa.Table.from_pylist(list(map(row, kept)), SCHEMA))
                 kept.clear()
 

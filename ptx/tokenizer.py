@@ -85,6 +85,16 @@ class Tokenizer:
         except UnicodeDecodeError:
             return self._encode_invalid(data)
 
+    def encode_array(self, data: bytes) -> np.ndarray:
+        """`encode` as an array, (n,) uint32, without a Python object for each id."""
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            return np.array(self.encode(data), dtype=np.uint32)
+        if len(text) > LONGEST_SPACE:  # may hold such a run
+            return np.array(self._encode_text(text), dtype=np.uint32)
+        return self._encoding.encode_to_numpy(text, disallowed_special=())
+
     def merge(self, piece: bytes) -> list[int]:
         """Token ids of one piece, as the pattern cuts them: the byte pairs alone, no pattern."""
         return self._encoding._encode_single_piece(piece)

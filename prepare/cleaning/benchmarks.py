@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ahocorasick_rs import BytesAhoCorasick
+
 from prepare.cleaning.syntax import QUOTED
 from prepare.sources.tables import rows_of
 from ptx.errors import UserError
@@ -26,10 +28,8 @@ class Benchmarks:
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        import ahocorasick_rs
-
         needles = sorted({needle for path in paths for needle in needles_of(path)})
-        self._automaton = ahocorasick_rs.BytesAhoCorasick(needles) if needles else None
+        self._automaton = BytesAhoCorasick(needles) if needles else None
 
     def occur_in(self, data: bytes) -> bool:
         return self._automaton is not None and bool(

@@ -64,7 +64,7 @@ class Cleaner:
         replaced: Counter[str] = Counter()
         if self.steps.secrets:
             data, replaced = secrets.cleaned(data, spans)
-        tokens = np.array(self.tokenizer.encode(data), dtype=np.uint32)
+        tokens = self.tokenizer.encode_array(data)
         if self.steps.density and not is_dense(len(data), len(tokens)):
             return Cleaned(size, rules.DENSITY)
         return Cleaned(size, None, data, tokens, replaced)

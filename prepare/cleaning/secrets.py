@@ -14,6 +14,8 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 
+from ahocorasick_rs import BytesAhoCorasick
+
 from prepare.cleaning.syntax import Spans
 
 EMAIL, IP, KEY = b"<EMAIL>", b"<IP>", b"<KEY>"
@@ -32,29 +34,29 @@ IP_BEFORE = re.compile(rb"(?<![\w.])\d{1,3}\Z")
 VERSION_BEFORE = re.compile(rb"(?:version|release|[=<>~!]=|[<>^]|\bv)[_\s\"':=(]*\Z", re.IGNORECASE)
 VERSION_LIKE = 31  # four numbers up to this are more often a version than an address
 
-# (what must occur for the form to be worth a search, the form)
-KEY_FORMS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = (
-    (
-        b"PRIVATE KEY-----",
-        re.compile(
-            rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{32,8000}?"
-            rb"-----END (?:[A-Z]+ )*PRIVATE KEY-----"
-        ),
+GITHUB = (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_")
+# what must occur for a form to be worth a search -> the form
+KEY_FORMS: dict[bytes, re.Pattern[bytes]] = {
+    b"PRIVATE KEY-----": re.compile(
+        rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{32,8000}?"
+        rb"-----END (?:[A-Z]+ )*PRIVATE KEY-----"
     ),
-    (b"AKIA", re.compile(rb"\bAKIA[0-9A-Z]{16}\b")),
-    (b"ASIA", re.compile(rb"\bASIA[0-9A-Z]{16}\b")),
-    (b"gh", re.compile(rb"\bgh[pousr]_[A-Za-z0-9]{36,255}\b")),
-    (b"github_pat_", re.compile(rb"\bgithub_pat_\w{82}\b")),
-    (b"glpat-", re.compile(rb"\bglpat-[\w-]{20,}")),
-    (b"xox", re.compile(rb"\bxox[abeoprs]-[A-Za-z0-9-]{10,250}")),
-    (b"AIza", re.compile(rb"\bAIza[\w-]{35}")),
-    (b"_live_", re.compile(rb"\b[sr]k_live_[A-Za-z0-9]{16,99}\b")),
-    (b"sk-", re.compile(rb"\bsk-(?:[a-z]+-)*[A-Za-z0-9_-]{32,200}")),
-    (b"hf_", re.compile(rb"\bhf_[A-Za-z]{34}\b")),
-    (b"pypi-", re.compile(rb"\bpypi-AgEIcHlwaS5vcmc[\w-]{50,1000}")),
-    (b"npm_", re.compile(rb"\bnpm_[A-Za-z0-9]{36}\b")),
-    (b"eyJ", re.compile(rb"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")),
-)
+    b"AKIA": re.compile(rb"\bAKIA[0-9A-Z]{16}\b"),
+    b"ASIA": re.compile(rb"\bASIA[0-9A-Z]{16}\b"),
+    **{p: re.compile(rb"\b%s[A-Za-z0-9]{36,255}\b" % p) for p in GITHUB},
+    b"github_pat_": re.compile(rb"\bgithub_pat_\w{82}\b"),
+    b"glpat-": re.compile(rb"\bglpat-[\w-]{20,}"),
+    b"xox": re.compile(rb"\bxox[abeoprs]-[A-Za-z0-9-]{10,250}"),
+    b"AIza": re.compile(rb"\bAIza[\w-]{35}"),
+    b"_live_": re.compile(rb"\b[sr]k_live_[A-Za-z0-9]{16,99}\b"),
+    b"sk-": re.compile(rb"\bsk-(?:[a-z]+-)*[A-Za-z0-9_-]{32,200}"),
+    b"hf_": re.compile(rb"\bhf_[A-Za-z]{34}\b"),
+    b"pypi-AgEI": re.compile(rb"\bpypi-AgEIcHlwaS5vcmc[\w-]{50,1000}"),
+    b"npm_": re.compile(rb"\bnpm_[A-Za-z0-9]{36}\b"),
+    b"eyJ": re.compile(rb"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
+}
+KEY_HINTS = BytesAhoCorasick(list(KEY_FORMS))
+
 # name = "value": only values that look drawn at random are taken
 VALUE = re.compile(rb"[\"']([A-Za-z0-9+/_=.-]{16,200})[\"']")
 NAME_BEFORE = re.compile(
@@ -113,8 +115,9 @@ def is_address(text: bytes) -> bool:
 
 
 def keys(data: bytes) -> Iterator[Finding]:
-    for hint, form in KEY_FORMS:
-        if hint in data:
+    hints = {i for i, _, _ in KEY_HINTS.find_matches_as_indexes(data)}  # one pass for all
+    for i, form in enumerate(KEY_FORMS.values()):
+        if i in hints:
             yield from ((*match.span(), KEY) for match in form.finditer(data))
 
 
