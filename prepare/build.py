@@ -23,7 +23,17 @@ from prepare import near
 from prepare.cleaning import rules
 from prepare.cleaning.rules import Rules
 from prepare.limits import Limit
-from prepare.selection import EXACT, KEPT, NEAR, Index, Selection, read_index, select
+from prepare.selection import (
+    EXACT,
+    KEPT,
+    NEAR,
+    FindTwins,
+    Index,
+    Selection,
+    near_twins,
+    read_index,
+    select,
+)
 from prepare.shards import SCHEMA, ShardFiles, shard_files
 from prepare.sources import Source
 from prepare.workers import clean_all
@@ -105,8 +115,7 @@ def cleaned_shards(
     source: Source, work: Path, plan: Plan, progress: Callable[[int], None]
 ) -> list[ShardFiles]:
     """Clean what is not cleaned yet. Returns the shards in order, up to the limit."""
-    tokenizer = get_tokenizer(plan.tokenizer)
-    cleaning = f"{plan.steps!r} {tokenizer.fingerprint}"
+    cleaning = cleaning_of(plan)
     shards = [shard_files(work, i, shard, cleaning) for i, shard in enumerate(source.shards)]
     remove_others(work, shards)
     todo = [(s, f) for s, f in zip(source.shards, shards, strict=True) if not f.done]
@@ -118,6 +127,11 @@ def cleaned_shards(
 
     clean_all(todo, plan.steps, plan.tokenizer, lambda done: progress(before + done), enough)
     return (plan.limit and wanted(shards, plan.limit)) or shards
+
+
+def cleaning_of(plan: Plan) -> str:
+    """All that decides what becomes of a document by itself."""
+    return f"{plan.steps!r} {get_tokenizer(plan.tokenizer).fingerprint}"
 
 
 def wanted(shards: Sequence[ShardFiles], limit: Limit) -> list[ShardFiles]:
@@ -137,16 +151,27 @@ def remove_others(work: Path, shards: Sequence[ShardFiles]) -> None:
     """What an earlier run began in another way, or with other files, is of no use."""
     ours = {f"{files.index:05}-{files.key}" for files in shards}
     for path in work.iterdir():
-        if path.name != "lock" and path.name.split(".")[0] not in ours:
+        if path.is_file() and path.name != "lock" and path.name.split(".")[0] not in ours:
             path.unlink()
 
 
-def assemble(source: Source, shards: Sequence[ShardFiles], target: Path, plan: Plan) -> dict:
+def assemble(
+    source: Source,
+    shards: Sequence[ShardFiles],
+    target: Path,
+    plan: Plan,
+    find_twins: FindTwins = near_twins,
+) -> dict:
     """Select from the cleaned shards and write the directory."""
     index = read_index(shards, plan.limit)
     steps = plan.steps
     selection = select(
-        index, plan.val_fraction, plan.seed, steps.exact, steps.near, source.continuous
+        index,
+        plan.val_fraction,
+        plan.seed,
+        steps.exact,
+        find_twins if steps.near else None,
+        source.continuous,
     )
     with CorpusWriter(target, get_tokenizer(plan.tokenizer)) as writer:
         starts, closed = write_tokens(index, selection, source.continuous, writer)

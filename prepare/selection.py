@@ -6,7 +6,7 @@ Works on a few numbers a document, so a corpus of millions fits in a small memor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -116,6 +116,11 @@ def read_index(shards: Sequence[ShardFiles], limit: Limit | None) -> Index:
     return index
 
 
+FindTwins = Callable[[Index, np.ndarray], np.ndarray]
+"""Some documents, in the order of preference, (n,) -> for each the one of them, by its place among
+them, that is kept in its stead."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """What becomes of the documents.
@@ -134,9 +139,16 @@ class Selection:
 
 
 def select(
-    index: Index, val_fraction: float, seed: int, exact: bool, is_near: bool, continuous: bool
+    index: Index,
+    val_fraction: float,
+    seed: int,
+    exact: bool,
+    find_twins: FindTwins | None,
+    continuous: bool,
 ) -> Selection:
     """Split, remove copies, order.
+
+    find_twins: how near duplicates are found, if they are to go.
 
     Validation comes before training where copies are concerned: so nothing in training has a twin
     in validation.
@@ -154,11 +166,9 @@ def select(
         _, first, which = np.unique(index.digest[rank], return_index=True, return_inverse=True)
         kept_as[rank] = rank[first[which]]
         outcome[kept_as != np.arange(len(index))] = EXACT
-    if is_near:
+    if find_twins:
         left = rank[outcome[rank] == KEPT]
-        kept = near.twins(
-            len(left), lambda i: index.band(i)[left], lambda rows: index.signatures(left[rows])
-        )
+        kept = find_twins(index, left)
         moved = kept != np.arange(len(left))
         kept_as[left[moved]] = left[kept[moved]]
         outcome[left[moved]] = NEAR
@@ -175,6 +185,15 @@ def select(
             for side, members in order.items()
         }
     return Selection(outcome, kept_as, order, rule)
+
+
+def near_twins(index: Index, members: np.ndarray) -> np.ndarray:
+    """`near.twins` of some documents, by the files of their shards."""
+    return near.twins(
+        len(members),
+        lambda number: index.band(number)[members],
+        lambda rows: index.signatures(members[rows]),
+    )
 
 
 def project_places(names: Sequence[str], seed: int) -> np.ndarray:

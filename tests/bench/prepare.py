@@ -174,20 +174,18 @@ def memory_growth(work: Path, megabytes: int) -> list[Row]:
 def synthetic(path: Path, size: int) -> None:
     """JSON lines of made-up modules of 1 to 9 KB in projects of about a hundred."""
     draw = random.Random(0)
-    words = [
-        f"{a}_{b}" for a in ["get", "set", "run", "load", "make", "find"] for b in range(2_000)
+    words = [f"{verb}_{i}" for verb in ("get", "set", "run", "load") for i in range(2_000)]
+    functions = [
+        f"\n\ndef {draw.choice(words)}(x):\n"
+        f'    """Return {draw.choice(words)} of {draw.choice(words)}."""\n'
+        f"    {draw.choice(words)} = x * {draw.randrange(10**6)}\n"
+        f"    return {draw.choice(words)}(x, {draw.choice(words)})\n"
+        for _ in range(200_000)
     ]
     written = i = 0
     with path.open("w") as file:
         while written < size:
-            functions = "".join(
-                f"\n\ndef {draw.choice(words)}(x):\n"
-                f'    """Return {draw.choice(words)} of {draw.choice(words)}."""\n'
-                f"    {draw.choice(words)} = x * {draw.randrange(10**6)}\n"
-                f"    return {draw.choice(words)}(x, {draw.choice(words)})\n"
-                for _ in range(draw.randrange(6, 60))
-            )
-            content = f'"""Module {i}."""\n{functions}'
+            content = f'"""Module {i}."""\n' + "".join(draw.choices(functions, k=6 + i % 54))
             row = {"repo_name": f"repo/{i // 100}", "path": f"{i}.py", "license": "mit"}
             file.write(json.dumps(row | {"content": content}) + "\n")
             written += len(content)

@@ -201,3 +201,37 @@ def test_rows_that_do_not_fit_the_nodes_are_refused() -> None:
     end = HEALER.open_end("fibona")
     with pytest.raises(ValueError, match="rows of logits"):
         HEALER.candidates(torch.zeros(len(end.nodes) + 1, PY16K.n_vocab), end)
+
+
+# --- o200k_base, whose pattern knows contractions
+
+CONTRACTIONS = (
+    "# don't we'LL they've o'clock 'Tis I'd x'y d'accord \"it's\" ''s\nname = 'dest' + s\n"
+)
+
+
+@pytest.fixture(scope="module")
+def original(o200k: Tokenizer) -> Healer:
+    return Healer(o200k)
+
+
+@pytest.mark.parametrize("end", range(0, len(CONTRACTIONS), 3))
+def test_the_originals_tokenizer_is_healed_too(original: Healer, end: int) -> None:
+    tokenizer, prompt = original.tokenizer, CONTRACTIONS[:end]
+    opened = original.open_end(prompt)
+    assert [*opened.kept, *opened.path] == tokenizer.encode(prompt)
+    true = first_beyond(tokenizer, tokenizer.encode(CONTRACTIONS), len(prompt.encode()))
+    assert true in sequences(opened)
+
+
+def test_every_candidate_of_the_originals_tokenizer_is_canonical(original: Healer) -> None:
+    tokenizer = original.tokenizer
+    for prompt in ("# don'", "self.attn_we", "if x:\n    retu", "x = 'it"):
+        found = sequences(original.open_end(prompt))
+        for ids in random.Random(0).sample(found, min(100, len(found))):
+            text = tokenizer.decode([i for i in ids if i != tokenizer.eot])
+            tails = [tail.encode() for tail in ("", "\u07d0", " ", "\n", "1", "(", "s", "x", "X")]
+            tails += [bytes(tail) for n in (1, 2) for tail in product((0x80, 0x9F, 0xBF), repeat=n)]
+            whole = [tokenizer.encode(text + tail) for tail in tails]
+            kept = tuple(i for i in ids if i != tokenizer.eot)
+            assert any(tuple(one[: len(kept)]) == kept for one in whole), text

@@ -1,0 +1,107 @@
+"""The report is one page that shows everything and runs nothing; `show` finds the document."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from prepare import report, show
+from prepare.build import Plan, build
+from prepare.cleaning.rules import OWN_CODE
+from prepare.sources.local import folder
+from ptx.corpus import Corpus
+from ptx.errors import UserError
+
+HOSTILE = '"""<script>alert(1)</script> & <img src=x onerror=y> \u202e \x00"""\n'
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("projects")
+    for name in ("torch", "numpy", "pydantic"):
+        (root / name).mkdir()
+        for i in range(4):
+            code = "".join(f"def {name}_{i}_{j}(x):\n\treturn x + {i * j}\n" for j in range(30))
+            (root / name / f"module_{i}.py").write_text(code)
+    twin = (root / "torch" / "module_1.py").read_text() + "x = 1\n"
+    (root / "torch" / "twin & <b>.py").write_text(twin)
+    (root / "numpy" / "hostile.py").write_text(HOSTILE.replace("\x00", "\\0") + "x = 1\n")
+    (root / "numpy" / "empty.py").write_text("")
+    target = tmp_path_factory.mktemp("data") / "data"
+    build(folder(root), target, Plan("py16k", 0.1, steps=OWN_CODE), lambda done: None)
+    return target
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(data: Path) -> Page:
+    file = data.parent / "page.html"
+    report.write(data, file)
+    return Page(file.read_text("utf-8"))
+
+
+def test_the_page_shows_every_part(page: Page) -> None:
+    for part in ("near duplicate (1 files)", "empty (1 files)", "not stated", "torch", "train.bin"):
+        assert part in page.text
+    assert "twin & <b>.py" in page.text
+    assert "module_1.py" in page.text
+    assert "never occur" in page.text
+
+
+def test_the_page_is_complete_in_itself_and_runs_nothing(page: Page) -> None:
+    assert not {"script", "img", "link", "iframe", "b\x00"} & set(page.tags)
+    names = {name for name, _ in page.attributes}
+    assert not {name for name in names if name.startswith("on") or name in ("src", "href")}
+
+
+def test_text_of_documents_is_escaped_and_nothing_in_it_hides(page: Page) -> None:
+    assert "<script>alert(1)</script>" in page.text.replace("·", " ")
+    assert "\u202e" not in page.text
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_show_prints_the_document_around_a_token(data: Path, split: str) -> None:
+    corpus = Corpus(data)
+    tokens = getattr(corpus, split)
+    for at in (0, len(tokens) // 2, len(tokens) - 1, -1):
+        console = Console(width=120)
+        with console.capture() as captured:
+            show.show(data, split, at, 2, console)
+        text = captured.get()
+        shown = corpus.tokenizer.token_bytes(int(tokens[at]))
+        assert "module_" in text or "hostile" in text
+        assert (repr(shown)[1:] if shown else "end of text") in text
+
+
+def test_a_token_outside_and_a_directory_without_a_list_are_refused(
+    data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"--at 10,000,000 is outside train\.bin"):
+        show.show(data, "train", 10_000_000, 2, Console())
+    with pytest.raises(UserError, match="--split must be train or val"):
+        show.show(data, "test", 0, 2, Console())
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in data.iterdir():
+        if not file.name.endswith(".parquet"):
+            (bare / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match=r"documents\.parquet is missing: prepare the directory"):
+        show.show(bare, "train", 0, 2, Console())
