@@ -51,8 +51,8 @@ class Decoder:
         self.cache = KVCache(model, slots)
         self.device = model.tok_emb.weight.device
         self._native: _Native | None = None
-        if native or (native is None and self._compiled_before()):
-            self.compile()
+        if native or (native is None and importlib.util.find_spec("numba") is not None):
+            self.compile(if_found=native is None)
         self._threads = Fastest([torch.get_num_threads(), 1])
 
     def can_compile(self) -> bool:
@@ -60,28 +60,24 @@ class Decoder:
         c, fp32 = self.model.config, self.cache.k.dtype == torch.float32
         return self.device.type == "cpu" and fp32 and c.d_model % 2 == 0 and c.d_mlp % 2 == 0
 
-    def compile(self) -> None:
+    def compile(self, if_found: bool = False) -> None:
         """Makes the steps to come compiled ones, where that can be; the very first time takes a
-        quarter of a minute, and later ones a fraction of a second. From any thread."""
+        quarter of a minute, and later ones a fraction of a second. From any thread.
+
+        if_found: only if an earlier process compiled the step for such weights.
+        """
         if self._native or not self.can_compile():
             return
         try:
             made = _Native(self.model, self.cache)
+            if if_found and not made.compiled_before():
+                return
             made.try_out()
         except Exception as error:  # whatever numba or LLVM raise, torch's operations work
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             warnings.warn(f"the decoder is not compiled here ({reason})", stacklevel=2)
             return
         self._native = made
-
-    def _compiled_before(self) -> bool:
-        """Whether `compile` would find the step for such weights, from an earlier process."""
-        if not self.can_compile() or importlib.util.find_spec("numba") is None:
-            return False
-        try:
-            return _Native(self.model, self.cache).compiled_before()
-        except Exception:
-            return False
 
     @torch.inference_mode()
     def read(self, slot: int, ids: Sequence[int], start: int) -> None:

@@ -17,7 +17,15 @@ import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+)
 
 from ptx.config import PRESETS
 from ptx.decoder import Decoder
@@ -221,6 +229,73 @@ def test_storms_of_joining_and_leaving_lose_no_slot_and_change_no_text(model: GP
 
     class Case(Storm.TestCase):
         settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+
+    Case("runTest").runTest()
+
+
+class Readers(RuleBasedStateMachine):
+    """The engine's own thread, with readers that come, read, stop reading and go in any order."""
+
+    model: GPT
+    texts: dict[int, list[int]]
+    readers = Bundle("readers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokenizer = get_tokenizer("py16k")
+        self.engine = Engine(self.model, self.tokenizer, slots=2, waiting=3, native=True)
+        self.numbers: dict[Generation, int] = {}
+
+    # Texts shorter than AHEAD: one that waits for its reader would keep its slot meanwhile.
+    @rule(target=readers, number=st.integers(0, 5))
+    def come(self, number: int) -> Generation | MultipleResults:
+        prompt, sampling, limits, seed = request(number)
+        try:
+            generation = self.engine.generate(prompt, sampling, limits, seed)
+        except Busy:
+            return multiple()
+        self.numbers[generation] = number
+        return generation
+
+    @rule(reader=readers)
+    def read_a_little(self, reader: Generation) -> None:
+        next(reader, None)
+
+    @rule(reader=consumes(readers))
+    def read_to_the_end(self, reader: Generation) -> None:
+        for _ in reader:
+            pass
+        number = self.numbers.pop(reader)
+        if number not in self.texts:
+            self.texts[number] = alone(self.model, self.tokenizer, number)
+        assert reader.ids == self.texts[number]
+
+    @rule(reader=consumes(readers))
+    def cancel(self, reader: Generation) -> None:
+        del self.numbers[reader]
+        reader.cancel()
+        assert next(reader, None) is None
+
+    @rule(reader=consumes(readers))
+    def go(self, reader: Generation) -> None:
+        del self.numbers[reader]
+
+    def teardown(self) -> None:
+        for reader in self.numbers:
+            reader.cancel()
+        gc.collect()  # the readers that have gone
+        wait_until(lambda: self.engine._batch.free == 2)
+        wait_until(lambda: not self.engine._queues and not self.engine._waiting)
+        self.engine.close()
+
+
+def test_readers_that_come_and_go_lose_no_slot_and_read_the_text_they_read_alone(
+    model: GPT,
+) -> None:
+    Readers.model, Readers.texts = model, {}
+
+    class Case(Readers.TestCase):
+        settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
 
     Case("runTest").runTest()
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ptx.healing import MAX_TAKEN_BACK, Candidates, Healer, OpenEnd
+from ptx.sampling import Sampling
+from ptx.stream import Limits, Stream
 from ptx.tokenizer import Tokenizer, get_tokenizer, python_tokenizer
 
 PY16K = get_tokenizer("py16k")
@@ -117,6 +119,39 @@ def test_the_first_token_beyond_the_prompt_is_distributed_as_in_whole_texts(seed
         got = healed(tokenizer, healer, prompt)
         assert got.keys() == expected.keys(), prompt
         assert got == pytest.approx(expected, abs=1e-6), prompt
+
+
+@pytest.mark.parametrize("prompt", ["ab", "a )"])
+def test_draws_behind_an_open_end_follow_the_exact_distribution(prompt: str) -> None:
+    """10,000 seeds, by a chi-square test; what is expected less than five times counts as one."""
+    tokenizer, healer = tiny(1)
+    end = healer.open_end(prompt)
+    exact = healer.candidates(rows(end, tokenizer.n_vocab), end).logprob.softmax(0)
+    place = {ids: i for i, ids in enumerate(sequences(end))}
+
+    def after(stream: Stream, more: list[int]) -> Tensor:
+        """What the model says after the stream's tokens and each of those more."""
+        ids = [*stream.ids[1:], *more]
+        first = len(stream.ids) - 1
+        return torch.stack([logits(tuple(ids[:j])) for j in range(first, len(ids) + 1)])
+
+    logits = lru_cache(maxsize=None)(lambda ids: logits_after(ids, tokenizer.n_vocab))
+    drawn = []
+    for seed in range(10_000):
+        stream = Stream(tokenizer, 256, prompt, Sampling(1.0), Limits(2), seed, speculate=False)
+        branches = [(after(stream, branch), None) for branch in stream.branches()]
+        guesses = stream.guesses(0)
+        stream.take(guesses, after(stream, guesses), None, branches)
+        ids = (*stream.ids[1:], *([tokenizer.eot] if stream.finish == "end of text" else []))
+        drawn.append(place[ids])
+    counts = torch.bincount(torch.tensor(drawn), minlength=len(exact)).double()
+    expected = exact * len(drawn)
+    rare = expected < 5
+    counts = torch.cat((counts[~rare], counts[rare].sum()[None]))
+    expected = torch.cat((expected[~rare], expected[rare].sum()[None]))
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    freedom = torch.tensor(len(expected) - 1, dtype=torch.float64)
+    assert torch.special.gammaincc(freedom / 2, chi_square / 2) > 1e-3
 
 
 def test_some_continuations_need_tokens_that_are_not_the_prompts_own() -> None:
