@@ -47,10 +47,11 @@ def main() -> None:
         )
     # before the first import of gradio, which would report to its makers
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from ptx.playground.models import Models
     from ptx.playground.page import build, launch_options
     from ptx.playground.served import Served
 
-    page = build(Served.load(args.model), args.runs)
+    page = build(Models(Served.load(args.model), ROOT / "checkpoints", args.runs))
     try:
         _, url, _ = page.launch(
             server_name=args.host,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from ptx.playground import card, heads, training, write
-from ptx.playground.served import Served
+from ptx.playground.models import Models
 from ptx.playground.web import css, head, panel
 
 WAITING = 16
@@ -19,8 +18,9 @@ MONO = ("ui-monospace", "SFMono-Regular", "JetBrains Mono", "Menlo", "Consolas",
         "monospace")  # fmt: skip
 
 
-def build(served: Served, runs: Path) -> gr.Blocks:
+def build(models: Models) -> gr.Blocks:
     """The whole page, with its queue; `launch` it with `launch_options()`."""
+    served = models.first
     served.start_engine()
     looker = heads.Looker(served)
     first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
@@ -33,7 +33,7 @@ def build(served: Served, runs: Path) -> gr.Blocks:
                 with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
                     attention = heads.build(looker, first)
             with gr.Tab("Training", id="training"):
-                training.build(served, runs)
+                training.build(served, models.runs)
             with gr.Tab("Model", id="model"):
                 card.build(served)
         # outside of the tabs: a gr.State among them would be counted as one

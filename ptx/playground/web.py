@@ -9,7 +9,16 @@ from typing import Any
 import gradio as gr
 
 WEB = Path(__file__).with_name("web")
-SCRIPTS = ("base.js", "lexer.js", "header.js", "text.js", "heads.js", "curves.js", "keys.js")
+SCRIPTS = (
+    "base.js",
+    "store.js",
+    "lexer.js",
+    "header.js",
+    "text.js",
+    "heads.js",
+    "curves.js",
+    "keys.js",
+)
 
 
 def head() -> str:
@@ -19,7 +28,9 @@ def head() -> str:
 
 
 def css() -> str:
-    return (WEB / "style.css").read_text("utf-8")
+    """style.css, which defines the colours, then each panel's own."""
+    names = sorted((path.name for path in WEB.glob("*.css")), key=lambda n: (n != "style.css", n))
+    return "\n".join((WEB / name).read_text("utf-8") for name in names)
 
 
 def panel(name: str, value: Any = None, server: list[Callable[..., Any]] | None = None) -> gr.HTML:
