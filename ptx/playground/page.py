@@ -8,7 +8,7 @@ import gradio as gr
 
 from ptx.playground import card, heads, training, write
 from ptx.playground.models import Models
-from ptx.playground.web import css, head, panel
+from ptx.playground.web import css, head
 
 WAITING = 16
 """Requests that may wait for their turn; the next is turned away at once."""
@@ -25,7 +25,7 @@ def build(models: Models) -> gr.Blocks:
     looker = heads.Looker(served)
     first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
-        panel("header", card.summary(served))
+        header = card.build_header(models)
         with gr.Tabs():
             with gr.Tab("Write", id="write"), gr.Row(elem_id="bench", equal_height=False):
                 with gr.Column(scale=5, min_width=320):
@@ -35,7 +35,7 @@ def build(models: Models) -> gr.Blocks:
             with gr.Tab("Training", id="training"):
                 training.build(served, models.runs)
             with gr.Tab("Model", id="model"):
-                card.build(served)
+                card.build(models, header)
         # outside of the tabs: a gr.State among them would be counted as one
         write.connect(served, controls, attention, looker.overview)
         write.expose(served)

@@ -14,6 +14,7 @@ SCRIPTS = (
     "store.js",
     "lexer.js",
     "header.js",
+    "model.js",
     "text.js",
     "heads.js",
     "curves.js",
@@ -43,7 +44,7 @@ def panel(name: str, value: Any = None, server: list[Callable[..., Any]] | None 
     return gr.HTML(
         value,
         html_template="",
-        js_on_load=f"ptx.{name}({{element, props, watch, server: {functions}}});",
+        js_on_load=f"ptx.{name}({{element, props, watch, trigger, server: {functions}}});",
         apply_default_css=False,
         server_functions=server,
         elem_id=f"{name}-panel",
