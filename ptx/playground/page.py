@@ -8,7 +8,9 @@ import gradio as gr
 
 from ptx.playground import card, heads, training, write
 from ptx.playground.models import Models
-from ptx.playground.web import css, head
+from ptx.playground.reading import Reading
+from ptx.playground.runs import Runs
+from ptx.playground.web import css, head, panel
 
 WAITING = 16
 """Requests that may wait for their turn; the next is turned away at once."""
@@ -22,10 +24,12 @@ def build(models: Models) -> gr.Blocks:
     """The whole page, with its queue; `launch` it with `launch_options()`."""
     served = models.first
     served.start_engine()
+    reading = Reading(models, Runs())
     looker = heads.Looker(served)
     first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
         header = card.build_header(models)
+        panel("reading", server=[reading.door()])
         with gr.Tabs():
             with gr.Tab("Write", id="write"), gr.Row(elem_id="bench", equal_height=False):
                 with gr.Column(scale=5, min_width=320):

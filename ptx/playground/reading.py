@@ -12,10 +12,11 @@ Bytes are in base64.
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from functools import wraps
-from math import isfinite, log
+from math import exp, isfinite, log
 from threading import Lock
 from typing import Any
 
@@ -47,6 +48,8 @@ EVIDENCE = 16
 """Positions that a text must have for a role before the heads are judged on it alone."""
 PATIENCE = 30.0
 """Seconds that a long computation waits for the one before it."""
+PART = 1.0
+"""Seconds after which a part of a long score is told."""
 BITS = 1 / log(2)
 
 Answer = dict[str, Any]
@@ -75,24 +78,19 @@ class Reading:
     def ask(self, request: Any) -> Answer:
         """The question that `ask` in the request names; the one door for the browser."""
         name = request.get("ask") if isinstance(request, dict) else None
-        questions = {q.__name__: q for q in (self.model, self.tokens, self.score, self.look,
-                                             self.maps, self.head, self.rows, self.price)}  # fmt: skip
+        methods = (self.tokens, self.score, self.look, self.maps, self.head, self.rows, self.price)
+        questions = {method.__name__: method for method in methods}
         if not isinstance(name, str) or name not in questions:
             return {"error": f"ask must be one of: {', '.join(questions)}"}
         return questions[name](request)
 
-    @answered
-    def model(self, q: Question) -> Answer:
-        """{} -> {name, context, layers, heads, vocab, eot}"""
-        c = q.served.model.config
-        return {
-            "name": q.served.name,
-            "context": c.context,
-            "layers": c.n_layer,
-            "heads": c.n_head,
-            "vocab": c.vocab_size,
-            "eot": q.served.tokenizer.eot,
-        }
+    def door(self) -> Callable[[Any], Answer]:
+        """`ask` as a function, which a panel can be given."""
+
+        def ask(request: Any) -> Answer:
+            return self.ask(request)
+
+        return ask
 
     @answered
     def tokens(self, q: Question) -> Answer:
@@ -110,25 +108,29 @@ class Reading:
 
     @answered
     def score(self, q: Question) -> Answer:
-        """{ids, from = 1, muted = []} -> {start, bits, probs, next}: what tokens cost, one window.
+        """{ids, from = 0, muted = []} -> {start, bits, probs, next}: what tokens cost.
 
         bits, probs: of the tokens from `start` (which is `from`) on, each chosen in the window that
-            generation would have seen.
-        next: where to go on in a long text, or null.
+            generation would have seen; null for the first of the text, which nothing chooses.
+        next: where to go on, null at the end: a long text is scored in parts of about a second.
         """
-        ids, context = q.ids, q.served.context
-        first = q.whole("from", 1, max(1, len(ids) - 1), 1)
-        # Up to here the window begins where it does for `first`.
-        end = min(len(ids), visible_from(first, context) + context + 1)
+        ids, mute = q.ids, q.mute
+        start = q.whole("from", 0, len(ids) - 1, 0)
         logprobs: list[float] = []
-        if first < end:
-            seen = q.served.traces.at(ids, end - 1, q.mute)
-            logprobs = _logprobs(seen, ids[first:end])
+        next_, until = max(1, start), time.monotonic() + PART
+        while next_ < len(ids) and (not logprobs or time.monotonic() < until):
+            # Up to here the window begins where it does for the first of these.
+            end = min(len(ids), visible_from(next_, q.served.context) + q.served.context + 1)
+            last = end == len(ids)  # the others are not looked at next
+            seen = q.served.traces.at(ids, end - 1, mute, keep=last)
+            logprobs += _logprobs(seen, ids[next_:end])
+            next_ = end
+        unknown = [None] if start == 0 else []
         return {
-            "start": first,
-            "bits": [-x * BITS for x in logprobs],
-            "probs": torch.tensor(logprobs, dtype=torch.float64).exp().tolist(),
-            "next": end if end < len(ids) else None,
+            "start": start,
+            "bits": unknown + [-x * BITS for x in logprobs],
+            "probs": unknown + [exp(x) for x in logprobs],
+            "next": next_ if next_ < len(ids) else None,
         }
 
     @answered
@@ -387,7 +389,8 @@ def _role(roles: lens.Roles, here: Tensor, layer: int, head: int) -> Answer:
     if label in lens.ROLES:
         i = lens.ROLES.index(label)
         return {"label": label, "score": float(roles.lift()[i, layer, head]), "here": bool(here[i])}
-    return {"label": label, "score": float(roles.sink[layer, head]), "here": bool(here[-1])}
+    score = float(roles.sink[layer, head]) if label else 0.0
+    return {"label": label, "score": score, "here": bool(here[-1])}
 
 
 def _logprobs(seen: Seen, tokens: list[int]) -> list[float]:
