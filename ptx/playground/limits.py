@@ -1,14 +1,14 @@
 """What a page lets its visitors do, in one place. Each limit is an environment variable.
 
-    variable           on one's own machine   on a Space   what
-    PTX_PROMPT_BYTES   1000000                20000        longest prompt, in bytes of UTF-8
-    PTX_NEW_TOKENS     4000                   500          most new tokens of one request
-    PTX_SECONDS        600                    60           longest time that one text may grow
-    PTX_QUEUE          64                     32           requests that may wait for their turn
-    PTX_STREAMS        8                      4            texts that grow at the same time
-    PTX_TRAINING       on                     off          whether the page starts and ends training
-    PTX_PER_MINUTE     600                    30           texts that one visitor may ask for a minute
-    PTX_UPLOAD_BYTES   50000000               1000000      longest text to train on, in bytes of UTF-8
+    variable          here      Space    what
+    PTX_PROMPT_BYTES  1000000   20000    longest prompt, in bytes of UTF-8
+    PTX_NEW_TOKENS    4000      500      most new tokens of one request
+    PTX_SECONDS       600       60       longest time that one text may grow
+    PTX_QUEUE         64        32       requests that may wait for their turn
+    PTX_STREAMS       8         4        texts that grow at the same time
+    PTX_TRAINING      on        off      whether the page starts and ends training
+    PTX_PER_MINUTE    600       30       texts that one visitor may ask for a minute
+    PTX_UPLOAD_BYTES  50000000  1000000  longest text to train on, in bytes of UTF-8
 
 Over a limit there is a sentence that names it; nobody is left waiting. Curves of runs are shown
 where training is off, too.
