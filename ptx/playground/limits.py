@@ -16,6 +16,7 @@ where training is off, too.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -101,10 +102,10 @@ class Rate:
             while times and now - times[0] >= self.MINUTE:
                 times.popleft()
             if len(times) >= self.per_minute:
-                wait = self.MINUTE - (now - times[0])
+                wait = math.ceil(self.MINUTE - (now - times[0]))
                 raise UserError(
                     f"this page takes {self.per_minute} requests a minute from each visitor "
-                    f"(PTX_PER_MINUTE): try again in {wait:.0f} s"
+                    f"(PTX_PER_MINUTE): try again in {wait} s"
                 )
             times.append(now)
             while len(self._asked) > self.KNOWN:
