@@ -12,6 +12,7 @@ WEB = Path(__file__).with_name("web")
 SCRIPTS = (
     "base.js",
     "store.js",
+    "sampler.js",
     "lexer.js",
     "header.js",
     "text.js",
