@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ SCRIPTS = (
     "sampler.js",
     "lexer.js",
     "header.js",
+    "writing.js",
+    "write.js",
     "text.js",
+    "knobs.js",
+    "bench.js",
+    "hints.js",
     "heads.js",
     "curves.js",
     "keys.js",
@@ -34,17 +40,24 @@ def css() -> str:
     return "\n".join((WEB / name).read_text("utf-8") for name in names)
 
 
-def panel(name: str, value: Any = None, server: list[Callable[..., Any]] | None = None) -> gr.HTML:
-    """A component drawn by `ptx.<name>` in the browser, which watches `value` (any JSON).
+def panel(
+    name: str,
+    value: Any = None,
+    server: list[Callable[..., Any]] | None = None,
+    events: Sequence[str] = (),
+) -> gr.HTML:
+    """A component drawn by `ptx.<name>` in the browser, which watches `value` (any JSON), calls the
+    functions of `server` and triggers `events`, which are then this component's listeners.
 
     The template stays empty: a template that mentions a value compiles it as code, while a script
     that builds text nodes cannot be injected into.
     """
     functions = "server" if server else "null"
+    scope = f"element, props, watch, trigger, server: {functions}, events: {json.dumps(events)}"
     return gr.HTML(
         value,
         html_template="",
-        js_on_load=f"ptx.{name}({{element, props, watch, server: {functions}}});",
+        js_on_load=f"ptx.{name}({{{scope}}});",
         apply_default_css=False,
         server_functions=server,
         elem_id=f"{name}-panel",
