@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ SCRIPTS = (
     "sampler.js",
     "lexer.js",
     "header.js",
+    "model.js",
+    "reading.js",
     "writing.js",
     "write.js",
     "text.js",
@@ -40,24 +41,17 @@ def css() -> str:
     return "\n".join((WEB / name).read_text("utf-8") for name in names)
 
 
-def panel(
-    name: str,
-    value: Any = None,
-    server: list[Callable[..., Any]] | None = None,
-    events: Sequence[str] = (),
-) -> gr.HTML:
-    """A component drawn by `ptx.<name>` in the browser, which watches `value` (any JSON), calls the
-    functions of `server` and triggers `events`, which are then this component's listeners.
+def panel(name: str, value: Any = None, server: list[Callable[..., Any]] | None = None) -> gr.HTML:
+    """A component drawn by `ptx.<name>` in the browser, which watches `value` (any JSON).
 
     The template stays empty: a template that mentions a value compiles it as code, while a script
     that builds text nodes cannot be injected into.
     """
     functions = "server" if server else "null"
-    scope = f"element, props, watch, trigger, server: {functions}, events: {json.dumps(events)}"
     return gr.HTML(
         value,
         html_template="",
-        js_on_load=f"ptx.{name}({{{scope}}});",
+        js_on_load=f"ptx.{name}({{element, props, watch, trigger, server: {functions}}});",
         apply_default_css=False,
         server_functions=server,
         elem_id=f"{name}-panel",

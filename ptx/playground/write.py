@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -15,6 +14,7 @@ from ptx.engine import Engine, Generation
 from ptx.errors import UserError
 from ptx.playground.models import FIRST as FIRST_MODEL
 from ptx.playground.models import Models
+from ptx.playground.runs import Runs
 from ptx.playground.served import Served
 from ptx.playground.syntax import Watch, syntax
 from ptx.playground.transcript import Transcript
@@ -27,8 +27,6 @@ MAX_SEED = 2**32 - 1
 FRAMES_PER_SECOND = 20
 PLACES_PER_SECOND = 5
 """How often a text that waits says how many are before it."""
-EVENTS = ("generate", "stop", "edit")
-"""Of the write panel: what its buttons ask Gradio for."""
 TEXT_LIMIT = 16 * PROMPT_LIMIT
 """Characters of a text whose syntax is asked for: a prompt and what was written after it."""
 
@@ -106,19 +104,22 @@ class Request:
         if self.first is not None:
             if type(self.first) is not int:
                 raise UserError("the first token must be a whole number")
-            opening = engine.generate(prompt, Sampling(1.0, forced=(self.first,)), Limits(1), seed)
+            opening = engine.generate(
+                prompt, Sampling(1.0, forced=(self.first,)), Limits(1), seed, attention=True
+            )
             yield opening
             prompt = opening.ids
-        yield engine.generate(prompt, sampling, limits, seed)
+        yield engine.generate(prompt, sampling, limits, seed, attention=True)
 
 
 class Growing:
     """A text being written, and what the browser is told about it."""
 
-    def __init__(self, served: Served, request: Request) -> None:
+    def __init__(self, served: Served, request: Request, runs: Runs) -> None:
         self._served, self._seed = served, int(request.seed)
         self._written = request.prompt if isinstance(request.prompt, str) else None
-        self._run = secrets.token_hex(8)
+        self._runs, self._run = runs, runs.name()
+        runs.start(self._run)
         self._notes: list[str] = []
         if self._written is None:
             self._ids, self._n_prompt = list(request.prompt), int(request.n_prompt)
@@ -150,6 +151,7 @@ class Growing:
         chosen = bool(step.choice.sampling.forced)
         bits = -step.choice.logprob(step.token) / math.log(2)
         self._transcript.extend(self._ids, None if chosen else math.exp(step.logprob), bits)
+        self._runs.add(self._run, step, self._ids)
         if self._watch.due:
             self._parse()
 
@@ -178,12 +180,12 @@ class Growing:
         }
 
 
-def frames(served: Served, request: Request) -> Iterator[dict[str, Any]]:
+def frames(served: Served, request: Request, runs: Runs) -> Iterator[dict[str, Any]]:
     """The prompt, then the text after every token; the last frame says why it ended. A text that
-    has to wait says how many are before it."""
+    has to wait says how many are before it. Where the heads look goes to `runs`."""
     legs = request.legs(served.engine)
     generation = next(legs)  # refuses what cannot be done
-    text = Growing(served, request)
+    text = Growing(served, request, runs)
     while generation:
         try:
             for place in waiting(served.engine, generation):
@@ -247,7 +249,7 @@ def build() -> Controls:
         return parsed(request)
 
     facts = {"examples": EXAMPLES, "prompt": FIRST, "longest": PROMPT_LIMIT}
-    write = panel("write", facts, server=[parse], events=EVENTS)
+    write = panel("write", facts, server=[parse])
     panel("text")
     panel("knobs", {"length": MAX_LENGTH, "seed": MAX_SEED})
     panel("bench")
@@ -262,7 +264,7 @@ def parsed(request: Any) -> dict[str, Any]:
     return syntax(text)
 
 
-def connect(models: Models, controls: Controls) -> None:
+def connect(models: Models, controls: Controls, runs: Runs) -> None:
     """Generate, Continue and branches; Stop; the editor, which follows when a text is undone."""
     write, prompt = controls.write, controls.prompt
 
@@ -272,12 +274,12 @@ def connect(models: Models, controls: Controls) -> None:
         try:
             request = Request.read(written, data)
             served = models.get(data.get("model", FIRST_MODEL))
-            for frame in throttled(frames(served, request), FRAMES_PER_SECOND):
+            for frame in throttled(frames(served, request, runs), FRAMES_PER_SECOND):
                 yield frame | asked
         except UserError as error:
             yield asked | {"error": str(error)}
 
-    run = write.generate(
+    run = write.submit(
         on_generate,
         prompt,
         write,

@@ -5,9 +5,9 @@ ptx.heads = ({ element, props, watch, server }) => {
   const ROW = 11; // least distance of two labels
 
   const note = el("p", { class: "message", hidden: "" });
-  const grid = el("div", { class: "heads-grid", role: "grid", "aria-label": "Attention of all heads" });
+  const grid = el("div", { class: "heads-grid", role: "group", "aria-label": "Attention of all heads" });
   const title = el("h3", {});
-  const map = el("canvas", { class: "map", tabindex: "0", role: "img" });
+  const map = el("canvas", { class: "map", tabindex: "0", role: "img", "aria-label": "Attention of one head" });
   const readout = el("p", { class: "readout", role: "status" });
   const bar = el("canvas", { class: "ramp" });
   const ticks = el("div", { class: "ticks", "aria-hidden": "true" });

@@ -8,6 +8,7 @@
 ptx.store = (() => {
   const state = {
     model: null, // {key, name, context, layers, heads, vocab, eot}
+    about: null, // all that the page says about it, see card.py
     run: null, // of the text being written: what the server keeps about it goes by this name
     ids: [], // every token, prompt and generated
     tokens: [], // {id, text, own, bytes, p, bits}, one for each of ids

@@ -114,14 +114,20 @@ ptx.writing = (() => {
     score();
   }
 
-  // Asks how surprising the tokens are of which that is not known.
+  // Asks how surprising the tokens are of which that is not known, window by window.
   async function score() {
-    const { tokens } = text();
-    if (!tokens.some((token, i) => i && token.bits === null)) return;
-    const answer = await ptx.ask("score", { ids: tokens.map((token) => token.id) });
-    if (!answer?.bits || text()?.tokens !== tokens) return;
-    text().tokens = tokens.map((token, i) => ({ ...token, bits: token.bits ?? answer.bits[i] ?? null }));
-    set({ tokens: text().tokens });
+    const one = text();
+    const ids = one.tokens.map((token) => token.id);
+    let from = one.tokens.findIndex((token, i) => i && token.bits === null);
+    while (from > 0) {
+      const answer = await ptx.ask("score", { ids, from });
+      if (!answer?.bits || text() !== one || one.tokens.length !== ids.length) return;
+      const bits = (token, i) => token.bits ?? answer.bits[i - answer.start] ?? null;
+      one.tokens = one.tokens.map((token, i) => (token.bits === null ? { ...token, bits: bits(token, i) } : token));
+      one.tokens[0].bits = null;
+      set({ tokens: one.tokens });
+      from = answer.next;
+    }
   }
 
   // ---- writing ---------------------------------------------------------------------------------
@@ -139,7 +145,7 @@ ptx.writing = (() => {
     set({ writing: true, following: true });
     setStatus({ finish: null, error: null, place: 0, waiting: true });
     const { key } = state.model;
-    panel.trigger("generate", { request: { ...request, ...state.knobs, model: key, asked } });
+    panel.trigger("submit", { request: { ...request, ...state.knobs, model: key, asked } });
   }
 
   function generate() {
