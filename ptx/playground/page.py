@@ -24,17 +24,13 @@ def build(models: Models) -> gr.Blocks:
     """The whole page, with its queue; `launch` it with `launch_options()`."""
     served = models.first
     served.start_engine()
+    runs = Runs()
+    reading = Reading(models, runs)
     looker = heads.Looker(served)
     first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
-        runs = Runs()
         header = card.build_header(models)
-        reading = Reading(models, runs)
-
-        def ask(request: Any) -> dict[str, Any]:
-            return reading.ask(request)
-
-        panel("reading", server=[ask])
+        panel("reading", server=[reading.door()])
         with gr.Tabs():
             with gr.Tab("Write", id="write"):
                 panel("hints")

@@ -66,7 +66,7 @@ ptx.bench = ({ element }) => {
     look = answer;
     const ids = new Int32Array(ptx.bytes(look.sharp.ids).buffer);
     names = new Map(Array.from(ids, (id, i) => [id, look.names[i]]));
-    choice = sampler.choice(sampler.decode(look), store.state.ids.slice(0, look.at));
+    choice = sampler.choice(ptx.logits(look), store.state.ids.slice(0, look.at));
   }
 
   // The likeliest tokens, and the chosen one.

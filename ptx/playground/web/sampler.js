@@ -5,20 +5,10 @@
 // where the server's are, because ties decide what is kept.
 ptx.sampler = (() => {
   const f32 = Math.fround;
-  const IMPOSSIBLE = 65535; // the code of minus infinity
   const GREEDY = 1e-30; // temperature below which fp32 cannot tell it from 0
   // What can remove a token; `cut` holds 0, or 1 + the index here.
   const KNOBS = ["prompt", "temperature", "top_k", "top_p", "min_p"];
   const [PROMPT, TEMPERATURE, TOP_K, TOP_P, MIN_P] = KNOBS.map((_, i) => i + 1);
-
-  // The logits (V) of a look: codes of 16 bits, and exact ones of the likeliest tokens.
-  function decode({ low, step, logits, sharp }) {
-    const codes = new Uint16Array(ptx.bytes(logits).buffer);
-    const decoded = Float32Array.from(codes, (n) => (n === IMPOSSIBLE ? -Infinity : low + step * n));
-    const exact = new Float32Array(ptx.bytes(sharp.logits).buffer);
-    new Int32Array(ptx.bytes(sharp.ids).buffer).forEach((id, i) => (decoded[id] = exact[i]));
-    return decoded;
-  }
 
   function entropy(probs) {
     let nats = 0;
@@ -160,5 +150,5 @@ ptx.sampler = (() => {
     return least;
   }
 
-  return { KNOBS, decode, choice };
+  return { KNOBS, choice };
 })();

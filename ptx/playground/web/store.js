@@ -24,6 +24,7 @@ ptx.store = (() => {
     // write.py; `finish` is null while it is written, and until a prompt is continued.
     status: {},
     look: null, // the server's answer about the cursor, see reading.py; null until it is there
+    against: null, // the token that the one at the cursor is weighed against; null: the runner-up
     view: "raw", // of attention: "raw", "no sink", "weighted"
     pinned: ["0.0"], // heads shown large, "layer.head", up to four
     peek: null, // the head that the pointer is on

@@ -100,10 +100,6 @@ ptx.writing = (() => {
       panel.server.parse({ text: written }),
     ]);
     if (!answer || written !== editor || state.writing) return;
-    if (answer.error) {
-      setStatus({ finish: null, error: answer.error });
-      return;
-    }
     const tokens = inherit(read(answer.lines, []), text()?.tokens ?? [], false);
     // a prompt that was never continued is not worth keeping
     if (text() && text().tokens.length === text().prompt) texts.splice(at, 1);
@@ -121,7 +117,7 @@ ptx.writing = (() => {
     let from = one.tokens.findIndex((token, i) => i && token.bits === null);
     while (from > 0) {
       const answer = await ptx.ask("score", { ids, from });
-      if (!answer?.bits || text() !== one || one.tokens.length !== ids.length) return;
+      if (!answer || text() !== one || one.tokens.length !== ids.length) return;
       const bits = (token, i) => token.bits ?? answer.bits[i - answer.start] ?? null;
       one.tokens = one.tokens.map((token, i) => (token.bits === null ? { ...token, bits: bits(token, i) } : token));
       one.tokens[0].bits = null;
