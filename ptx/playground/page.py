@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
@@ -71,5 +72,7 @@ def launch_options() -> dict[str, Any]:
         "footer_links": ["api", "gradio", "settings"],
         "run_history": False,  # it would write every attention map to the browser's storage
         "ssr_mode": False,
+        # the same endpoints as tools for a language model, where `pip install gradio[mcp]` was done
+        "mcp_server": find_spec("mcp") is not None,
         "quiet": True,
     }
