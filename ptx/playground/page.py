@@ -8,7 +8,9 @@ import gradio as gr
 
 from ptx.playground import card, heads, training, write
 from ptx.playground.models import Models
-from ptx.playground.web import css, head
+from ptx.playground.reading import Reading
+from ptx.playground.runs import Runs
+from ptx.playground.web import css, head, panel
 
 WAITING = 16
 """Requests that may wait for their turn; the next is turned away at once."""
@@ -22,23 +24,27 @@ def build(models: Models) -> gr.Blocks:
     """The whole page, with its queue; `launch` it with `launch_options()`."""
     served = models.first
     served.start_engine()
+    runs = Runs()
+    reading = Reading(models, runs)
     looker = heads.Looker(served)
     first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
         header = card.build_header(models)
+        panel("reading", server=[reading.door()])
         with gr.Tabs():
-            with gr.Tab("Write", id="write"), gr.Row(elem_id="bench", equal_height=False):
-                with gr.Column(scale=5, min_width=320):
-                    controls = write.build()
-                with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
-                    attention = heads.build(looker, first)
+            with gr.Tab("Write", id="write"):
+                panel("hints")
+                with gr.Row(elem_id="bench", equal_height=False):
+                    with gr.Column(scale=5, min_width=320):
+                        controls = write.build()
+                    with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
+                        heads.build(looker, first)
             with gr.Tab("Training", id="training"):
                 training.build(served, models.runs)
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
-        # outside of the tabs: a gr.State among them would be counted as one
-        write.connect(served, controls, attention, looker.overview)
-        write.expose(served)
+        write.connect(models, controls, runs)
+        write.expose(models)
     return page.queue(max_size=WAITING)
 
 

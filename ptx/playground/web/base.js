@@ -11,15 +11,26 @@ window.ptx = (() => {
     return node;
   }
 
+  // Characters that would not be seen, or would move others about: controls, what orders or joins
+  // letters without a sign of its own, blanks that are no space. Line feed, tab and space are not
+  // among them.
+  const UNSEEN =
+    /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Variation_Selector}\u115f\u1160\u3164\uffa0]|(?! )\p{Zs}/u;
   const MARKS = { "\n": "↵", "\r": "␍", "\t": "→", " ": "·" };
 
-  // A token as a label: its whitespace visible, control characters as their pictures.
+  // What stands for such a character: ␀ for a control character, else its number.
+  function mark(char) {
+    const code = char.codePointAt(0);
+    if (code < 0x20) return String.fromCharCode(0x2400 + code);
+    return `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
+  }
+
+  const isUnseen = (char) => char !== "\n" && char !== "\t" && UNSEEN.test(char);
+
+  // A token as a label: its whitespace visible, unseen characters as their marks.
   function visible(text, longest = Infinity) {
-    const marked = text
-      .replace(/[\n\r\t ]/g, (c) => MARKS[c])
-      .replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)));
-    const letters = Array.from(marked);
-    return letters.length <= longest ? marked : letters.slice(0, longest - 1).join("") + "…";
+    const letters = Array.from(text, (char) => MARKS[char] ?? (isUnseen(char) ? `⟨${mark(char)}⟩` : char));
+    return (letters.length <= longest ? letters : [...letters.slice(0, longest - 1), "…"]).join("");
   }
 
   const isDark = () => document.body.classList.contains("dark");
@@ -88,5 +99,5 @@ window.ptx = (() => {
         ? value.toLocaleString("en", { maximumFractionDigits: digits })
         : value.toExponential(1);
 
-  return { el, visible, isDark, onTheme, color, colormap, bytes, fit, number };
+  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, bytes, fit, number };
 })();
