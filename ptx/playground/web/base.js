@@ -65,6 +65,11 @@ window.ptx = (() => {
   const ramps = {};
   const colormap = () => (ramps[isDark()] ??= ramp(isDark()));
 
+  // The same as numbers that a Uint32Array over an ImageData's bytes takes.
+  const packs = {};
+  const packedColormap = () =>
+    (packs[isDark()] ??= Uint32Array.from(colormap(), ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0));
+
   function bytes(base64) {
     return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
   }
@@ -88,5 +93,5 @@ window.ptx = (() => {
         ? value.toLocaleString("en", { maximumFractionDigits: digits })
         : value.toExponential(1);
 
-  return { el, visible, isDark, onTheme, color, colormap, bytes, fit, number };
+  return { el, visible, isDark, onTheme, color, colormap, packedColormap, bytes, fit, number };
 })();

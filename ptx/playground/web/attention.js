@@ -1,0 +1,119 @@
+// Where the heads look in the window at the cursor, for every picture of it.
+//
+// The window is what the model saw at the cursor and what it read on from there without dropping
+// anything, so that all cursors in it share one picture. A square of weights is {start, rows, size,
+// values, scale}: row q of `rows` known ones is `values[q * (q + 1) / 2 ...]`, a byte for each of the
+// tokens start to start + q, `255 * sqrt(weight / scale)`; the square has room for `size` rows.
+// Views are squares of their own: none is made by changing another.
+ptx.attention = (() => {
+  const { store } = ptx;
+  const { state } = store;
+  const KEPT = 8; // windows with a view
+  const calls = [];
+  const known = new Map(); // key: {maps, squares} of a window in a view, the newest last
+
+  const changed = () => calls.forEach((call) => call());
+
+  function frame() {
+    const { model, ids, cursor, muted, view } = state;
+    if (!model || !(cursor >= 1 && cursor <= ids.length)) return null;
+    const start = store.visibleFrom(cursor);
+    const window = ids.slice(start, start + model.context);
+    const key = [model.key, view, muted.join("+"), start, window.join()].join("|");
+    return { start, ids: window, key, question: { ids: window, at: window.length, view, muted } };
+  }
+
+  let last = { ids: null }; // the frame, made once for each change of what it depends on
+  function current() {
+    const { model, ids, cursor, muted, view } = state;
+    const start = model && cursor ? store.visibleFrom(cursor) : null;
+    const same = last.model === model && last.ids === ids && last.start === start && last.muted === muted && last.view === view;
+    if (!same) last = { model, ids, start, muted, view, frame: frame() };
+    return last.frame;
+  }
+
+  function entry(key) {
+    const found = known.get(key) ?? { maps: {}, squares: {} };
+    known.delete(key);
+    known.set(key, found);
+    if (known.size > KEPT) known.delete(known.keys().next().value);
+    return found;
+  }
+
+  // What was asked for once stays: null while it is on its way, or refused.
+  function want(held, name, ask, read) {
+    if (name in held) return held[name];
+    held[name] = null;
+    const { key } = current();
+    ask().then((answer) => {
+      if (answer) held[name] = read(answer);
+      else if (current()?.key !== key) delete held[name]; // overtaken: may be asked for again
+      changed();
+    });
+    return null;
+  }
+
+  const askHead = (question, name) => {
+    const [layer, head] = name.split(".").map(Number);
+    return ptx.ask("head", { ...question, layer, head });
+  };
+
+  function picture() {
+    const now = current();
+    if (!now) return null;
+    if (ptx.growing.covers(now)) return ptx.growing.picture();
+    return want(entry(now.key).maps, "all", () => ptx.ask("maps", now.question), (answer) => ({
+      ...answer,
+      start: now.start,
+      rows: now.ids.length,
+      size: now.ids.length,
+      pixels: ptx.bytes(answer.thumbnails),
+    }));
+  }
+
+  function square(name) {
+    const now = current();
+    if (!now) return null;
+    if (ptx.growing.covers(now)) return ptx.growing.square(name);
+    return want(entry(now.key).squares, name, () => askHead(now.question, name), (answer) => ({
+      start: now.start,
+      rows: now.ids.length,
+      size: now.ids.length,
+      values: ptx.bytes(answer.triangle),
+      scale: answer.scale,
+    }));
+  }
+
+  // The weights with which a head looked for the token at the cursor: {start, weights}, or null.
+  function atCursor(name) {
+    const { cursor, view, look, model } = state;
+    const found = square(name);
+    const q = found ? cursor - 1 - found.start : 0;
+    if (found && q >= 0 && q < found.rows) {
+      const codes = found.values.subarray((q * (q + 1)) / 2, ((q + 1) * (q + 2)) / 2);
+      return { start: found.start, weights: Float32Array.from(codes, (v) => found.scale * (v / 255) ** 2) };
+    }
+    if (look?.at !== cursor || view === "weighted" || !look.row) return null;
+    const [layer, head] = name.split(".").map(Number);
+    const size = look.at - look.start;
+    const from = (layer * model.heads + head) * size;
+    const codes = ptx.bytes(look.row).subarray(from, from + size);
+    const weights = Float32Array.from(codes, (v) => (v / 255) ** 2);
+    return { start: look.start, weights: view === "no sink" ? withoutSink(weights) : weights };
+  }
+
+  // As ptx.lens.without_sink, of one row; a new one.
+  function withoutSink(weights) {
+    const left = 1 - weights[0];
+    return weights.map((w, k) => (k === 0 || left < 1e-6 ? 0 : Math.min(1, w / left)));
+  }
+
+  // What the tokens of a window are called in its pictures.
+  ptx.labels = (start, size) =>
+    state.tokens.slice(start, start + size).map(({ id, text, bytes }, i) =>
+      start + i === 0 ? "⟨start⟩" : id === state.model.eot ? "⟨end⟩" : bytes || text);
+
+  store.on(["model", "ids", "cursor", "muted", "view", "writing", "look"], changed);
+
+  return { current, picture, square, atCursor, askHead, withoutSink, changed, onChange: (call) => calls.push(call) };
+})();
