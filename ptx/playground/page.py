@@ -6,8 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from ptx.playground import card, heads, training, write
+from ptx.playground import card, training, write
 from ptx.playground.models import Models
+from ptx.playground.reading import Reading
+from ptx.playground.runs import Runs
 from ptx.playground.web import css, head, panel
 
 WAITING = 16
@@ -22,23 +24,26 @@ def build(models: Models) -> gr.Blocks:
     """The whole page, with its queue; `launch` it with `launch_options()`."""
     served = models.first
     served.start_engine()
-    looker = heads.Looker(served)
-    first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
+    runs = Runs()
+    reading = Reading(models, runs)
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
-        panel("header", card.summary(served))
+        header = card.build_header(models)
+        panel("reading", server=[reading.door()])
         with gr.Tabs():
-            with gr.Tab("Write", id="write"), gr.Row(elem_id="bench", equal_height=False):
-                with gr.Column(scale=5, min_width=320):
-                    controls = write.build()
-                with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
-                    attention = heads.build(looker, first)
+            with gr.Tab("Write", id="write"):
+                panel("hints")
+                with gr.Row(elem_id="bench", equal_height=False):
+                    with gr.Column(scale=5, min_width=320):
+                        controls = write.build()
+                    with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
+                        panel("heads")
+                        panel("why")
             with gr.Tab("Training", id="training"):
                 training.build(served, models.runs)
             with gr.Tab("Model", id="model"):
-                card.build(served)
-        # outside of the tabs: a gr.State among them would be counted as one
-        write.connect(served, controls, attention, looker.overview)
-        write.expose(served)
+                card.build(models, header)
+        write.connect(models, controls, runs)
+        write.expose(models)
     return page.queue(max_size=WAITING)
 
 

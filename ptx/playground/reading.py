@@ -75,24 +75,19 @@ class Reading:
     def ask(self, request: Any) -> Answer:
         """The question that `ask` in the request names; the one door for the browser."""
         name = request.get("ask") if isinstance(request, dict) else None
-        questions = {q.__name__: q for q in (self.model, self.tokens, self.score, self.look,
-                                             self.maps, self.head, self.rows, self.price)}  # fmt: skip
+        methods = (self.tokens, self.score, self.look, self.maps, self.head, self.rows, self.price)
+        questions = {method.__name__: method for method in methods}
         if not isinstance(name, str) or name not in questions:
             return {"error": f"ask must be one of: {', '.join(questions)}"}
         return questions[name](request)
 
-    @answered
-    def model(self, q: Question) -> Answer:
-        """{} -> {name, context, layers, heads, vocab, eot}"""
-        c = q.served.model.config
-        return {
-            "name": q.served.name,
-            "context": c.context,
-            "layers": c.n_layer,
-            "heads": c.n_head,
-            "vocab": c.vocab_size,
-            "eot": q.served.tokenizer.eot,
-        }
+    def door(self) -> Callable[[Any], Answer]:
+        """`ask` as a function, which a panel can be given."""
+
+        def ask(request: Any) -> Answer:
+            return self.ask(request)
+
+        return ask
 
     @answered
     def tokens(self, q: Question) -> Answer:
@@ -387,7 +382,8 @@ def _role(roles: lens.Roles, here: Tensor, layer: int, head: int) -> Answer:
     if label in lens.ROLES:
         i = lens.ROLES.index(label)
         return {"label": label, "score": float(roles.lift()[i, layer, head]), "here": bool(here[i])}
-    return {"label": label, "score": float(roles.sink[layer, head]), "here": bool(here[-1])}
+    score = float(roles.sink[layer, head]) if label else 0.0
+    return {"label": label, "score": score, "here": bool(here[-1])}
 
 
 def _logprobs(seen: Seen, tokens: list[int]) -> list[float]:
