@@ -12,10 +12,11 @@ Bytes are in base64.
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from functools import wraps
-from math import isfinite, log
+from math import exp, isfinite, log
 from threading import Lock
 from typing import Any
 
@@ -47,6 +48,8 @@ EVIDENCE = 16
 """Positions that a text must have for a role before the heads are judged on it alone."""
 PATIENCE = 30.0
 """Seconds that a long computation waits for the one before it."""
+PART = 1.0
+"""Seconds after which a part of a long score is told."""
 BITS = 1 / log(2)
 
 Answer = dict[str, Any]
@@ -105,25 +108,29 @@ class Reading:
 
     @answered
     def score(self, q: Question) -> Answer:
-        """{ids, from = 1, muted = []} -> {start, bits, probs, next}: what tokens cost, one window.
+        """{ids, from = 0, muted = []} -> {start, bits, probs, next}: what tokens cost.
 
         bits, probs: of the tokens from `start` (which is `from`) on, each chosen in the window that
-            generation would have seen.
-        next: where to go on in a long text, or null.
+            generation would have seen; null for the first of the text, which nothing chooses.
+        next: where to go on, null at the end: a long text is scored in parts of about a second.
         """
-        ids, context = q.ids, q.served.context
-        first = q.whole("from", 1, max(1, len(ids) - 1), 1)
-        # Up to here the window begins where it does for `first`.
-        end = min(len(ids), visible_from(first, context) + context + 1)
+        ids, mute = q.ids, q.mute
+        start = q.whole("from", 0, len(ids) - 1, 0)
         logprobs: list[float] = []
-        if first < end:
-            seen = q.served.traces.at(ids, end - 1, q.mute)
-            logprobs = _logprobs(seen, ids[first:end])
+        next_, until = max(1, start), time.monotonic() + PART
+        while next_ < len(ids) and (not logprobs or time.monotonic() < until):
+            # Up to here the window begins where it does for the first of these.
+            end = min(len(ids), visible_from(next_, q.served.context) + q.served.context + 1)
+            last = end == len(ids)  # the others are not looked at next
+            seen = q.served.traces.at(ids, end - 1, mute, keep=last)
+            logprobs += _logprobs(seen, ids[next_:end])
+            next_ = end
+        unknown = [None] if start == 0 else []
         return {
-            "start": first,
-            "bits": [-x * BITS for x in logprobs],
-            "probs": torch.tensor(logprobs, dtype=torch.float64).exp().tolist(),
-            "next": end if end < len(ids) else None,
+            "start": start,
+            "bits": unknown + [-x * BITS for x in logprobs],
+            "probs": unknown + [exp(x) for x in logprobs],
+            "next": next_ if next_ < len(ids) else None,
         }
 
     @answered
