@@ -5,7 +5,7 @@ ptx.atlas = () => {
   const node = el("div", { class: "atlas", role: "grid", "aria-label": "Attention of all heads" });
   let cells = []; // {name, box, button, canvas, mute, label} in the order of the pictures
   let shape = "";
-  let drawn = {}; // {picture, rows, dark}: what the pictures show
+  let drawn = {}; // {picture, rows, read, dark}: what the pictures show
   let current = "0.0"; // the head that Tab comes to
 
   function build({ layers, heads }) {
@@ -67,14 +67,16 @@ ptx.atlas = () => {
 
   // ---- drawing ---------------------------------------------------------------------------------
 
-  function paint({ side, rows, size, pixels }) {
+  function paint({ side, from: first, rows, size, pixels }) {
     const colors = ptx.packedColormap();
-    const end = Math.ceil((rows * side) / size); // lines of a picture that hold a row of the text
+    // the lines of a picture that hold a row of the text
+    const begin = Math.floor((first * side) / size);
+    const end = Math.ceil((rows * side) / size);
     cells.forEach(({ canvas }, i) => {
       canvas.width = canvas.height = side; // which clears it
       const data = new ImageData(side, side);
       const values = new Uint32Array(data.data.buffer);
-      for (let y = 0; y < end; y += 1) {
+      for (let y = begin; y < end; y += 1) {
         const from = (i * side + y) * side;
         for (let x = 0; x <= y; x += 1) values[y * side + x] = colors[pixels[from + x]];
       }
@@ -93,7 +95,7 @@ ptx.atlas = () => {
       build(model);
       rove();
     }
-    const now = { picture, rows: picture?.rows, dark: ptx.isDark() };
+    const now = { picture, rows: picture?.rows, read: picture?.read, dark: ptx.isDark() };
     if (picture && Object.keys(now).some((key) => now[key] !== drawn[key])) {
       drawn = now;
       paint(picture);

@@ -1,16 +1,18 @@
 // Where the heads look in the window at the cursor, for every picture of it.
 //
 // The window is what the model saw at the cursor and what it read on from there without dropping
-// anything, so that all cursors in it share one picture. A square of weights is {start, rows, size,
-// values, scale}: row q of `rows` known ones is `values[q * (q + 1) / 2 ...]`, a byte for each of the
-// tokens start to start + q, `255 * sqrt(weight / scale)`; the square has room for `size` rows.
-// Views are squares of their own: none is made by changing another.
+// anything, so that all cursors in it share one picture. A square of weights is {start, from, rows,
+// size, values, scale}: there is room for `size` rows, and those from `from` to before `rows` are
+// known; row q is `values[q * (q + 1) / 2 ...]`, a byte for each of the tokens start to start + q,
+// `255 * sqrt(weight / scale)`. Views are squares of their own: none is made by changing another.
 ptx.attention = (() => {
   const { store } = ptx;
   const { state } = store;
   const KEPT = 8; // windows with a view
   const calls = [];
   const known = new Map(); // key: {maps, squares} of a window in a view, the newest last
+
+  let roles = []; // the last that were told
 
   const changed = () => calls.forEach((call) => call());
 
@@ -62,13 +64,11 @@ ptx.attention = (() => {
     const now = current();
     if (!now) return null;
     if (ptx.growing.covers(now)) return ptx.growing.picture();
-    return want(entry(now.key).maps, "all", () => ptx.ask("maps", now.question), (answer) => ({
-      ...answer,
-      start: now.start,
-      rows: now.ids.length,
-      size: now.ids.length,
-      pixels: ptx.bytes(answer.thumbnails),
-    }));
+    return want(entry(now.key).maps, "all", () => ptx.ask("maps", now.question), (answer) => {
+      roles = answer.roles;
+      const { length } = now.ids;
+      return { ...answer, start: now.start, from: 0, rows: length, size: length, pixels: ptx.bytes(answer.thumbnails) };
+    });
   }
 
   function square(name) {
@@ -77,6 +77,7 @@ ptx.attention = (() => {
     if (ptx.growing.covers(now)) return ptx.growing.square(name);
     return want(entry(now.key).squares, name, () => askHead(now.question, name), (answer) => ({
       start: now.start,
+      from: 0,
       rows: now.ids.length,
       size: now.ids.length,
       values: ptx.bytes(answer.triangle),
@@ -89,7 +90,7 @@ ptx.attention = (() => {
     const { cursor, view, look, model } = state;
     const found = square(name);
     const q = found ? cursor - 1 - found.start : 0;
-    if (found && q >= 0 && q < found.rows) {
+    if (found && q >= found.from && q < found.rows) {
       const codes = found.values.subarray((q * (q + 1)) / 2, ((q + 1) * (q + 2)) / 2);
       return { start: found.start, weights: Float32Array.from(codes, (v) => found.scale * (v / 255) ** 2) };
     }
@@ -108,6 +109,9 @@ ptx.attention = (() => {
     return weights.map((w, k) => (k === 0 || left < 1e-6 ? 0 : Math.min(1, w / left)));
   }
 
+  // Pixels a side of a small picture, at most: 64, fewer where there are many heads.
+  const sideOf = ({ layers, heads }) => Math.min(64, Math.floor(Math.sqrt((150 * 1024) / (layers * heads))));
+
   // What the tokens of a window are called in its pictures.
   ptx.labels = (start, size) =>
     state.tokens.slice(start, start + size).map(({ id, text, bytes }, i) =>
@@ -115,5 +119,9 @@ ptx.attention = (() => {
 
   store.on(["model", "ids", "cursor", "muted", "view", "writing", "look"], changed);
 
-  return { current, picture, square, atCursor, askHead, withoutSink, changed, onChange: (call) => calls.push(call) };
+  return {
+    current, picture, square, atCursor, askHead, withoutSink, sideOf, changed,
+    roles: () => roles,
+    onChange: (call) => calls.push(call),
+  };
 })();

@@ -96,9 +96,8 @@ window.ptx = (() => {
     return isDark() ? (light ? "#0b0b0c" : "#f4f4f5") : light ? "#ffffff" : "#18181b";
   }
 
-  function bytes(base64) {
-    return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-  }
+  const bytes = (base64) =>
+    Uint8Array.fromBase64?.(base64) ?? Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
   // Sizes a canvas for its place on the page and the screen's pixels; returns its context, scaled.
   function fit(canvas, width, height) {

@@ -1,8 +1,8 @@
 // The pictures of a text that is being written: they have room for all that may come, so that
 // nothing moves, and get a row for each new token.
 //
-// The rows that the server kept while it wrote are weights as they are. For muted heads and for the
-// value-weighted view it has to read the text anew, which happens once a second.
+// Rows come as the server kept them while it wrote; what was there before is read once, beside. For
+// muted heads and the value-weighted view the server has to read the text anew, about once a second.
 ptx.growing = (() => {
   const { store } = ptx;
   const { state } = store;
@@ -10,34 +10,47 @@ ptx.growing = (() => {
   const RETURN = 1000; // ms between two readings of the whole text
   const ALL = 64; // rows in an answer when there are more
 
-  let grown = null; // {now, question, run, size, side, picture, squares, fresh: Map(q: codes), from}
+  let before = null; // the run of the text that was there before this one
+  let grown = null; // {start, question, run, model, exact, picture, squares, fresh, first, next}
   let busy = false;
 
-  const full = (now) => now.start + state.model.context <= state.ids.length;
+  store.on(["writing"], () => {
+    if (state.writing) before = state.run;
+  });
 
-  // Whether this window is one that gets longer.
+  // Whether a window is one that gets longer.
   function covers(now) {
-    const yes = state.writing && !full(now);
+    const full = now.start + state.model.context <= state.ids.length;
+    const yes = state.writing && state.run !== before && !full;
     if (!yes) grown = null;
     else if (!grown || !fits(now)) begin(now);
     return yes;
   }
 
   function fits({ start, ids }) {
-    const { question, run, model } = grown;
+    const { question, run, model, picture } = grown;
     return grown.start === start && run === state.run && model === state.model &&
-      question.view === state.view && question.muted === state.muted && ids.length <= grown.size &&
+      question.view === state.view && question.muted === state.muted && ids.length <= picture.size &&
       question.ids.every((id, i) => id === ids[i]);
   }
 
   function begin({ start, question }) {
     const { model, knobs, prompt, run, view, muted } = state;
     const size = Math.min(model.context, Math.max(prompt + (knobs.length ?? 0), question.at) - start + 8);
+    const side = Math.min(size, ptx.attention.sideOf(model));
+    let next = start + 1; // the first token that is chosen in this window
+    while (store.visibleFrom(next) !== start) next += 1;
     grown = {
-      start, question, run, model, size, fresh: new Map(), squares: {}, picture: null,
-      from: null, // index of the next row to ask for, among those of the run
+      start, question, run, model, squares: {}, next,
       exact: view !== "weighted" && !muted.length,
+      fresh: new Map(), // q: what the server kept, in this view
+      first: null, // the run's first new token
+      picture: {
+        start, from: 0, rows: 0, size, side, scale: 1, roles: ptx.attention.roles(),
+        layers: model.layers, heads: model.heads, pixels: new Uint8Array(model.layers * model.heads * side * side),
+      },
     };
+    if (grown.exact) read(grown);
     if (!busy) follow();
   }
 
@@ -45,45 +58,41 @@ ptx.growing = (() => {
     busy = true;
     while (grown && state.writing) {
       const mine = grown;
-      let pause = PAUSE;
-      if (!mine.picture) await read(mine);
-      else if (mine.exact) pause = (await addRows(mine)) === ALL ? 0 : PAUSE;
-      else {
-        pause = RETURN;
-        await read(mine);
-      }
-      if (mine === grown) ptx.attention.changed();
+      let pause = RETURN;
+      if (mine.exact) pause = (await addRows(mine)) === ALL ? 0 : PAUSE;
+      else await read(mine);
+      ptx.attention.changed();
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
     busy = false;
   }
 
-  // Reads the whole text so far.
+  // The text so far, all of it.
   async function read(mine) {
-    if (mine.picture) mine.question = ptx.attention.current()?.question ?? mine.question;
+    if (!mine.exact) mine.question = ptx.attention.current()?.question ?? mine.question;
     const answer = await ptx.ask("maps", mine.question);
     if (!answer || mine !== grown) return;
-    const side = Math.min(mine.size, answer.side < answer.at ? answer.side : 64);
-    mine.picture = {
-      ...answer,
-      start: mine.start,
-      rows: answer.at,
-      size: mine.size,
-      side,
-      pixels: spread(answer, mine.size, side),
-    };
-    if (!mine.exact) mine.squares = Object.fromEntries(Object.entries(mine.squares).map(([name, old]) => [name, { ...old, stale: true }]));
+    const { picture } = mine;
+    if (!mine.exact) {
+      picture.pixels = new Uint8Array(picture.pixels.length);
+      for (const square of Object.values(mine.squares)) square.stale = true;
+    }
+    spread(answer, picture);
+    Object.assign(picture, {
+      from: 0, rows: Math.max(picture.rows, answer.at), roles: answer.roles, scale: answer.scale,
+      read: (picture.read ?? 0) + 1,
+    });
+    ptx.attention.changed();
   }
 
   // Thumbnails of a shorter text on the grid of a longer one.
-  function spread({ layers, heads, side: from, at, thumbnails }, size, side) {
+  function spread({ side: from, at, thumbnails }, { layers, heads, side, size, pixels }) {
     const values = ptx.bytes(thumbnails);
     const place = (token) => Math.floor((token * side) / size);
     const cells = Array.from({ length: from }, (_, i) => [
       place(Math.floor((i * at) / from)),
       place(Math.ceil(((i + 1) * at) / from) - 1),
     ]);
-    const pixels = new Uint8Array(layers * heads * side * side);
     for (let head = 0; head < layers * heads; head += 1) {
       for (let i = 0; i < from; i += 1) {
         for (let k = 0; k <= i; k += 1) {
@@ -98,36 +107,41 @@ ptx.growing = (() => {
         }
       }
     }
-    return pixels;
   }
 
-  // The rows of tokens since the last time; returns how many came.
+  // The rows since the last time; returns how many came.
   async function addRows(mine) {
-    const answer = await ptx.ask("rows", { run: mine.run, from: mine.from ?? 0 });
-    if (!answer || mine !== grown) return 0;
-    if (answer.first === null) return 0;
-    const first = answer.first + answer.from;
-    for (const [i, row] of answer.rows.entries()) add(mine, first + i - 1 - mine.start, ptx.bytes(row));
-    mine.from = Math.max(answer.from + answer.rows.length, mine.start + mine.picture.rows + 1 - answer.first);
+    const from = mine.first === null ? 0 : Math.max(0, mine.next - mine.first);
+    const answer = await ptx.ask("rows", { run: mine.run, from });
+    if (!answer || answer.first === null || mine !== grown) return 0;
+    mine.first = answer.first;
+    answer.rows.forEach((row, i) => {
+      const token = answer.first + answer.from + i;
+      if (store.visibleFrom(token) === mine.start) add(mine, token - 1 - mine.start, ptx.bytes(row));
+      mine.next = token + 1;
+    });
     return answer.rows.length;
   }
 
   function add(mine, q, row) {
-    const { layers, heads, side, size, pixels, rows } = mine.picture;
+    const { picture } = mine;
+    const { layers, heads, side, size, pixels } = picture;
     const length = q + 1;
-    if (q < rows || row.length !== layers * heads * length) {
-      mine.exact &&= q < rows || row.length > 0; // not recorded: the text has to be read
+    if (row.length !== layers * heads * length || length > size) {
+      mine.exact = false; // it was not kept: the text has to be read
       return;
     }
     const codes = state.view === "no sink" ? rowsWithoutSink(row, length) : row;
     mine.fresh.set(q, codes);
-    mine.picture.rows = Math.max(rows, q + 1);
+    if (!picture.rows) picture.from = q;
+    picture.rows = Math.max(picture.rows, q + 1);
     const y = Math.floor((q * side) / size);
+    const place = Array.from({ length }, (_, k) => Math.floor((k * side) / size));
     for (let head = 0; head < layers * heads; head += 1) {
+      const line = (head * side + y) * side;
       for (let k = 0; k < length; k += 1) {
-        const p = (head * side + y) * side + Math.floor((k * side) / size);
         const value = codes[head * length + k];
-        if (pixels[p] < value) pixels[p] = value;
+        if (pixels[line + place[k]] < value) pixels[line + place[k]] = value;
       }
     }
   }
@@ -141,26 +155,34 @@ ptx.growing = (() => {
     return made;
   }
 
-  // One head large: what was there when it was first wanted, and the rows that came since.
+  // ---- one head large ----------------------------------------------------------------------------
+
+  // The rows that came, and once they are there those before.
   function square(name) {
-    if (!grown?.picture) return null;
-    const found = grown.squares[name];
-    if (!found || (found.stale && !found.asked)) ask(grown, name, found);
-    else if (grown.exact && found.values) extend(grown, name, found);
-    return found?.values ? found : null;
+    if (!grown) return null;
+    const { picture, start, squares } = grown;
+    const { size } = picture;
+    if (!squares[name]) {
+      const values = new Uint8Array((size * (size + 1)) / 2);
+      squares[name] = { start, from: 0, rows: 0, size, scale: 1, values, stale: true, read: 0 };
+    }
+    const found = squares[name];
+    if (found.stale) ask(grown, name, found);
+    if (grown.exact) extend(grown, name, found);
+    return found.rows ? found : null;
   }
 
-  async function ask(mine, name, before) {
-    mine.squares[name] = { ...before, asked: true };
-    const answer = await ptx.attention.askHead(ptx.attention.current()?.question ?? mine.question, name);
+  async function ask(mine, name, found) {
+    found.stale = false;
+    const answer = await ptx.attention.askHead(mine.question, name);
     if (!answer || mine !== grown) return;
-    const values = new Uint8Array((mine.size * (mine.size + 1)) / 2);
-    values.set(ptx.bytes(answer.triangle));
-    mine.squares[name] = { start: mine.start, rows: answer.at, size: mine.size, values, scale: answer.scale };
+    found.values.set(ptx.bytes(answer.triangle));
+    Object.assign(found, { from: 0, rows: Math.max(found.rows, answer.at), scale: answer.scale, read: found.read + 1 });
     ptx.attention.changed();
   }
 
   function extend({ fresh, picture: { heads } }, name, found) {
+    if (!found.rows) found.from = found.rows = fresh.keys().next().value ?? 0;
     const [layer, head] = name.split(".").map(Number);
     for (let codes; (codes = fresh.get(found.rows)); found.rows += 1) {
       const length = found.rows + 1;

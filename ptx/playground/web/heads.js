@@ -98,22 +98,24 @@ ptx.heads = ({ element }) => {
 
   function read() {
     const { cursor, tokens, pinned, writing, following } = store.state;
-    readout.style.setProperty("--lines", 1 + Math.max(1, pinned.length));
+    readout.style.setProperty("--lines", 1 + Math.max(2, pinned.length));
     readout.setAttribute("aria-live", writing && following ? "off" : "polite");
     if (cell) {
       const token = ({ text, index }) => [el("code", {}, ptx.visible(text, 24)), el("small", {}, String(index))];
-      readout.replaceChildren(el("p", {}, `Head ${cell.name}: `, ...token(cell.from), " looks at ", ...token(cell.to), " with ", el("b", {}, store.state.view === "weighted" ? cell.weight.toFixed(3) : cell.weight.toFixed(3))));
+      readout.replaceChildren(el("p", {}, `Head ${cell.name}: `, ...token(cell.from), " looks at ", ...token(cell.to), " with ", el("b", {}, cell.weight.toFixed(3))));
       return;
     }
     if (!cursor) {
       readout.replaceChildren();
       return;
     }
+    const heads = pins.shown(store.state);
     const token = tokens[cursor];
     const what = token ? [el("code", {}, ptx.visible(token.bytes || token.text, 24)), el("small", {}, String(cursor))] : ["what comes next"];
     readout.replaceChildren(
       el("p", {}, "To choose ", ...what, token ? " the model looked from the token before it:" : " the model looks from the last token:"),
-      ...pins.shown(store.state).map(looks),
+      ...heads.map(looks),
+      ...(heads.length === 1 ? [el("p", { class: "hint", title: roleOf(heads[0]).long }, roleOf(heads[0]).long)] : []),
     );
   }
 
@@ -127,8 +129,6 @@ ptx.heads = ({ element }) => {
     for (const [weight, k] of best) {
       if (weight > 0.005) line.append(el("code", {}, ptx.visible(labels[k] ?? "", 14)), ` ${show(weight)} `);
     }
-    const { short, long } = roleOf(name);
-    if (short && pins.shown(store.state).length === 1) line.append(el("span", { class: "hint" }, long));
     return line;
   }
 

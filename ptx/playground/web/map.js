@@ -24,10 +24,10 @@ ptx.map = ({ tell, label }) => {
   }
 
   function draw(square, head, hue) {
-    if (square && (square !== shown?.from || square.rows !== shown.rows || head !== name)) {
-      shown = { ...square, from: square, labels: ptx.labels(square.start, square.size) };
+    if (square && (square !== shown?.square || square.rows !== shown.rows || square.read !== shown.read || head !== name)) {
+      shown = { ...square, square, labels: ptx.labels(square.start, square.size) };
       picture = null;
-      if (at && (at[0] >= shown.rows || head !== name)) at = null;
+      if (at && (at[0] < shown.from || at[0] >= shown.rows || head !== name)) at = null;
       name = head;
     }
     colour = hue;
@@ -58,7 +58,7 @@ ptx.map = ({ tell, label }) => {
 
   function cursorRow() {
     const row = store.state.cursor - 1 - shown.start;
-    return store.state.cursor && row >= 0 && row < shown.rows ? row : null;
+    return store.state.cursor && row >= shown.from && row < shown.rows ? row : null;
   }
 
   // A cell for each weight, or where there are more weights than pixels, their largest: none is lost.
@@ -68,7 +68,7 @@ ptx.map = ({ tell, label }) => {
     const largest = new Uint8Array(n * n);
     const place = Array.from({ length: shown.size }, (_, i) => Math.floor((i * n) / shown.size));
     const drawn = new Uint8Array(n); // how far each row of the picture is known
-    for (let q = 0; q < shown.rows; q += 1) {
+    for (let q = shown.from; q < shown.rows; q += 1) {
       const line = place[q] * n;
       drawn[place[q]] = 1;
       for (let k = 0; k <= q; k += 1) {
@@ -133,7 +133,7 @@ ptx.map = ({ tell, label }) => {
   // ---- reading cells ---------------------------------------------------------------------------
 
   function select(q, k) {
-    q = Math.min(shown.rows - 1, Math.max(0, q));
+    q = Math.min(shown.rows - 1, Math.max(shown.from, q));
     at = [q, Math.min(q, Math.max(0, k))];
     paint();
     const token = (i) => ({ text: shown.labels[i], index: shown.start + i });
@@ -154,7 +154,7 @@ ptx.map = ({ tell, label }) => {
     const { gutter, cell } = geometry();
     const q = Math.floor((event.offsetY - gutter) / cell);
     const k = Math.floor((event.offsetX - gutter) / cell);
-    if (q < 0 || k < 0 || q >= shown.rows || k > q) leave();
+    if (q < shown.from || k < 0 || q >= shown.rows || k > q) leave();
     else if (!at || at[0] !== q || at[1] !== k) select(q, k);
   });
   canvas.addEventListener("pointerleave", leave);
