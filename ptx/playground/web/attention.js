@@ -85,16 +85,23 @@ ptx.attention = (() => {
     }));
   }
 
-  // The weights with which a head looked for the token at the cursor: {start, weights}, or null.
+  // The cursor, or while a text is written and followed, the newest token whose rows have come.
+  function cursor() {
+    const grown = state.writing && state.following ? picture() : null;
+    return grown?.rows ? Math.min(state.cursor, grown.start + grown.rows) : state.cursor;
+  }
+
+  // The weights with which a head looked for the token at `cursor()`: {start, weights}, or null.
   function atCursor(name) {
-    const { cursor, view, look, model } = state;
+    const { view, look, model } = state;
+    const at = cursor();
     const found = square(name);
-    const q = found ? cursor - 1 - found.start : 0;
+    const q = found ? at - 1 - found.start : 0;
     if (found && q >= found.from && q < found.rows) {
       const codes = found.values.subarray((q * (q + 1)) / 2, ((q + 1) * (q + 2)) / 2);
       return { start: found.start, weights: Float32Array.from(codes, (v) => found.scale * (v / 255) ** 2) };
     }
-    if (look?.at !== cursor || view === "weighted" || !look.row) return null;
+    if (look?.at !== at || view === "weighted" || !look.row) return null;
     const [layer, head] = name.split(".").map(Number);
     const size = look.at - look.start;
     const from = (layer * model.heads + head) * size;
@@ -120,7 +127,7 @@ ptx.attention = (() => {
   store.on(["model", "ids", "cursor", "muted", "view", "writing", "look"], changed);
 
   return {
-    current, picture, square, atCursor, askHead, withoutSink, sideOf, changed,
+    current, picture, square, cursor, atCursor, askHead, withoutSink, sideOf, changed,
     roles: () => roles,
     onChange: (call) => calls.push(call),
   };

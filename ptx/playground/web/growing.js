@@ -1,5 +1,5 @@
-// The pictures of a text that is being written: they have room for all that may come, so that
-// nothing moves, and get a row for each new token.
+// The pictures of a text that is being written: they get a row for each new token, and twice the room
+// when that is full.
 //
 // Rows come as the server kept them while it wrote; what was there before is read once, beside. For
 // muted heads and the value-weighted view the server has to read the text anew, about once a second.
@@ -9,6 +9,7 @@ ptx.growing = (() => {
   const PAUSE = 150; // ms between questions for rows
   const RETURN = 1000; // ms between two readings of the whole text
   const ALL = 64; // rows in an answer when there are more
+  const LEAST = 32; // rows that there is room for at first
 
   let before = null; // the run of the text that was there before this one
   let grown = null; // {start, question, run, model, exact, picture, squares, fresh, first, next}
@@ -28,16 +29,14 @@ ptx.growing = (() => {
   }
 
   function fits({ start, ids }) {
-    const { question, run, model, picture } = grown;
+    const { question, run, model } = grown;
     return grown.start === start && run === state.run && model === state.model &&
-      question.view === state.view && question.muted === state.muted && ids.length <= picture.size &&
+      question.view === state.view && question.muted === state.muted &&
       question.ids.every((id, i) => id === ids[i]);
   }
 
   function begin({ start, question }) {
-    const { model, knobs, prompt, run, view, muted } = state;
-    const size = Math.min(model.context, Math.max(prompt + (knobs.length ?? 0), question.at) - start + 8);
-    const side = Math.min(size, ptx.attention.sideOf(model));
+    const { model, run, view, muted } = state;
     let next = start + 1; // the first token that is chosen in this window
     while (store.visibleFrom(next) !== start) next += 1;
     grown = {
@@ -45,13 +44,28 @@ ptx.growing = (() => {
       exact: view !== "weighted" && !muted.length,
       fresh: new Map(), // q: what the server kept, in this view
       first: null, // the run's first new token
-      picture: {
-        start, from: 0, rows: 0, size, side, scale: 1, roles: ptx.attention.roles(),
-        layers: model.layers, heads: model.heads, pixels: new Uint8Array(model.layers * model.heads * side * side),
-      },
+      maps: null, // the server's answer about the text as it was, or is now and then
+      picture: { start, from: 0, rows: 0, scale: 1, roles: ptx.attention.roles(), layers: model.layers, heads: model.heads },
     };
+    room(grown, question.at);
     if (grown.exact) read(grown);
     if (!busy) follow();
+  }
+
+  // Makes room for so many rows, and draws again what was there.
+  function room(mine, rows) {
+    const { model, picture, fresh, maps, squares } = mine;
+    const size = Math.min(model.context, Math.max(LEAST, 2 ** Math.ceil(Math.log2(rows))));
+    const side = Math.min(size, ptx.attention.sideOf(model));
+    Object.assign(picture, { size, side, pixels: new Uint8Array(picture.layers * picture.heads * side * side) });
+    if (maps) spread(maps, picture);
+    for (const [q, codes] of fresh) paint(picture, q, codes);
+    for (const square of Object.values(squares)) {
+      const { values } = square;
+      square.values = new Uint8Array((size * (size + 1)) / 2);
+      square.values.set(values.subarray(0, square.values.length));
+      square.size = size;
+    }
   }
 
   async function follow() {
@@ -72,12 +86,10 @@ ptx.growing = (() => {
     if (!mine.exact) mine.question = ptx.attention.current()?.question ?? mine.question;
     const answer = await ptx.ask("maps", mine.question);
     if (!answer || mine !== grown) return;
-    const { picture } = mine;
-    if (!mine.exact) {
-      picture.pixels = new Uint8Array(picture.pixels.length);
-      for (const square of Object.values(mine.squares)) square.stale = true;
-    }
-    spread(answer, picture);
+    const { picture, squares } = mine;
+    mine.maps = answer;
+    if (!mine.exact) for (const square of Object.values(squares)) square.stale = true;
+    room(mine, Math.max(answer.at, picture.rows));
     Object.assign(picture, {
       from: 0, rows: Math.max(picture.rows, answer.at), roles: answer.roles, scale: answer.scale,
       read: (picture.read ?? 0) + 1,
@@ -124,17 +136,22 @@ ptx.growing = (() => {
   }
 
   function add(mine, q, row) {
-    const { picture } = mine;
-    const { layers, heads, side, size, pixels } = picture;
+    const { picture, model } = mine;
     const length = q + 1;
-    if (row.length !== layers * heads * length || length > size) {
+    if (row.length !== picture.layers * picture.heads * length || length > model.context) {
       mine.exact = false; // it was not kept: the text has to be read
       return;
     }
     const codes = state.view === "no sink" ? rowsWithoutSink(row, length) : row;
     mine.fresh.set(q, codes);
     if (!picture.rows) picture.from = q;
-    picture.rows = Math.max(picture.rows, q + 1);
+    picture.rows = Math.max(picture.rows, length);
+    if (length > picture.size) room(mine, length);
+    else paint(picture, q, codes);
+  }
+
+  function paint({ layers, heads, side, size, pixels }, q, codes) {
+    const length = q + 1;
     const y = Math.floor((q * side) / size);
     const place = Array.from({ length }, (_, k) => Math.floor((k * side) / size));
     for (let head = 0; head < layers * heads; head += 1) {
@@ -176,6 +193,7 @@ ptx.growing = (() => {
     found.stale = false;
     const answer = await ptx.attention.askHead(mine.question, name);
     if (!answer || mine !== grown) return;
+    if (answer.at > found.size) room(mine, answer.at);
     found.values.set(ptx.bytes(answer.triangle));
     Object.assign(found, { from: 0, rows: Math.max(found.rows, answer.at), scale: answer.scale, read: found.read + 1 });
     ptx.attention.changed();

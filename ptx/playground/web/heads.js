@@ -29,9 +29,9 @@ ptx.heads = ({ element }) => {
   element.replaceChildren(
     el("section", { class: "panel heads-panel", "aria-label": "Heads" },
       el("div", { class: "bar" }, el("h2", {}, "Heads"), views.node, linesOn),
-      el("div", { class: "heads-body" }, atlas.node, maps),
-      readout,
-      el("div", { class: "legend" }, el("div", { class: "scale" }, ramp, ticks), unit),
+      el("div", { class: "heads-body" }, atlas.node,
+        el("div", { class: "large" }, maps, readout,
+          el("div", { class: "legend" }, el("div", { class: "scale" }, ramp, ticks), unit))),
       price.node,
       roles),
   );
@@ -97,7 +97,8 @@ ptx.heads = ({ element }) => {
   }
 
   function read() {
-    const { cursor, tokens, pinned, writing, following } = store.state;
+    const { tokens, pinned, writing, following } = store.state;
+    const cursor = attention.cursor();
     readout.style.setProperty("--lines", 1 + Math.max(2, pinned.length));
     readout.setAttribute("aria-live", writing && following ? "off" : "polite");
     if (cell) {
@@ -113,7 +114,7 @@ ptx.heads = ({ element }) => {
     const token = tokens[cursor];
     const what = token ? [el("code", {}, ptx.visible(token.bytes || token.text, 24)), el("small", {}, String(cursor))] : ["what comes next"];
     readout.replaceChildren(
-      el("p", {}, "To choose ", ...what, token ? " the model looked from the token before it:" : " the model looks from the last token:"),
+      el("p", {}, "Choosing ", ...what, token ? ", it looked at" : ", it looks at"),
       ...heads.map(looks),
       ...(heads.length === 1 ? [el("p", { class: "hint", title: roleOf(heads[0]).long }, roleOf(heads[0]).long)] : []),
     );

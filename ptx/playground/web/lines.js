@@ -61,7 +61,7 @@ ptx.lines = () => {
     due = false;
     if (!find()) return;
     if (svg.parentElement !== code.parentElement) code.parentElement.append(svg);
-    const { cursor } = store.state;
+    const cursor = ptx.attention.cursor();
     const { clientWidth: width, clientHeight: height } = code;
     Object.assign(svg.style, { left: `${code.offsetLeft}px`, top: `${code.offsetTop}px`, width: `${width}px`, height: `${height}px` });
     const frame = code.getBoundingClientRect();
