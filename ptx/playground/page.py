@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ptx.playground import card, heads, training, write
+from ptx.playground import card, training, write
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
 from ptx.playground.runs import Runs
@@ -27,8 +27,6 @@ def build(models: Models) -> gr.Blocks:
     served.start_engine()
     runs = Runs()
     reading = Reading(models, runs)
-    looker = heads.Looker(served)
-    first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
         header = card.build_header(models)
         panel("reading", server=[reading.door()])
@@ -39,7 +37,8 @@ def build(models: Models) -> gr.Blocks:
                     with gr.Column(scale=5, min_width=320):
                         controls = write.build()
                     with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
-                        heads.build(looker, first)
+                        panel("heads")
+                        panel("why")
             with gr.Tab("Training", id="training"):
                 training.build(served, models.runs)
             with gr.Tab("Model", id="model"):
