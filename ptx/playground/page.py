@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from ptx.playground import card, heads, training, write
+from ptx.playground import card, heads, programs, training, write
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
 from ptx.playground.runs import Runs
@@ -43,6 +43,7 @@ def build(models: Models) -> gr.Blocks:
         # outside of the tabs: a gr.State among them would be counted as one
         write.connect(served, controls, attention, looker.overview)
         write.expose(served)
+        programs.expose(reading)
     return page.queue(max_size=WAITING)
 
 
