@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ptx.playground import card, training, write
+from ptx.playground import card, programs, training, write
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
 from ptx.playground.runs import Runs
@@ -45,6 +45,7 @@ def build(models: Models) -> gr.Blocks:
                 card.build(models, header)
         write.connect(models, controls, runs)
         write.expose(models)
+        programs.expose(reading)
     return page.queue(max_size=WAITING)
 
 

@@ -90,6 +90,12 @@ class Question:
             raise UserError(f"{name} must be true or false")
         return value
 
+    def number(self, name: str) -> float:
+        value = self._fields.get(name)
+        if type(value) not in (int, float):
+            raise UserError(f"{name} must be a number")
+        return value
+
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int:
         value = self._fields.get(name, default)
         if type(value) is not int or not low <= value <= high:

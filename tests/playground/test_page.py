@@ -18,8 +18,11 @@ def page(served: Served, tmp_path_factory: pytest.TempPathFactory):
     return build(Models(served, place / "checkpoints", place / "runs"))
 
 
-def test_generate_is_the_only_public_endpoint(page) -> None:
-    assert list(page.get_api_info()["named_endpoints"]) == ["/generate"]
+def test_these_and_no_others_are_public_endpoints(page) -> None:
+    found = page.get_api_info()
+    named = ["/generate", "/tokens", "/look", "/attention", "/roles", "/lens", "/ablation"]
+    assert list(found["named_endpoints"]) == named
+    assert not found["unnamed_endpoints"]
 
 
 def test_no_script_or_style_names_another_host() -> None:
