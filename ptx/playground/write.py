@@ -252,7 +252,6 @@ def build() -> Controls:
     write = panel("write", facts, server=[parse])
     panel("text")
     panel("knobs", {"length": MAX_LENGTH, "seed": MAX_SEED})
-    panel("bench")
     return Controls(prompt, write)
 
 
