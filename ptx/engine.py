@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Self
@@ -209,7 +209,7 @@ class Generation:
 def generate(
     model: GPT,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     sampling: Sampling | None = None,
     limits: Limits | None = None,
     seed: int = 0,
@@ -219,10 +219,13 @@ def generate(
     """Continues `prompt`, token by token, in the caller's thread. The same seed gives the same
     text.
 
+    prompt: a text, which may end anywhere; or the `ids` of another generation, up to any of them,
+        which stay as they are.
     decoder: for `model`, kept from an earlier call; a fresh one if left out. ValueError if it is
         another model's, or if others use all its slots.
     options: attention, speculate: see `Stream`.
-    Raises UserError for a prompt that is too long or holds a NUL, and for impossible limits.
+    Raises UserError for a prompt that is too long or holds a NUL, for ids that are not those of a
+    text, and for impossible limits.
     """
     stream = Stream(tokenizer, model.config.context, prompt, sampling, limits, seed, **options)
     if decoder and decoder.model is not model:
@@ -281,7 +284,7 @@ class Engine:
 
     def generate(
         self,
-        prompt: str,
+        prompt: str | Sequence[int],
         sampling: Sampling | None = None,
         limits: Limits | None = None,
         seed: int = 0,

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 
 from ptx.errors import UserError
-from ptx.healing import Healer
+from ptx.healing import Healer, OpenEnd
 from ptx.lookup import Lookup
 from ptx.sampling import Choice, Sampling, distribution, draw, possible
 from ptx.tokenizer import Tokenizer
 
 PROMPT_LIMIT = 65_536
-"""Bytes of a prompt; many times the context of any model here."""
+"""Bytes of a prompt, or its tokens; many times the context of any model here."""
+LONGEST_CHARACTER = 4
+"""Bytes in UTF-8."""
 STOPS = 16
 """Stop strings of a text."""
 UNFAMILIAR = 2.2
@@ -92,31 +94,40 @@ class Stream:
         self,
         tokenizer: Tokenizer,
         context: int,
-        prompt: str,
+        prompt: str | Sequence[int],
         sampling: Sampling | None = None,
         limits: Limits | None = None,
         seed: int = 0,
         attention: bool = False,
         speculate: bool = True,
     ) -> None:
-        check_prompt(prompt)
+        """prompt: a text, which may end anywhere; or the `ids` of an earlier one, or a part of
+        them, that stay as they are."""
         if not 0 <= seed < 2**63:
             raise UserError(f"the seed must be a whole number from 0 to 2**63 - 1, not {seed}")
         self.sampling, self.limits = sampling or Sampling(), limits or Limits()
         self.sampling.check(tokenizer.n_vocab)
         self.tokenizer, self.context, self.attention = tokenizer, context, attention
-        end = healer(tokenizer).open_end(prompt)
-        # Without a choice there is nothing to weigh, nor with a memory that holds none of it.
-        open_tokens = max(map(len, end.nodes))
-        self._end = end if len(end.nodes) > 1 and open_tokens < context // 2 else None
-        self.ids = [tokenizer.eot, *end.kept, *(() if self._end else end.path)]
+        self._end: OpenEnd | None = None
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        if isinstance(prompt, str):
+            check_prompt(prompt)
+            end = healer(tokenizer).open_end(prompt)
+            # Without a choice there is nothing to weigh, nor with a memory that holds none of it.
+            open_tokens = max(map(len, end.nodes))
+            self._end = end if len(end.nodes) > 1 and open_tokens < context // 2 else None
+            self.ids = [tokenizer.eot, *end.kept, *(() if self._end else end.path)]
+        else:
+            check_ids(prompt, tokenizer)
+            self.ids = list(prompt)
+            # They may end inside a character.
+            self._decoder.decode(tokenizer.decode(self.ids[-LONGEST_CHARACTER:]))
         self.n_prompt = len(self.ids)
         self.finish: str | None = None
         self.error: Exception | None = None
         self._random = torch.Generator().manual_seed(seed)
         self.paused = False
         """Its reader is far behind: a batch leaves it out."""
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._new = bytearray()
         self._generated, self._started = 0, 0.0
         self._lookup = Lookup() if speculate else None
@@ -296,6 +307,26 @@ def check_prompt(prompt: str) -> None:
             f"the prompt has a NUL character at position {where}, which no Python file may "
             "contain: remove it"
         )
+
+
+def check_ids(ids: Sequence[int], tokenizer: Tokenizer) -> None:
+    """Raises UserError, in one sentence, for tokens that are not those of a text."""
+    if not len(ids) or ids[0] != tokenizer.eot:
+        raise UserError(
+            f"a prompt of token ids begins with end-of-text, {tokenizer.eot}, as every text does"
+        )
+    if len(ids) > PROMPT_LIMIT:
+        raise UserError(
+            f"the prompt has {len(ids):,} tokens and at most {PROMPT_LIMIT:,} are read: shorten it"
+        )
+    for i, token in enumerate(ids):
+        if type(token) is not int or not 0 <= token < tokenizer.n_vocab:
+            raise UserError(
+                f"id {i} of the prompt must be a whole number from 0 to {tokenizer.n_vocab - 1}, "
+                f"not {token!r}"
+            )
+        if i and token == tokenizer.eot:
+            raise UserError(f"id {i} of the prompt is end-of-text, which only begins a text")
 
 
 def visible_from(n_tokens: int, context: int) -> int:

@@ -77,7 +77,7 @@ def attribution(
         for bias in (out.bias, down.bias):
             biases += 0.0 if bias is None else _double(bias) @ direction
         mlps.append((mlp - (0.0 if down.bias is None else _double(down.bias))) @ direction)
-    logits = trace.logits[position].double()
+    logits = trace.logits_after(position).double()
     return Attribution(
         embedding=trace.residual[0, position].double() @ direction,
         heads=torch.stack(heads),

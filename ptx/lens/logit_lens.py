@@ -44,8 +44,8 @@ def logit_lens(
         raise UserError(f"k must be between 1 and {model.config.vocab_size}, not {k}")
     weight = model.tok_emb.weight
     below = trace.residual[:-1, position].to(weight.device, weight.dtype)  # (L, C)
-    # The last row is the forward's own: a product of another shape rounds in another way.
-    last = trace.logits[position, None]  # (1, V)
+    # The last row is read from what the forward made itself, the others only resemble it.
+    last = trace.logits_after(position)[None]  # (1, V)
     logits = torch.cat((model.head(model.norm(below)).float().cpu(), last))
     token = int(last.argmax()) if token is None else token
     check_token(model.config, token)

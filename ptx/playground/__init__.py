@@ -5,7 +5,9 @@
     heads.py       attention of every layer and head
     training.py    loss curves and samples of a run
     card.py        what the model is
-    web/           the browser's part: one .js per panel; base.js and lexer.js serve them all
+    models.py      the models to choose from; served.py is one of them
+    web/           the browser's part: one .js per panel; base.js and lexer.js serve them all,
+                   store.js holds what they share: one text, one cursor
 
 What the model writes, what a person types and what a model directory claims about itself is
 hostile input to the page: it travels as JSON and becomes text nodes, never markup.

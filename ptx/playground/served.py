@@ -7,9 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ptx import lens
 from ptx.checkpoint import find_model, load_model
 from ptx.engine import Engine
 from ptx.model import GPT
+from ptx.playground.traces import Traces
 from ptx.tokenizer import Tokenizer
 
 AT_ONCE = 8
@@ -51,6 +53,16 @@ class Served:
     def start_engine(self) -> None:
         """Lets it compile what it needs before the first visitor comes."""
         _ = self.engine
+
+    @cached_property
+    def traces(self) -> Traces:
+        """Of the texts that visitors look at."""
+        return Traces(self.model)
+
+    @cached_property
+    def reference_roles(self) -> lens.Roles:
+        """What the heads do on the reference text, which takes a few forwards to see."""
+        return lens.reference_roles(self.model, self.tokenizer)
 
     @property
     def context(self) -> int:

@@ -86,6 +86,28 @@ def test_the_text_continues_the_prompt_exactly_wherever_it_ends(
     assert py16k.decode(generation.ids) == prompt.encode() + new
 
 
+@pytest.mark.parametrize("new", [1, 30, 99])
+def test_a_text_given_as_ids_goes_on_as_it_did(model: GPT, py16k: Tokenizer, new: int) -> None:
+    first = generate(model, py16k, "def f(", GREEDY, Limits(100))
+    logits = [step.choice.logits for step in first]
+    again = generate(model, py16k, first.ids[:-new], GREEDY, Limits(new))
+    for step, expected in zip(again, logits[-new:], strict=True):
+        torch.testing.assert_close(step.choice.logits, expected, atol=1e-4, rtol=1e-4)
+        assert step.settled == ()
+    assert again.ids == first.ids
+    assert again.n_prompt == len(first.ids) - new
+
+
+def test_ids_are_not_tokenized_anew(model: GPT, py16k: Tokenizer) -> None:
+    letters = [py16k.eot, *(py16k.encode(c)[0] for c in "return")]
+    generation = generate(model, py16k, letters, limits=Limits(3))
+    steps = list(generation)
+    assert generation.ids == [*letters, *(step.token for step in steps)]
+    # The very distribution of the model, not one over what a longer token could be.
+    expected = model(torch.tensor([letters]))[0, -1]
+    torch.testing.assert_close(steps[0].choice.logits, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_streamed_text_is_the_decoded_bytes_though_characters_span_tokens(
     model: GPT, py16k: Tokenizer
 ) -> None:
@@ -324,6 +346,16 @@ def test_a_slow_reader_holds_nobody(engine: Engine) -> None:
     quick = engine.generate("y = ", limits=Limits(30))
     assert sum(1 for step in quick if step.bytes) == 30
     slow.cancel()
+
+
+def test_the_engine_goes_on_with_ids(engine: Engine) -> None:
+    first = engine.generate("import os\n", GREEDY, Limits(20))
+    for _ in first:
+        pass
+    again = engine.generate(tuple(first.ids[:-8]), GREEDY, Limits(8))
+    for _ in again:
+        pass
+    assert again.ids == first.ids
 
 
 def test_who_does_not_fit_in_waits_and_too_many_are_refused(engine: Engine) -> None:

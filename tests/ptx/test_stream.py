@@ -145,6 +145,39 @@ def test_the_penalty_counts_what_the_text_has_so_far(py16k: Tokenizer) -> None:
         assert torch.equal(step.choice.final, expected)
 
 
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [
+        ([], "begins with end-of-text, 16383"),
+        ([5, 6], "begins with end-of-text, 16383"),
+        ([16_383, 7, 16_384], r"id 2 of the prompt .* from 0 to 16383, not 16384"),
+        ([16_383, -1], "id 1 of the prompt .* not -1"),
+        ([16_383, 2.0], "id 1 of the prompt must be a whole number"),
+        ([16_383, True], "id 1 of the prompt must be a whole number"),
+        ([16_383, "a"], "id 1 of the prompt must be a whole number"),
+        ([16_383, 4, 16_383], "id 2 of the prompt is end-of-text"),
+        ([16_383] + [9] * PROMPT_LIMIT, "65,537 tokens and at most 65,536"),
+    ],
+)
+def test_ids_that_are_no_text_are_refused_in_one_sentence(
+    py16k: Tokenizer, ids: list[int], problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        Stream(py16k, 256, ids)
+
+
+def test_ids_may_end_inside_a_character(py16k: Tokenizer) -> None:
+    tokens = py16k.encode("x = '🐍'")
+    cut = max(i for i in range(len(tokens)) if "\ufffd" in py16k.text(tokens[:i]))
+    stream = Stream(py16k, 256, [py16k.eot, *tokens[:cut]])
+    steps = []
+    for token in tokens[cut:]:
+        logits = torch.full((1, 16_384), -1e9)
+        logits[0, token] = 0.0
+        steps += stream.take([], logits)
+    assert steps[0].text.startswith("🐍")
+
+
 @pytest.mark.parametrize("context", [1, 2, 7, 256])
 def test_the_window_never_exceeds_the_context_and_moves_by_half_of_it(context: int) -> None:
     starts = [visible_from(n, context) for n in range(1, 5 * context)]

@@ -41,6 +41,9 @@ def test_tracing_changes_no_logit_and_leaves_no_hook(model: GPT) -> None:
     seen = lens.trace(model, IDS)
     assert torch.equal(seen.logits, before)
     assert torch.equal(seen.attention, lens.attention(model, IDS))
+    for position in (0, -1):
+        one = seen.logits_after(position)
+        torch.testing.assert_close(one, before[position], atol=1e-5, rtol=0)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
