@@ -26,6 +26,8 @@ class Settings:
 
     python train/run.py doctor (what this machine can train, and in how many minutes)
 
+    python train/run.py cooldown runs/mini --steps 2000 (end a run that had no end)
+
     python train/run.py evaluate runs/nano (bits per byte on held-out projects)
 
     python train/run.py release runs/mini OUT (a model directory to share)

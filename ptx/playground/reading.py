@@ -94,13 +94,14 @@ class Reading:
 
     @answered
     def tokens(self, q: Question) -> Answer:
-        """{text} -> {ids, lines}: the text as the model reads it, end-of-text first.
+        """{text, ids = null} -> {ids, lines}: the text as the model reads it, end-of-text first; or
+        the given ids, which begin with the text.
 
         lines: as those of `Transcript`.
         """
         text, tokenizer = q.text("text"), q.served.tokenizer
         check_prompt(text)
-        ids = [tokenizer.eot, *tokenizer.encode(text)]
+        ids = q.optional_ids or [tokenizer.eot, *tokenizer.encode(text)]
         transcript = Transcript(tokenizer, text)
         transcript.extend(ids)
         transcript.close()
