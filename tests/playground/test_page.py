@@ -26,7 +26,8 @@ def test_these_and_no_others_are_public_endpoints(page) -> None:
 
 
 def test_no_script_or_style_names_another_host() -> None:
-    for text in (head(), css()):
+    for source in (head(), css()):
+        text = source.replace('"http://www.w3.org/2000/svg"', "")  # a name, which nobody fetches
         assert "http:" not in text
         assert "https:" not in text
 
