@@ -303,8 +303,10 @@ def _attend(
     for s in range(0, S - 3, 4):  # four at a time, so that y is not loaded and stored for each
         a, b, c, d = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
         for i in range(D):
-            y[i] += a * values[s, i] + b * values[s + 1, i] + (
-                c * values[s + 2, i] + d * values[s + 3, i]
+            y[i] += (
+                a * values[s, i]
+                + b * values[s + 1, i]
+                + (c * values[s + 2, i] + d * values[s + 3, i])
             )
     for s in range(S - S % 4, S):
         for i in range(D):
