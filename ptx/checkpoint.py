@@ -109,6 +109,7 @@ def load_model(
         )
     model = GPT(shape).to(device, dtype)
     load_weights(model, path / WEIGHTS)
+    model.source = path
     return model.eval(), tokenizer, config.get("info", {})
 
 

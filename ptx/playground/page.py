@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
 
-from ptx.playground import card, heads, training, write
+from ptx.playground import card, programs, training, write
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
 from ptx.playground.runs import Runs
@@ -26,8 +27,6 @@ def build(models: Models) -> gr.Blocks:
     served.start_engine()
     runs = Runs()
     reading = Reading(models, runs)
-    looker = heads.Looker(served)
-    first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
         header = card.build_header(models)
         panel("reading", server=[reading.door()])
@@ -38,13 +37,15 @@ def build(models: Models) -> gr.Blocks:
                     with gr.Column(scale=5, min_width=320):
                         controls = write.build()
                     with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
-                        heads.build(looker, first)
+                        panel("heads")
+                        panel("why")
             with gr.Tab("Training", id="training"):
                 training.build(served, models.runs)
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
         write.connect(models, controls, runs)
         write.expose(models)
+        programs.expose(reading)
     return page.queue(max_size=WAITING)
 
 
@@ -71,5 +72,7 @@ def launch_options() -> dict[str, Any]:
         "footer_links": ["api", "gradio", "settings"],
         "run_history": False,  # it would write every attention map to the browser's storage
         "ssr_mode": False,
+        # the same endpoints as tools for a language model, where `pip install gradio[mcp]` was done
+        "mcp_server": find_spec("mcp") is not None,
         "quiet": True,
     }

@@ -94,13 +94,14 @@ class Reading:
 
     @answered
     def tokens(self, q: Question) -> Answer:
-        """{text} -> {ids, lines}: the text as the model reads it, end-of-text first.
+        """{text, ids = null} -> {ids, lines}: the text as the model reads it, end-of-text first; or
+        the given ids, which begin with the text.
 
         lines: as those of `Transcript`.
         """
         text, tokenizer = q.text("text"), q.served.tokenizer
         check_prompt(text)
-        ids = [tokenizer.eot, *tokenizer.encode(text)]
+        ids = q.optional_ids or [tokenizer.eot, *tokenizer.encode(text)]
         transcript = Transcript(tokenizer, text)
         transcript.extend(ids)
         transcript.close()
@@ -165,7 +166,7 @@ class Reading:
         return {
             "at": at,
             "start": seen.start,
-            **_of_token(served.tokenizer, choice, token),
+            **of_token(served.tokenizer, choice, token),
             **_all_logits(choice.logits),
             **_likeliest(served.tokenizer, choice.logits),
             "entropy": choice.entropy,
@@ -191,7 +192,7 @@ class Reading:
         ids = q.ids
         at = q.cursor(ids)
         seen = q.served.traces.at(ids, at, q.mute)
-        weights, scale = _view(q, seen)
+        weights, scale = view_of(q, seen)
         L, H, T, _ = weights.shape
         roles, here = _roles(q.served, seen)
         return {
@@ -214,7 +215,7 @@ class Reading:
         at = q.cursor(ids)
         layer, head = q.head
         seen = q.served.traces.at(ids, at, q.mute)
-        weights, scale = _view(q, seen)
+        weights, scale = view_of(q, seen)
         triangle = _base64(lens.triangle(weights[layer, head]))
         return {"at": at, "start": seen.start, "triangle": triangle, "scale": scale}
 
@@ -256,14 +257,14 @@ class Reading:
         finally:
             self._long.release()
         following = [-x * BITS for x in found.next_logprob.tolist()]
-        loss = [_finite(x * BITS) for x in found.loss.tolist()]
+        loss = [finite(x * BITS) for x in found.loss.tolist()]
         return {
             "at": at,
             "token": _named(served.tokenizer, found.token),
             "next": following[0],
             "loss": loss[0],
             "base_next": -found.base_logprob * BITS,
-            "base_loss": _finite(found.base_loss * BITS),
+            "base_loss": finite(found.base_loss * BITS),
             "each": _grid(following[1:], c.n_head) if single else None,
             "each_loss": _grid(loss[1:], c.n_head) if single else None,
         }
@@ -292,7 +293,7 @@ def _named(tokenizer: Tokenizer, token: int) -> Answer:
     return {"id": token, "text": name_of(tokenizer, token)}
 
 
-def _of_token(tokenizer: Tokenizer, choice: Choice, token: int | None) -> Answer:
+def of_token(tokenizer: Tokenizer, choice: Choice, token: int | None) -> Answer:
     if token is None:
         return dict.fromkeys(("token", "text", "prob", "bits", "rank"))
     logprob = choice.logprob(token)
@@ -300,7 +301,7 @@ def _of_token(tokenizer: Tokenizer, choice: Choice, token: int | None) -> Answer
         "token": token,
         "text": name_of(tokenizer, token),
         "prob": float(choice.raw[token]),
-        "bits": _finite(-logprob * BITS),
+        "bits": finite(-logprob * BITS),
         "rank": choice.rank(token),
     }
 
@@ -353,7 +354,7 @@ def _parts(served: Served, seen: Seen, token: int, against: int) -> Answer:
     }
 
 
-def _view(q: Question, seen: Seen) -> tuple[Tensor, float]:
+def view_of(q: Question, seen: Seen) -> tuple[Tensor, float]:
     """Attention in the window as it was asked for, (L, H, T, T) from 0 to 1, and what 1 means."""
     view, T = q.one_of("view", VIEWS), seen.size
     if view == "no sink":
@@ -408,7 +409,7 @@ def _grid(values: list[Any], columns: int) -> list[list[Any]]:
     return [values[i : i + columns] for i in range(0, len(values), columns)]
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """None for what JSON has no number for."""
     return value if isfinite(value) else None
 

@@ -300,7 +300,7 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
 def expose(models: Models) -> None:
     """The same for programs: the endpoint /generate."""
 
-    def complete(
+    def generate(
         prompt: str,
         temperature: float = 0.8,
         top_k: int = 0,
@@ -330,4 +330,4 @@ def expose(models: Models) -> None:
         except UserError as error:
             raise gr.Error(str(error)) from None
 
-    gr.api(complete, api_name="generate", concurrency_limit=None)
+    gr.api(generate, api_name="generate", concurrency_limit=None)

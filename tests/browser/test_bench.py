@@ -102,7 +102,7 @@ def test_the_bars_are_the_samplers(
 def test_the_whole_distribution_is_the_samplers(
     playground: Playground, model: tuple[GPT, Tokenizer]
 ) -> None:
-    """Two bytes a logit cross the wire, the likeliest exactly: nothing is lost that shows."""
+    """Two bytes a logit cross the wire, the likeliest exactly: nothing that shows is lost."""
     gpt, tokenizer = model
     ids = [tokenizer.eot, *tokenizer.encode(PROMPT)]
     playground.read(PROMPT)

@@ -76,9 +76,28 @@ window.ptx = (() => {
   const ramps = {};
   const colormap = () => (ramps[isDark()] ??= ramp(isDark()));
 
-  function bytes(base64) {
-    return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  // The same as numbers that a Uint32Array over an ImageData's bytes takes.
+  const packs = {};
+  const packedColormap = () =>
+    (packs[isDark()] ??= Uint32Array.from(colormap(), ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0));
+
+  // From -1 to 1: orange, the background, blue, which every kind of colour vision tells apart.
+  function diverging(share) {
+    const t = Math.min(1, Math.abs(share));
+    const chroma = 0.005 + 0.13 * t;
+    const hue = share < 0 ? 55 : 250;
+    const light = isDark() ? 0.27 + 0.45 * t : 0.975 - 0.43 * t;
+    return `rgb(${oklch(light, chroma, hue).join(" ")})`;
   }
+
+  // Letters on it.
+  function onDiverging(share) {
+    const light = Math.abs(share) > 0.6;
+    return isDark() ? (light ? "#0b0b0c" : "#f4f4f5") : light ? "#ffffff" : "#18181b";
+  }
+
+  const bytes = (base64) =>
+    Uint8Array.fromBase64?.(base64) ?? Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
   // Sizes a canvas for its place on the page and the screen's pixels; returns its context, scaled.
   function fit(canvas, width, height) {
@@ -99,5 +118,5 @@ window.ptx = (() => {
         ? value.toLocaleString("en", { maximumFractionDigits: digits })
         : value.toExponential(1);
 
-  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, bytes, fit, number };
+  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, packedColormap, diverging, onDiverging, bytes, fit, number };
 })();
