@@ -88,7 +88,8 @@ STREAM = """() => new Promise((done) => {
     let first = null;
     const look = () => {
         const { generated, finish } = state.status;
-        if (first === null && state.run !== run && generated) first = [generated, performance.now()];
+        const begun = state.run !== run && generated;
+        if (first === null && begun) first = [generated, performance.now()];
         if (first !== null && finish) {
             done((1000 * (generated - first[0])) / (performance.now() - first[1]));
         } else requestAnimationFrame(look);
