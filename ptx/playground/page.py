@@ -7,7 +7,9 @@ from typing import Any
 import gradio as gr
 
 from ptx.playground import card, heads, training, write
+from ptx.playground.library import Library
 from ptx.playground.models import Models
+from ptx.playground.training import Training
 from ptx.playground.web import css, head
 
 WAITING = 16
@@ -18,8 +20,13 @@ MONO = ("ui-monospace", "SFMono-Regular", "JetBrains Mono", "Menlo", "Consolas",
         "monospace")  # fmt: skip
 
 
-def build(models: Models) -> gr.Blocks:
-    """The whole page, with its queue; `launch` it with `launch_options()`."""
+def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
+    """The whole page, with its queue; `launch` it with `launch_options()`.
+
+    trainer: what the Training tab works with, for who wants to end it; one with the data beside
+        the runs if left out.
+    """
+    trainer = trainer or Training(models.first, models.runs, Library(models.runs.parent / "data"))
     served = models.first
     served.start_engine()
     looker = heads.Looker(served)
@@ -33,7 +40,7 @@ def build(models: Models) -> gr.Blocks:
                 with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
                     attention = heads.build(looker, first)
             with gr.Tab("Training", id="training"):
-                training.build(served, models.runs)
+                training.build(trainer)
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
         # outside of the tabs: a gr.State among them would be counted as one

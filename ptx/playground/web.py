@@ -17,7 +17,10 @@ SCRIPTS = (
     "model.js",
     "text.js",
     "heads.js",
+    "chart.js",
     "curves.js",
+    "form.js",
+    "training.js",
     "keys.js",
 )
 
