@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
 ROOT = Path(__file__).resolve().parent
+RELEASED = ROOT / "checkpoints"
+
+
+def shipped() -> Path:
+    """The model to open unless another is named: `mini`, or the only one that is here."""
+    found = (
+        sorted(path for path in RELEASED.iterdir() if path.is_dir()) if RELEASED.is_dir() else []
+    )
+    return found[0] if len(found) == 1 else RELEASED / "mini"
 
 
 @dataclass
@@ -36,7 +45,7 @@ class Playground:
     and saves first, and can be resumed.
     """
 
-    model: Path = ROOT / "checkpoints" / "mini"
+    model: Path = field(default_factory=shipped)
     """A model directory, or a run directory for its newest checkpoint."""
     runs: Path = ROOT / "runs"
     """Directory whose training runs the page shows, live while they go on, and where it starts new
@@ -54,7 +63,7 @@ class Playground:
 @report_errors()
 def main() -> None:
     args = tyro.cli(Playground)
-    if args.model == Playground.model and not args.model.exists():
+    if args.model == shipped() and not args.model.exists():
         raise UserError(
             f"there is no model at {args.model} yet: train one (python prepare/run.py installed, "
             "then python train/run.py --preset nano) and open it with --model runs/nano"
@@ -69,7 +78,7 @@ def main() -> None:
 
     # as Ctrl+C: what goes on is ended in order
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    models = Models(Served.load(args.model), ROOT / "checkpoints", args.runs)
+    models = Models(Served.load(args.model), RELEASED, args.runs)
     trainer = Training(models.first, args.runs, Library(args.data, args.sources))
     with closing(trainer):
         serve(build(models, trainer), args)

@@ -3,8 +3,8 @@
 Reading one token takes 20 small operations a layer. torch spends longer on starting each than on
 its arithmetic, and its products of one row run at an eighth of the memory's speed. Here numba
 compiles the whole step through LLVM: no C++ compiler, no dispatch, each weight read once, for all
-rows together. Weights stay as small as they can without changing (bf16 if nothing is lost), or
-become int8 on request; sums are fp32.
+rows together (`ptx.tile`). Weights stay as small as they can without changing (bf16 if nothing is
+lost), or become int8 on request; sums are fp32.
 
 A row's sums are taken in the same order whatever rows come with it: a text does not depend on
 the company it is decoded in.
@@ -15,30 +15,30 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
-import llvmlite.binding
 import numpy as np
 import torch
 from llvmlite import ir
 from numba import njit, typeof, types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from torch import Tensor
 
 from ptx.int8 import int8_values
 from ptx.model import GPT
+from ptx.tile import BLOCKS, LANES, MOST_ROWS, packed, tile
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Lets sums run in vector lanes; infinities and NaN keep their meaning."""
-# A loop's sums in one vector each, not in as many as LLVM thinks best: so that a row's products add
-# up in the same order whether it is alone or one of four.
-llvmlite.binding.set_option("", "-force-vector-interleave=1")
 ACTIVATIONS = ("relu", "gelu", "swiglu")
+
+_most_rows, _four_rows = tile(MOST_ROWS, 1), tile(4, 1)
+_one_row, _two_blocks, _one_block = tile(1, BLOCKS), tile(1, 2), tile(1, 1)
 
 
 class Matrix(NamedTuple):
     """Linear layers of one kind, all layers together."""
 
     weight: np.ndarray
-    """(L, O, C): float32, uint16 (bits of bf16) or int8."""
+    """(L, blocks, C, LANES), see `ptx.tile`: float32, uint16 (bits of bf16) or int8."""
     scale: np.ndarray
     """(L, O) fp32; what a sum over a row of `weight` is multiplied with."""
     bias: np.ndarray
@@ -142,47 +142,32 @@ def _norm(norms: list[torch.nn.Module]) -> Norm:
 
 def _matrix(linears: list[torch.nn.Linear]) -> Matrix:
     weight = torch.stack([linear.weight.detach().float() for linear in linears])  # (L, O, C)
-    if weight.shape[-1] % 2:
-        raise ValueError("the compiled step takes even widths only")
     bias = weight.new_zeros(weight.shape[:2])
     if linears[0].bias is not None:
         bias = torch.stack([linear.bias for linear in linears])
     ones = torch.ones_like(bias)
     if hasattr(linears[0], "int8_scale"):
         scale = torch.stack([linear.int8_scale for linear in linears])
-        return Matrix(int8_values(weight, scale).numpy(), _fp32(scale), _fp32(bias))
+        return Matrix(packed(int8_values(weight, scale).numpy()), _fp32(scale), _fp32(bias))
     small = weight.bfloat16()
     if torch.equal(small.float(), weight):  # nothing is lost
-        return Matrix(small.view(torch.uint16).numpy(), _fp32(ones), _fp32(bias))
-    return Matrix(weight.numpy(), _fp32(ones), _fp32(bias))
+        return Matrix(packed(small.view(torch.uint16).numpy()), _fp32(ones), _fp32(bias))
+    return Matrix(packed(weight.numpy()), _fp32(ones), _fp32(bias))
 
 
 @intrinsic
-def _from_bf16(_context: Any, bits: Any) -> Any:
-    """The fp32 number whose upper half are these 16 bits."""
+def _float_of(_context: Any, bits: Any) -> Any:
+    """The fp32 number with these 32 bits."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        wide = builder.zext(arguments[0], ir.IntType(32))
-        return builder.bitcast(builder.shl(wide, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
+        return builder.bitcast(arguments[0], ir.FloatType())
 
-    return types.float32(types.uint16), generate
-
-
-def _widen(weight):  # numba compares names and annotations with those of the overloads
-    """A weight of any kind as fp32, before its scale."""
-    raise NotImplementedError
+    return types.float32(types.int32), generate
 
 
-@overload(_widen)
-def _widen_any(weight):
-    if weight == types.uint16:
-        return lambda weight: _from_bf16(weight)
-    return lambda weight: np.float32(weight)
-
-
-def _compiled(function: Any) -> Any:
+def _compiled(function: Any, fastmath: set[str] = FAST) -> Any:
     """Compiled on its first call; kept for later processes where there is a place to keep it."""
-    compile = partial(njit, fastmath=FAST, error_model="numpy", nogil=True)
+    compile = partial(njit, fastmath=fastmath, error_model="numpy", nogil=True)
     try:
         return compile(cache=True)(function)
     except RuntimeError:  # nowhere to write
@@ -190,44 +175,45 @@ def _compiled(function: Any) -> Any:
 
 
 @_compiled
-def _linear(weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, x: np.ndarray, y: np.ndarray):
-    """y (R, O) = x (R, C) @ weight.T * scale + bias, C even.
+def _linear(m: Matrix, layer: int, x: np.ndarray, y: np.ndarray):
+    """y (R, O) = x (R, C) @ weight.T * scale + bias, of one layer.
 
-    Each weight row is read once, one after the other, which is how memory is fastest, and widened
-    once for four rows. A product is two sums, one a half: two so that one addition need not wait
-    for the other; no more, for four rows take as many registers as there are.
+    A few blocks of outputs at a time, for all rows: so they stay in the cache that is next.
     """
-    n_rows, half = x.shape[0], x.shape[1] // 2
-    for o in range(len(weight)):
-        w1, w2 = weight[o, :half], weight[o, half:]
+    weight, R = m.weight[layer], len(x)
+    part = np.empty(max(MOST_ROWS, BLOCKS) * LANES, np.float32)
+    for first in range(0, len(weight), BLOCKS):
+        last = min(first + BLOCKS, len(weight))
         r = 0
-        while r + 4 <= n_rows:
-            p1, q1, s1, t1 = x[r, :half], x[r + 1, :half], x[r + 2, :half], x[r + 3, :half]
-            p2, q2, s2, t2 = x[r, half:], x[r + 1, half:], x[r + 2, half:], x[r + 3, half:]
-            a = b = c = d = e = f = g = h = np.float32(0)
-            for i in range(half):
-                v, u = _widen(w1[i]), _widen(w2[i])
-                a += v * p1[i]
-                b += u * p2[i]
-                c += v * q1[i]
-                d += u * q2[i]
-                e += v * s1[i]
-                f += u * s2[i]
-                g += v * t1[i]
-                h += u * t2[i]
-            y[r, o] = (a + b) * scale[o] + bias[o]
-            y[r + 1, o] = (c + d) * scale[o] + bias[o]
-            y[r + 2, o] = (e + f) * scale[o] + bias[o]
-            y[r + 3, o] = (g + h) * scale[o] + bias[o]
+        while r + MOST_ROWS <= R:
+            for b in range(first, last):
+                _most_rows(weight[b : b + 1], x[r : r + MOST_ROWS], part)
+                _finish(m, layer, part, y[r : r + MOST_ROWS], b, 1)
+            r += MOST_ROWS
+        while r + 4 <= R:
+            for b in range(first, last):
+                _four_rows(weight[b : b + 1], x[r : r + 4], part)
+                _finish(m, layer, part, y[r : r + 4], b, 1)
             r += 4
-        while r < n_rows:
-            p1, p2 = x[r, :half], x[r, half:]
-            a = b = np.float32(0)
-            for i in range(half):
-                a += _widen(w1[i]) * p1[i]
-                b += _widen(w2[i]) * p2[i]
-            y[r, o] = (a + b) * scale[o] + bias[o]
+        while r < R:
+            if last - first == BLOCKS:
+                _one_row(weight[first:last], x[r : r + 1], part)
+                _finish(m, layer, part, y[r : r + 1], first, BLOCKS)
+            else:
+                for b in range(first, last):
+                    _one_block(weight[b : b + 1], x[r : r + 1], part)
+                    _finish(m, layer, part, y[r : r + 1], b, 1)
             r += 1
+
+
+@_compiled
+def _finish(m: Matrix, layer: int, part: np.ndarray, y: np.ndarray, block: int, n_blocks: int):
+    """A tile's sums (rows, n_blocks * LANES) to where they belong in y (rows, O)."""
+    scale, bias, first = m.scale[layer], m.bias[layer], block * LANES
+    n = min(n_blocks * LANES, y.shape[1] - first)
+    for r in range(len(y)):
+        for i in range(n):
+            y[r, first + i] = part[r * n_blocks * LANES + i] * scale[first + i] + bias[first + i]
 
 
 @_compiled
@@ -272,6 +258,25 @@ def _prepare_heads(x: np.ndarray, norm: Norm, layer: int, positions: np.ndarray,
                     heads[h, i + half] = b * cos[i + half] + a * sin[i + half]
 
 
+@partial(_compiled, fastmath={"contract"})
+def _exp(x: float):
+    """e ** x within two units in the last place, for x from -87 to 88, as which it takes others.
+
+    Unlike the C library's it runs in vector lanes. Source: Cephes' expf.
+    """
+    x = min(max(x, np.float32(-87)), np.float32(88))
+    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)  # less n * log(2)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r + np.float32(1)
+    return p * _float_of((np.int32(n) + np.int32(127)) << np.int32(23))
+
+
 @_compiled
 def _attend(
     q: np.ndarray, keys: np.ndarray, values: np.ndarray, weights: np.ndarray, y: np.ndarray
@@ -290,29 +295,38 @@ def _attend(
         largest = max(largest, score)
     total = np.float32(0)
     for s in range(S):
-        weights[s] = np.exp(weights[s] - largest)
+        weights[s] = _exp(weights[s] - largest)
         total += weights[s]
-    y[:] = np.float32(0)
     for s in range(S):
         weights[s] /= total
-        for i in range(D):
-            y[i] += weights[s] * values[s, i]
+    probs, i = weights.reshape(1, S), 0
+    while i + 2 * LANES <= D:
+        _two_blocks(values[:, i : i + 2 * LANES], probs, y[i:])
+        i += 2 * LANES
+    while i + LANES <= D:
+        _one_block(values[:, i : i + LANES], probs, y[i:])
+        i += LANES
+    y[i:] = np.float32(0)
+    for s in range(S):
+        for j in range(i, D):
+            y[j] += weights[s] * values[s, j]
 
 
 @_compiled
 def _activate(up: np.ndarray, gate: np.ndarray, activation: int):
     """The non-linearity of (R, d_mlp), in `up`."""
     for r in range(len(up)):
-        for i in range(up.shape[1]):
-            u = up[r, i]
-            if activation == 2:  # SwiGLU
-                g = gate[r, i]
-                up[r, i] = u * g / (np.float32(1) + np.exp(-g))
-            elif activation == 1:  # GPT-2's "gelu_new"
-                inner = np.float32(0.7978845608028654) * (u + np.float32(0.044715) * u * u * u)
-                up[r, i] = np.float32(0.5) * u * (np.float32(1) + np.tanh(inner))
-            else:
-                up[r, i] = max(u, np.float32(0))
+        if activation == 2:  # SwiGLU
+            for i in range(up.shape[1]):
+                up[r, i] *= gate[r, i] / (np.float32(1) + _exp(-gate[r, i]))
+        elif activation == 1:  # GPT-2's "gelu_new"; (1 + tanh(z)) / 2 = 1 / (1 + e ** -2z)
+            for i in range(up.shape[1]):
+                u = up[r, i]
+                z = np.float32(0.7978845608028654) * (u + np.float32(0.044715) * u * u * u)
+                up[r, i] = u / (np.float32(1) + _exp(np.float32(-2) * z))
+        else:
+            for i in range(up.shape[1]):
+                up[r, i] = max(up[r, i], np.float32(0))
 
 
 @_compiled
@@ -326,7 +340,8 @@ def step(
     attention: np.ndarray,
     logits: np.ndarray,
 ):
-    """Reads R tokens; writes the logits (R, V) of what follows each.
+    """Reads R tokens; writes the logits (N, V) of what follows the last N of them. Without any it
+    stops once the last layer has its keys and values.
 
     tokens, slots, positions: int64 (R,). Row r reads tokens[r] at positions[r] of the text in
         slots[r]; rows of one text come in the order of their positions.
@@ -340,8 +355,8 @@ def step(
     y = np.empty((R, w.n_head * D), np.float32)
     k = np.empty((R, w.n_kv_head * D), np.float32)
     v = np.empty((R, w.n_kv_head * D), np.float32)
-    up = np.empty((R, w.up.weight.shape[1]), np.float32)
-    gate = np.empty((R, w.up.weight.shape[1]), np.float32)
+    up = np.empty((R, w.up.scale.shape[1]), np.float32)
+    gate = np.empty((R, w.up.scale.shape[1]), np.float32)
     row_weights = np.empty(cache_k.shape[3], np.float32)
     for r in range(R):
         x[r] = w.tok_emb[tokens[r]]
@@ -349,15 +364,17 @@ def step(
             x[r] += w.pos_emb[positions[r]]
     for layer in range(len(w.q.weight)):
         _normalize(x, w.attn_norm.gain[layer], w.attn_norm.bias[layer], w, h)
-        _linear(w.q.weight[layer], w.q.scale[layer], w.q.bias[layer], h, q)
-        _linear(w.k.weight[layer], w.k.scale[layer], w.k.bias[layer], h, k)
-        _linear(w.v.weight[layer], w.v.scale[layer], w.v.bias[layer], h, v)
+        _linear(w.q, layer, h, q)
+        _linear(w.k, layer, h, k)
+        _linear(w.v, layer, h, v)
         _prepare_heads(q, w.q_norm, layer, positions, w)
         _prepare_heads(k, w.k_norm, layer, positions, w)
         for r in range(R):
             for n in range(w.n_kv_head):
                 cache_k[layer, n, slots[r], positions[r]] = k[r, n * D : (n + 1) * D]
                 cache_v[layer, n, slots[r], positions[r]] = v[r, n * D : (n + 1) * D]
+        if layer == len(w.q.weight) - 1 and not len(logits):
+            return
         for r in range(R):
             seen = positions[r] + 1
             for n in range(w.n_head):
@@ -367,17 +384,18 @@ def step(
                 _attend(q[r, n * D : (n + 1) * D], keys, values, weights, y[r, n * D : (n + 1) * D])
                 if len(attention):
                     attention[r, layer, n, :seen] = weights
-        _linear(w.out.weight[layer], w.out.scale[layer], w.out.bias[layer], y, h)
+        _linear(w.out, layer, y, h)
         x += h
         _normalize(x, w.mlp_norm.gain[layer], w.mlp_norm.bias[layer], w, h)
-        _linear(w.up.weight[layer], w.up.scale[layer], w.up.bias[layer], h, up)
+        _linear(w.up, layer, h, up)
         if w.activation == 2:
-            _linear(w.gate.weight[layer], w.gate.scale[layer], w.gate.bias[layer], h, gate)
+            _linear(w.gate, layer, h, gate)
         _activate(up, gate, w.activation)
-        _linear(w.down.weight[layer], w.down.scale[layer], w.down.bias[layer], up, h)
+        _linear(w.down, layer, up, h)
         x += h
-    _normalize(x, w.norm.gain[0], w.norm.bias[0], w, h)
-    _linear(w.head.weight[0], w.head.scale[0], w.head.bias[0], h, logits)
+    first = R - len(logits)
+    _normalize(x[first:], w.norm.gain[0], w.norm.bias[0], w, h[first:])
+    _linear(w.head, 0, h[first:], logits)
 
 
 def compiled_before(weights: Weights) -> bool:

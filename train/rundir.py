@@ -27,9 +27,14 @@ def create(settings: Settings) -> Path:
         )
     with atomic_directory(directory) as temporary:
         (temporary / "checkpoints").mkdir()
-        text = json.dumps(run_settings.as_json(settings), indent=2) + "\n"
-        (temporary / "config.json").write_text(text)
+        write_settings(temporary, settings)
     return directory
+
+
+def write_settings(directory: Path, settings: Settings) -> None:
+    """Writes config.json, which `settings.load` reads."""
+    text = json.dumps(run_settings.as_json(settings), indent=2) + "\n"
+    (directory / "config.json").write_text(text)
 
 
 def _next_free(settings: Settings) -> Path:

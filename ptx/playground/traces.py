@@ -62,15 +62,19 @@ class Traces:
     def nbytes(self) -> int:
         return sum(trace.nbytes for _, trace in self._kept)
 
-    def at(self, ids: Sequence[int], cursor: int, mute: lens.Mute) -> Seen:
-        """What the model saw, with `mute` muted, while it chose the token at `cursor`."""
+    def at(self, ids: Sequence[int], cursor: int, mute: lens.Mute, keep: bool = True) -> Seen:
+        """What the model saw, with `mute` muted, while it chose the token at `cursor`.
+
+        keep: expect more questions about this window.
+        """
         context = self.model.config.context
         start = visible_from(cursor, context)
         with self._lock:
             trace = self._find(tuple(ids[start:cursor]), mute)
             if trace is None:
                 trace = lens.trace(self.model, ids[start : start + context], mute)
-            self._keep(mute, trace)
+            if keep:
+                self._keep(mute, trace)
         return Seen(start, cursor, trace)
 
     def _find(self, window: tuple[int, ...], mute: lens.Mute) -> lens.Trace | None:

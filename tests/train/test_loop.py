@@ -40,7 +40,7 @@ def without_clocks(path: Path) -> list[dict]:
         {
             k: v
             for k, v in record.items()
-            if k not in ("elapsed", "tokens_per_s", "mfu", "memory_gib")
+            if k not in ("elapsed", "cpu_seconds", "tokens_per_s", "mfu", "memory_gib")
         }
         for record in runlog.tail(path)[0]
     ]

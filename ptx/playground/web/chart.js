@@ -86,6 +86,10 @@ ptx.chart = ({ label, unit, view, height }) => {
     const tall = height(width);
     const g = ptx.fit(canvas, width, tall);
     scale = makeScale(width, tall);
+    if (!main()) {
+      note(g, width, tall);
+      return;
+    }
     drawAxes(g, width, tall);
     g.save();
     g.beginPath();
@@ -95,6 +99,15 @@ ptx.chart = ({ label, unit, view, height }) => {
     if (drag) selection(g);
     g.restore();
     if (view.hover !== null) drawHover(g);
+  }
+
+  function note(g, width, tall) {
+    g.font = `12px ${ptx.color("--font")}`;
+    g.fillStyle = ptx.color("--body-text-color-subdued");
+    g.textAlign = "center";
+    g.fillText("no points yet", width / 2, tall / 2);
+    g.textAlign = "left";
+    g.fillText(unit, MARGIN.left, 12);
   }
 
   function drawAxes(g, width, tall) {
@@ -119,7 +132,6 @@ ptx.chart = ({ label, unit, view, height }) => {
       g.textAlign = x > scale.right - 20 ? "right" : x < MARGIN.left + 8 ? "left" : "center";
       g.fillText(text(value), Math.min(x, scale.right), scale.bottom + 6);
     }
-    if (!unit) return;
     g.textAlign = "left";
     g.fillText(unit, MARGIN.left, 2);
   }

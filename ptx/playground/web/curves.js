@@ -305,11 +305,19 @@ ptx.curves = ({ onChoose }) => {
     const current = `${run} ${histories.get(run)?.read?.texts}`;
     if (samples.dataset.current === current) return;
     samples.dataset.current = current;
-    samples.replaceChildren(...[...texts].reverse().map(({ step, prompt, text }) => {
+    const newest = texts.at(-1)?.step;
+    const figure = ({ step, prompt, text }) => {
       const code = el("pre", { class: "code", tabindex: "0" });
       code.append(...ptx.colored(prompt + text));
       return el("figure", {}, el("figcaption", {}, `written at step ${number(step)}`), code);
-    }));
+    };
+    const [now, before] = [true, false].map((fresh) =>
+      texts.filter(({ step }) => (step === newest) === fresh).reverse().map(figure));
+    const open = samples.querySelector("details")?.open;
+    samples.replaceChildren(el("div", { class: "texts" }, ...now));
+    if (!before.length) return;
+    samples.append(el("details", { class: "output", open: open ? "" : null },
+      el("summary", {}, "Earlier texts"), el("div", { class: "texts" }, ...before)));
   }
 
   ptx.onTheme(draw);

@@ -16,8 +16,15 @@ ptx.store = (() => {
     writing: false,
     cursor: null, // 1 to ids.length, or null while there is no text
     following: true, // the cursor stays with the newest token until a person moves it
-    knobs: { temperature: 0.8, top_k: 0, top_p: 0.95, min_p: 0, repetition_penalty: 1 },
+    knobs: {
+      temperature: 0.8, top_k: 0, top_p: 0.95, min_p: 0, repetition_penalty: 1,
+      length: 200, seed: 0, // which change no distribution
+    },
+    // How the text is doing: {generated, rate, seed, place, finish, notes, syntax, error}, see
+    // write.py; `finish` is null while it is written, and until a prompt is continued.
+    status: {},
     look: null, // the server's answer about the cursor, see reading.py; null until it is there
+    against: null, // the token that the one at the cursor is weighed against; null: the runner-up
     view: "raw", // of attention: "raw", "no sink", "weighted"
     pinned: ["0.0"], // heads shown large, "layer.head", up to four
     peek: null, // the head that the pointer is on

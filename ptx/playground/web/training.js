@@ -11,6 +11,8 @@ ptx.training = ({ element, server }) => {
   };
   const JOBS = { prepare: "Preparing", estimate: "Timing", train: "Training" };
 
+  const narrow = window.matchMedia("(max-width: 860px)");
+
   let options = null; // the version of the form's options that is known
   let run = null; // the run at hand, as the server lists it
   let chosen = ""; // its key
@@ -122,8 +124,7 @@ ptx.training = ({ element, server }) => {
     jobCard.hidden = !shown;
     command.hidden = !job;
     command.textContent = job ? `In a terminal: ${job.command}` : "";
-    if (job && !jobBefore) details.open = false; // what goes on is worth the room
-    if (!job && jobBefore) details.open = true;
+    if (Boolean(job) !== Boolean(jobBefore) && narrow.matches) details.open = !job; // what goes on is worth the room
     if (job?.kind === "train" && jobBefore?.kind === "prepare") choose(`runs/${job.name}`);
     jobBefore = job;
     if (!shown) return;

@@ -1,0 +1,110 @@
+"""The door between the page and the server, and the look that follows the cursor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Page, expect
+
+from ptx import lens, load_model
+
+MODEL = Path(__file__).parents[2] / "checkpoints" / "mini"
+TEXT = "def add(a, b):\n    return a + b\n"
+SHOW = """async text => {
+    const { ids } = await ptx.ask("tokens", { text });
+    ptx.store.set({ ids, cursor: 5, run: null, muted: [] });
+    return ids;
+}"""
+LOOKED = "at => ptx.store.state.look?.at === at"
+
+
+@pytest.fixture
+def shown(page: Page, app_url: str) -> Page:
+    """A page whose text is TEXT, the cursor on its fifth token."""
+    page.goto(app_url)
+    page.wait_for_function("() => window.ptx?.store?.state.model")
+    page.evaluate(SHOW, TEXT)
+    page.wait_for_function(LOOKED, arg=5)
+    return page
+
+
+def test_the_logits_that_the_browser_has_are_the_models(shown: Page) -> None:
+    model, tokenizer, _ = load_model(MODEL)
+    ids = [tokenizer.eot, *tokenizer.encode(TEXT)]
+    for at in (5, len(ids), 1):
+        shown.evaluate("at => ptx.store.set({ cursor: at })", at)
+        shown.wait_for_function(LOOKED, arg=at)
+        told = torch.tensor(shown.evaluate("Array.from(ptx.logits(ptx.store.state.look))"))
+        real = lens.trace(model, ids[:at]).logits[-1]
+        assert float((told.softmax(-1) - real.softmax(-1)).abs().max()) <= 1e-5
+
+
+def test_the_look_is_about_the_last_of_many_moves(shown: Page) -> None:
+    asked = shown.evaluate(
+        """async () => {
+            const real = ptx.ask;
+            let asked = 0;
+            ptx.ask = (name, request) => ((asked += name === "look"), real(name, request));
+            for (let at = 1; at <= 10; at += 1) {
+                ptx.store.set({ cursor: at });
+                await Promise.resolve();
+            }
+            while (ptx.store.state.look?.at !== 10) await new Promise((r) => setTimeout(r, 5));
+            ptx.ask = real;
+            return asked;
+        }"""
+    )
+    assert asked <= 3
+
+
+def test_a_text_that_grows_behind_the_cursor_is_not_asked_about_again(shown: Page) -> None:
+    before = shown.evaluate(
+        """async () => {
+            window.before = ptx.store.state.look;
+            ptx.store.set({ ids: [...ptx.store.state.ids, 7] });
+            await new Promise((r) => setTimeout(r, 300));
+            return ptx.store.state.look === window.before;
+        }"""
+    )
+    assert before
+    shown.evaluate("ptx.store.set({ muted: ['0.1'] })")
+    shown.wait_for_function("() => ptx.store.state.look !== window.before")
+
+
+def test_no_text_no_look(shown: Page) -> None:
+    shown.evaluate("ptx.store.set({ cursor: null })")
+    shown.wait_for_function("() => ptx.store.state.look === null")
+
+
+def test_an_overtaken_question_has_no_answer_but_that_of_another_head_has(shown: Page) -> None:
+    answers = shown.evaluate(
+        """async () => {
+            const { ids } = ptx.store.state;
+            const head = (layer, head, at) => ptx.ask("head", { ids, at, layer, head });
+            const found = await Promise.all([head(0, 0, 2), head(0, 1, 4), head(0, 0, 3)]);
+            return found.map((answer) => answer && answer.at);
+        }"""
+    )
+    assert answers == [None, 4, 3]
+
+
+def test_a_refusal_is_said_once_and_goes_when_the_next_answer_comes(shown: Page) -> None:
+    message = shown.locator("#reading-panel .message")
+    expect(message).to_be_hidden()
+    answer = shown.evaluate("ptx.ask('maps', { ids: [1, 2], at: 9 })")
+    assert answer is None
+    expect(message).to_have_text("at must be a whole number from 1 to 2")
+    shown.evaluate("ptx.ask('maps', { ids: [1, 2], at: 2 })")
+    expect(message).to_be_hidden()
+
+
+def test_the_panel_takes_no_room(shown: Page) -> None:
+    gap = shown.evaluate(
+        """() => {
+            const box = (name) => document.querySelector(name).getBoundingClientRect();
+            return box(".tabs").top - box("#header-panel").bottom;
+        }"""
+    )
+    assert gap < 30
