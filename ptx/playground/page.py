@@ -8,9 +8,11 @@ from typing import Any
 import gradio as gr
 
 from ptx.playground import card, programs, training, write
+from ptx.playground.library import Library
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
 from ptx.playground.runs import Runs
+from ptx.playground.training import Training
 from ptx.playground.web import css, head, panel
 
 WAITING = 16
@@ -21,8 +23,13 @@ MONO = ("ui-monospace", "SFMono-Regular", "JetBrains Mono", "Menlo", "Consolas",
         "monospace")  # fmt: skip
 
 
-def build(models: Models) -> gr.Blocks:
-    """The whole page, with its queue; `launch` it with `launch_options()`."""
+def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
+    """The whole page, with its queue; `launch` it with `launch_options()`.
+
+    trainer: what the Training tab works with, for who wants to end it; one with the data beside
+        the runs if left out.
+    """
+    trainer = trainer or Training(models.first, models.runs, Library(models.runs.parent / "data"))
     served = models.first
     served.start_engine()
     runs = Runs()
@@ -41,7 +48,7 @@ def build(models: Models) -> gr.Blocks:
                         panel("why")
                         panel("bench")
             with gr.Tab("Training", id="training"):
-                training.build(served, models.runs)
+                training.build(trainer)
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
         write.connect(models, controls, runs)
