@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from threading import Thread
 from typing import Any
 
 import gradio as gr
@@ -25,6 +26,7 @@ def build(models: Models) -> gr.Blocks:
     """The whole page, with its queue; `launch` it with `launch_options()`."""
     served = models.first
     served.start_engine()
+    Thread(target=lambda: served.reference_roles, name="roles").start()  # before they are asked for
     runs = Runs()
     reading = Reading(models, runs)
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:

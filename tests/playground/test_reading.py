@@ -515,6 +515,17 @@ def test_many_threads_get_the_answers_of_one(
                 )  # fmt: skip
 
 
+def test_a_crowd_is_told_to_come_back(
+    reading: Reading, served: Served, short: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptx.playground.traces.PATIENCE", 0.01)
+    monkeypatch.setattr("ptx.playground.reading.PATIENCE", 0.01)
+    with served.traces._lock, reading._long:
+        assert "busy" in reading.look({"ids": short, "at": 2})["error"]
+        assert "moment" in reading.price({"ids": short, "at": 2})["error"]
+    assert reading.look({"ids": short, "at": 2})["at"] == 2
+
+
 # ---- anything else ------
 
 

@@ -82,10 +82,9 @@
   }
 
   store.on(["model", "run", "ids", "cursor", "muted", "against", "writing"], (state, changed) => {
-    // What was known is about another model, or another position.
-    if (changed.has("model")) store.set({ look: null, against: null, muted: [] });
-    else if (changed.has("cursor")) store.set({ against: null });
-    look();
+    if (changed.has("model")) store.set({ look: null, against: null });
+    else if (changed.has("cursor") && !changed.has("against")) store.set({ against: null });
+    queueMicrotask(look); // after other panels have said what they make of this
   });
 
   // ---- what an answer holds --------------------------------------------------------------------
