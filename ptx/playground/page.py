@@ -34,9 +34,10 @@ def build(models: Models) -> gr.Blocks:
                 with gr.Row(elem_id="bench", equal_height=False):
                     with gr.Column(scale=5, min_width=320):
                         controls = write.build()
-                    with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
+                    with gr.Column(scale=6, min_width=320):
                         panel("heads")
                         panel("why")
+                        panel("bench")
             with gr.Tab("Training", id="training"):
                 training.build(served, models.runs)
             with gr.Tab("Model", id="model"):

@@ -156,13 +156,15 @@ class Reading:
         ids, mute, served = q.ids, q.mute, q.served
         at = q.cursor(ids)
         seen = served.traces.at(ids, at, mute)
-        choice = self._choice(q, ids[:at], seen)
         token = ids[at] if at < len(ids) else None
-        best = [a.token for a in choice.top(2)]
-        followed = best[0] if token is None else token
+        drawn = self._first_logits(q, ids[:at])
+        followed = int(drawn.argmax()) if token is None and drawn is not None else token
+        layers = lens.logit_lens(served.model, seen.trace, seen.query, followed, BEST)
+        choice = Choice(layers.logits[-1] if drawn is None else drawn, Sampling())
         against = q.token("against")
         if against is None:
-            against = best[1] if best[0] == followed and len(best) > 1 else best[0]
+            best, second = choice.logits.topk(2).indices.tolist()
+            against = second if best == layers.token else best
         return {
             "at": at,
             "start": seen.start,
@@ -172,8 +174,8 @@ class Reading:
             "entropy": choice.entropy,
             "healed": bool((choice.logits == CUT).any()),
             "row": _base64(lens.row(seen.trace.attention[:, :, seen.query, : seen.size])),
-            "lens": _layers(served, seen, followed),
-            "parts": _parts(served, seen, followed, against),
+            "lens": _layers(served.tokenizer, layers),
+            "parts": _parts(served, seen, layers.token, against),
         }
 
     @answered
@@ -269,13 +271,13 @@ class Reading:
             "each_loss": _grid(loss[1:], c.n_head) if single else None,
         }
 
-    def _choice(self, q: Question, before: list[int], seen: Seen) -> Choice:
-        """The model's, or that of a run's first new token, which was drawn from another."""
-        if (run := q.optional_text("run")) and not q.mute.heads:
-            found = self.runs.first_choice(run, before)
-            if found is not None:
-                return Choice(found.logits.float().cpu(), Sampling())
-        return Choice(seen.trace.logits_after(seen.query), Sampling())
+    def _first_logits(self, q: Question, before: list[int]) -> Tensor | None:
+        """(V,), what a run's first new token was drawn from, if the question is about that one."""
+        run = q.optional_text("run")
+        if run is None or q.mute.heads:
+            return None
+        found = self.runs.first_choice(run, before)
+        return None if found is None else found.logits.float().cpu()
 
 
 def name_of(tokenizer: Tokenizer, token: int) -> str:
@@ -328,16 +330,15 @@ def _likeliest(tokenizer: Tokenizer, logits: Tensor) -> Answer:
     }
 
 
-def _layers(served: Served, seen: Seen, followed: int) -> Answer:
-    found = lens.logit_lens(served.model, seen.trace, seen.query, followed, BEST)
+def _layers(tokenizer: Tokenizer, found: lens.LogitLens) -> Answer:
     return {
         "tokens": [
-            [_named(served.tokenizer, token) | {"p": p} for token, p in zip(*layer)]
+            [_named(tokenizer, token) | {"p": p} for token, p in zip(*layer)]
             for layer in zip(found.tokens.tolist(), found.probs.tolist())
         ],
         "prob": found.prob.tolist(),
         "rank": found.rank.tolist(),
-        "followed": _named(served.tokenizer, followed),
+        "followed": _named(tokenizer, found.token),
     }
 
 

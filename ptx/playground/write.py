@@ -257,7 +257,6 @@ def build() -> Controls:
     write = panel("write", facts, server=[parse])
     panel("text")
     panel("knobs", {"length": LIMITS.new_tokens, "seed": MAX_SEED})
-    panel("bench")
     return Controls(prompt, write)
 
 

@@ -121,8 +121,11 @@ ptx.attention = (() => {
 
   // What the tokens of a window are called in its pictures.
   ptx.labels = (start, size) =>
-    state.tokens.slice(start, start + size).map(({ id, text, bytes }, i) =>
-      start + i === 0 ? "⟨start⟩" : id === state.model.eot ? "⟨end⟩" : bytes || text);
+    Array.from({ length: size }, (_, i) => {
+      const token = state.tokens[start + i];
+      if (!token) return "";
+      return start + i === 0 ? "⟨start⟩" : token.id === state.model?.eot ? "⟨end⟩" : token.bytes || token.text;
+    });
 
   store.on(["model", "ids", "cursor", "muted", "view", "writing", "look"], changed);
 

@@ -45,7 +45,7 @@ ptx.heads = ({ element }) => {
   function card() {
     const title = el("b", {});
     const role = el("span", { class: "role" });
-    const mute = el("button", { type: "button", class: "quiet" }, "mute");
+    const mute = el("button", { type: "button", class: "quiet", title: "Mute: it writes nothing (M)" }, "M");
     const close = el("button", { type: "button", class: "quiet", title: "Unpin" }, "×");
     const map = ptx.map({ tell: tellCell, label: (name) => `Attention of head ${name}: row = the token that looks, column = the token looked at` });
     const node = el("div", { class: "card", hidden: "" },
