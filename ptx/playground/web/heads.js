@@ -5,9 +5,9 @@ ptx.heads = ({ element }) => {
   const MOST = 4; // large maps
   const NAMED = 4; // tokens in a line of the readout
   const VIEWS = [
-    ["raw", "raw", "share of attention"],
-    ["no sink", "without first token", "share of the attention that is not on the first token"],
-    ["weighted", "value-weighted", "attention times the size of what is read, in units of the residual stream"],
+    ["raw", "raw", "Share of attention."],
+    ["no sink", "without first token", "Share of the attention that is not on the first token."],
+    ["weighted", "value-weighted", "Attention times the size of what it writes, in units of the residual stream."],
   ];
   // A first head to look at: one that does something that a person can follow.
   const TELLING = ["induction", "same identifier", "definition", "matching bracket", "previous token"];
@@ -143,7 +143,7 @@ ptx.heads = ({ element }) => {
     const data = new ImageData(256, 1);
     new Uint32Array(data.data.buffer).set(ptx.packedColormap());
     g.putImageData(data, 0, 0);
-    unit.textContent = VIEWS.find(([name]) => name === view)[2];
+    unit.textContent = `${VIEWS.find(([name]) => name === view)[2]} Row: the token that looks; column: the token looked at.`;
     ticks.replaceChildren(...[0, 0.01, 0.1, 0.25, 0.5, 1].map((weight) =>
       el("span", { style: `left: ${100 * Math.sqrt(weight)}%` }, ptx.number(weight * scale, 2))));
   }
