@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -12,6 +12,15 @@ import tyro
 from ptx.errors import UserError, report_errors
 
 ROOT = Path(__file__).resolve().parent
+RELEASED = ROOT / "checkpoints"
+
+
+def shipped() -> Path:
+    """The model to open unless another is named: `mini`, or the only one that is here."""
+    found = (
+        sorted(path for path in RELEASED.iterdir() if path.is_dir()) if RELEASED.is_dir() else []
+    )
+    return found[0] if len(found) == 1 else RELEASED / "mini"
 
 
 @dataclass
@@ -27,7 +36,7 @@ class Playground:
     python app.py --port 8000 --host 0.0.0.0 (for other machines too)
     """
 
-    model: Path = ROOT / "checkpoints" / "mini"
+    model: Path = field(default_factory=shipped)
     """A model directory, or a run directory for its newest checkpoint."""
     runs: Path = ROOT / "runs"
     """Directory whose training runs the page shows, live while they go on."""
@@ -40,7 +49,7 @@ class Playground:
 @report_errors()
 def main() -> None:
     args = tyro.cli(Playground)
-    if args.model == Playground.model and not args.model.exists():
+    if args.model == shipped() and not args.model.exists():
         raise UserError(
             f"there is no model at {args.model} yet: train one (python prepare/run.py installed, "
             "then python train/run.py --preset nano) and open it with --model runs/nano"
@@ -51,7 +60,7 @@ def main() -> None:
     from ptx.playground.page import build, launch_options
     from ptx.playground.served import Served
 
-    page = build(Models(Served.load(args.model), ROOT / "checkpoints", args.runs))
+    page = build(Models(Served.load(args.model), RELEASED, args.runs))
     try:
         _, url, _ = page.launch(
             server_name=args.host,

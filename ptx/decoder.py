@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +82,9 @@ class Decoder:
     @torch.inference_mode()
     def read(self, slot: int, ids: Sequence[int], start: int) -> None:
         """Reads `ids` at positions from `start` on, for what comes after them."""
+        if native := self._native:
+            native.read(slot, ids, start)
+            return
         threads, began = self._threads.pick(), time.perf_counter()
         with torch_threads(threads):
             tokens = torch.tensor([ids], device=self.device)  # (1, T)
@@ -149,6 +153,8 @@ class _Native:
         self._cache_k, self._cache_v = cache.k.numpy(), cache.v.numpy()
         self._config = model.config
         self._threads = Fastest([torch.get_num_threads(), 1])
+        c = model.config
+        self._no_weights = np.empty((0, c.n_layer, c.n_head, c.context), np.float32)
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), "decoder")
 
     def compiled_before(self) -> bool:
@@ -161,9 +167,15 @@ class _Native:
         """One step on a cache of its own: compiles, or finds what was compiled before."""
         c, zero = self._config, np.zeros(1, np.int64)
         cache = np.zeros((c.n_layer, c.n_kv_head, 1, 1, c.head_size), np.float32)
-        weights = np.zeros((0, c.n_layer, c.n_head, c.context), np.float32)
         logits = np.empty((1, c.vocab_size), np.float32)
-        self._step(self._weights, zero, zero, zero, cache, cache.copy(), weights, logits)
+        nothing = self._no_weights
+        self._step(self._weights, zero, zero, zero, cache, cache.copy(), nothing, logits)
+
+    def read(self, slot: int, ids: Sequence[int], start: int) -> None:
+        tokens = np.array(ids)  # (T,)
+        positions = np.arange(start, start + len(ids))
+        nothing = np.empty((0, self._config.vocab_size), np.float32)
+        self._run(tokens, np.full_like(tokens, slot), positions, self._no_weights, nothing)
 
     def step(self, rows: Sequence[Row], attention: bool) -> tuple[Tensor, list[Tensor] | None]:
         c, R = self._config, len(rows)
@@ -171,20 +183,12 @@ class _Native:
             [[r.token for r in rows], [r.slot for r in rows], [r.position for r in rows]]
         )  # each (R,)
         logits = np.empty((R, c.vocab_size), np.float32)
-        kept = R if attention else 0
-        weights = np.empty((kept, c.n_layer, c.n_head, c.context), np.float32)
+        weights = self._no_weights
+        if attention:
+            weights = np.empty((R, c.n_layer, c.n_head, c.context), np.float32)
 
         def work(part: slice) -> None:
-            self._step(
-                self._weights,
-                tokens[part],
-                slots[part],
-                positions[part],
-                self._cache_k,
-                self._cache_v,
-                weights[part],
-                logits[part],
-            )
+            self._run(tokens[part], slots[part], positions[part], weights[part], logits[part])
 
         if R < WORTH_SPLITTING:
             work(slice(0, R))
@@ -196,6 +200,10 @@ class _Native:
             return torch.from_numpy(logits), None
         seen = [torch.from_numpy(weights[i, :, :, : r.position + 1]) for i, r in enumerate(rows)]
         return torch.from_numpy(logits), seen
+
+    def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:
+        cache = self._cache_k, self._cache_v
+        self._step(self._weights, tokens, slots, positions, *cache, weights, logits)
 
 
 def parts(slots: list[int], n: int) -> list[slice]:

@@ -31,7 +31,7 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 ACTIVATIONS = ("relu", "gelu", "swiglu")
 
 _most_rows, _four_rows = tile(MOST_ROWS, 1), tile(4, 1)
-_one_row, _one_block = tile(1, BLOCKS), tile(1, 1)
+_one_row, _two_blocks, _one_block = tile(1, BLOCKS), tile(1, 2), tile(1, 1)
 
 
 class Matrix(NamedTuple):
@@ -299,18 +299,17 @@ def _attend(
         total += weights[s]
     for s in range(S):
         weights[s] /= total
-    y[:] = np.float32(0)
-    for s in range(0, S - 3, 4):  # four at a time, so that y is not loaded and stored for each
-        a, b, c, d = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
-        for i in range(D):
-            y[i] += (
-                a * values[s, i]
-                + b * values[s + 1, i]
-                + (c * values[s + 2, i] + d * values[s + 3, i])
-            )
-    for s in range(S - S % 4, S):
-        for i in range(D):
-            y[i] += weights[s] * values[s, i]
+    probs, i = weights.reshape(1, S), 0
+    while i + 2 * LANES <= D:
+        _two_blocks(values[:, i : i + 2 * LANES], probs, y[i:])
+        i += 2 * LANES
+    while i + LANES <= D:
+        _one_block(values[:, i : i + LANES], probs, y[i:])
+        i += LANES
+    y[i:] = np.float32(0)
+    for s in range(S):
+        for j in range(i, D):
+            y[j] += weights[s] * values[s, j]
 
 
 @_compiled

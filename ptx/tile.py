@@ -42,9 +42,10 @@ def packed(weight: np.ndarray) -> np.ndarray:
 def tile(rows: int, blocks: int) -> Callable[..., None]:
     """A function for numba's code: tile(weight, x, y).
 
-    weight: (blocks, C, LANES) of float32, uint16 (bits of bf16) or int8; x: (rows, C) fp32;
-    y: at least rows * blocks * LANES fp32, which receives the products (rows, blocks, LANES). All
-    of them contiguous.
+    weight: (blocks, C, LANES) or (C, blocks * LANES) of float32, uint16 (bits of bf16) or int8, its
+        last axis contiguous.
+    x: (rows, C) fp32, contiguous.
+    y: at least rows * blocks * LANES fp32, which receives the products (rows, blocks, LANES).
     """
 
     @intrinsic
@@ -56,7 +57,13 @@ def tile(rows: int, blocks: int) -> Callable[..., None]:
             context.make_array(kind)(context, builder, value)
             for kind, value in zip(signature.args, arguments, strict=True)
         )
-        n_in = builder.extract_value(weight.shape, 1)
+        axes = signature.args[0].ndim
+        n_in = builder.extract_value(weight.shape, axes - 2)
+        strides = [  # in weights
+            builder.sdiv(builder.extract_value(weight.strides, i), weight.itemsize)
+            for i in range(axes)
+        ]
+        next_block = strides[0] if axes == 3 else n_in.type(LANES)
         sums = ir.VectorType(ir.FloatType(), LANES)
         before, loop = builder.block, builder.append_basic_block("inputs")
         builder.branch(loop)
@@ -64,13 +71,17 @@ def tile(rows: int, blocks: int) -> Callable[..., None]:
         i = builder.phi(n_in.type)
         old = [builder.phi(sums) for _ in range(rows * blocks)]
         weights = [
-            _load_weights(builder, weight.data, _index(builder, (b, n_in), (i, LANES)))
+            _load_weights(
+                builder,
+                weight.data,
+                _sum(builder, (n_in.type(b), next_block), (i, strides[axes - 2])),
+            )
             for b in range(blocks)
         ]
         new = []
         for r in range(rows):
-            value = builder.load(builder.gep(x.data, [_index(builder, (r, n_in), (i, 1))]))
-            values = _in_all_lanes(builder, value)
+            place = _sum(builder, (n_in.type(r), n_in), (i, n_in.type(1)))
+            values = _in_all_lanes(builder, builder.load(builder.gep(x.data, [place])))
             for b in range(blocks):
                 product = builder.fmul(weights[b], values, flags=("contract",))
                 new.append(builder.fadd(old[len(new)], product, flags=("contract",)))
@@ -91,11 +102,10 @@ def tile(rows: int, blocks: int) -> Callable[..., None]:
     return multiply
 
 
-def _index(builder: ir.IRBuilder, outer: tuple[int, Any], inner: tuple[Any, int]) -> Any:
-    """(outer[0] * outer[1] + inner[0]) * inner[1]"""
-    number, size = outer
-    i, scale = inner
-    return builder.mul(builder.add(builder.mul(size.type(number), size), i), size.type(scale))
+def _sum(builder: ir.IRBuilder, *products: tuple[Any, Any]) -> Any:
+    """a * b + c * d"""
+    (a, b), (c, d) = products
+    return builder.add(builder.mul(a, b), builder.mul(c, d))
 
 
 def _load_weights(builder: ir.IRBuilder, data: Any, index: Any) -> Any:

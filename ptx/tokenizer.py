@@ -12,7 +12,9 @@ import json
 import re
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tiktoken
@@ -180,6 +182,11 @@ class Tokenizer:
                 "restore that file or prepare the directory again."
             )
         return tokenizer
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Tokenizer:
+        """The tokenizer of the model that `GPT.from_pretrained(name, **options)` opens."""
+        return import_module("ptx.hub.pretrained").tokenizer_of(name, **options)
 
 
 def is_record(record: object) -> bool:

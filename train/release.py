@@ -20,6 +20,7 @@ from ptx.errors import UserError
 from ptx.model import GPT
 from train import settings as run_settings
 from train.evaluate import Evaluate, Score, score
+from train.heldout import held_out
 from train.settings import Settings
 
 CARD = Path(__file__).with_name("card.md")
@@ -50,7 +51,7 @@ def release(args: Release) -> None:
     corpus = Corpus(settings.data)
     model, tokenizer, info = load_model(find_model(run))
     round_to_bf16(model)  # what is measured is what is stored
-    scores = score(model, corpus, args.tokens)
+    scores = score(model, tokenizer, held_out(corpus, per_project=args.tokens))
     info = {
         "preset": settings.preset,
         "steps": info["step"],

@@ -47,6 +47,7 @@ def describe(models: Models, request: Any) -> dict[str, Any]:
             "vocab": config.vocab_size,
             "eot": served.tokenizer.eot,
         },
+        "path": models.path_to(key),
         "models": models.listing(),
         "summary": summary(served),
         "facts": facts(served),

@@ -41,6 +41,12 @@ class Models:
         keys = [key for key in self.paths() if key != FIRST]
         return [{"key": FIRST, "name": self.first.name}, *({"key": k, "name": k} for k in keys)]
 
+    def path_to(self, key: str) -> str:
+        """What `ptx.load_model` is given for it, from the repository's root."""
+        if key == FIRST and self.first.directory.parent.resolve() != self.released.resolve():
+            return str(self.first.directory)
+        return key if key.startswith("runs/") else f"checkpoints/{key or self.first.name}"
+
     def get(self, key: Any = FIRST) -> Served:
         """The model with this key, from any client. Raises UserError for another one, and for a
         model that cannot be read."""

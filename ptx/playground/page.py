@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
 
-from ptx.playground import card, training, write
+from ptx.playground import card, programs, training, write
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
 from ptx.playground.runs import Runs
@@ -35,15 +36,17 @@ def build(models: Models) -> gr.Blocks:
                 with gr.Row(elem_id="bench", equal_height=False):
                     with gr.Column(scale=5, min_width=320):
                         controls = write.build()
-                    with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
+                    with gr.Column(scale=6, min_width=320):
                         panel("heads")
                         panel("why")
+                        panel("bench")
             with gr.Tab("Training", id="training"):
                 training.build(served, models.runs)
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
         write.connect(models, controls, runs)
         write.expose(models)
+        programs.expose(reading)
     return page.queue(max_size=WAITING)
 
 
@@ -70,5 +73,7 @@ def launch_options() -> dict[str, Any]:
         "footer_links": ["api", "gradio", "settings"],
         "run_history": False,  # it would write every attention map to the browser's storage
         "ssr_mode": False,
+        # the same endpoints as tools for a language model, where `pip install gradio[mcp]` was done
+        "mcp_server": find_spec("mcp") is not None,
         "quiet": True,
     }

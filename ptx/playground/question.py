@@ -32,6 +32,10 @@ class Question:
             raise UserError(f"ids must be whole numbers from 0 to {limit - 1}")
         return ids
 
+    @property
+    def optional_ids(self) -> list[int] | None:
+        return None if self._fields.get("ids") is None else self.ids
+
     def cursor(self, ids: list[int]) -> int:
         """The position of a token of `ids` that was chosen, or of the next one."""
         return self.whole("at", 1, len(ids))
@@ -84,6 +88,12 @@ class Question:
         value = self._fields.get(name, False)
         if not isinstance(value, bool):
             raise UserError(f"{name} must be true or false")
+        return value
+
+    def number(self, name: str) -> float:
+        value = self._fields.get(name)
+        if type(value) not in (int, float):
+            raise UserError(f"{name} must be a number")
         return value
 
     def whole(self, name: str, low: int, high: int, default: int | None = None) -> int:

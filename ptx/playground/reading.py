@@ -94,13 +94,14 @@ class Reading:
 
     @answered
     def tokens(self, q: Question) -> Answer:
-        """{text} -> {ids, lines}: the text as the model reads it, end-of-text first.
+        """{text, ids = null} -> {ids, lines}: the text as the model reads it, end-of-text first; or
+        the given ids, which begin with the text.
 
         lines: as those of `Transcript`.
         """
         text, tokenizer = q.text("text"), q.served.tokenizer
         check_prompt(text)
-        ids = [tokenizer.eot, *tokenizer.encode(text)]
+        ids = q.optional_ids or [tokenizer.eot, *tokenizer.encode(text)]
         transcript = Transcript(tokenizer, text)
         transcript.extend(ids)
         transcript.close()
@@ -155,24 +156,26 @@ class Reading:
         ids, mute, served = q.ids, q.mute, q.served
         at = q.cursor(ids)
         seen = served.traces.at(ids, at, mute)
-        choice = self._choice(q, ids[:at], seen)
         token = ids[at] if at < len(ids) else None
-        best = [a.token for a in choice.top(2)]
-        followed = best[0] if token is None else token
+        drawn = self._first_logits(q, ids[:at])
+        followed = int(drawn.argmax()) if token is None and drawn is not None else token
+        layers = lens.logit_lens(served.model, seen.trace, seen.query, followed, BEST)
+        choice = Choice(layers.logits[-1] if drawn is None else drawn, Sampling())
         against = q.token("against")
         if against is None:
-            against = best[1] if best[0] == followed and len(best) > 1 else best[0]
+            best, second = choice.logits.topk(2).indices.tolist()
+            against = second if best == layers.token else best
         return {
             "at": at,
             "start": seen.start,
-            **_of_token(served.tokenizer, choice, token),
+            **of_token(served.tokenizer, choice, token),
             **_all_logits(choice.logits),
             **_likeliest(served.tokenizer, choice.logits),
             "entropy": choice.entropy,
             "healed": bool((choice.logits == CUT).any()),
             "row": _base64(lens.row(seen.trace.attention[:, :, seen.query, : seen.size])),
-            "lens": _layers(served, seen, followed),
-            "parts": _parts(served, seen, followed, against),
+            "lens": _layers(served.tokenizer, layers),
+            "parts": _parts(served, seen, layers.token, against),
         }
 
     @answered
@@ -191,7 +194,7 @@ class Reading:
         ids = q.ids
         at = q.cursor(ids)
         seen = q.served.traces.at(ids, at, q.mute)
-        weights, scale = _view(q, seen)
+        weights, scale = view_of(q, seen)
         L, H, T, _ = weights.shape
         roles, here = _roles(q.served, seen)
         return {
@@ -214,7 +217,7 @@ class Reading:
         at = q.cursor(ids)
         layer, head = q.head
         seen = q.served.traces.at(ids, at, q.mute)
-        weights, scale = _view(q, seen)
+        weights, scale = view_of(q, seen)
         triangle = _base64(lens.triangle(weights[layer, head]))
         return {"at": at, "start": seen.start, "triangle": triangle, "scale": scale}
 
@@ -256,25 +259,25 @@ class Reading:
         finally:
             self._long.release()
         following = [-x * BITS for x in found.next_logprob.tolist()]
-        loss = [_finite(x * BITS) for x in found.loss.tolist()]
+        loss = [finite(x * BITS) for x in found.loss.tolist()]
         return {
             "at": at,
             "token": _named(served.tokenizer, found.token),
             "next": following[0],
             "loss": loss[0],
             "base_next": -found.base_logprob * BITS,
-            "base_loss": _finite(found.base_loss * BITS),
+            "base_loss": finite(found.base_loss * BITS),
             "each": _grid(following[1:], c.n_head) if single else None,
             "each_loss": _grid(loss[1:], c.n_head) if single else None,
         }
 
-    def _choice(self, q: Question, before: list[int], seen: Seen) -> Choice:
-        """The model's, or that of a run's first new token, which was drawn from another."""
-        if (run := q.optional_text("run")) and not q.mute.heads:
-            found = self.runs.first_choice(run, before)
-            if found is not None:
-                return Choice(found.logits.float().cpu(), Sampling())
-        return Choice(seen.trace.logits_after(seen.query), Sampling())
+    def _first_logits(self, q: Question, before: list[int]) -> Tensor | None:
+        """(V,), what a run's first new token was drawn from, if the question is about that one."""
+        run = q.optional_text("run")
+        if run is None or q.mute.heads:
+            return None
+        found = self.runs.first_choice(run, before)
+        return None if found is None else found.logits.float().cpu()
 
 
 def name_of(tokenizer: Tokenizer, token: int) -> str:
@@ -292,7 +295,7 @@ def _named(tokenizer: Tokenizer, token: int) -> Answer:
     return {"id": token, "text": name_of(tokenizer, token)}
 
 
-def _of_token(tokenizer: Tokenizer, choice: Choice, token: int | None) -> Answer:
+def of_token(tokenizer: Tokenizer, choice: Choice, token: int | None) -> Answer:
     if token is None:
         return dict.fromkeys(("token", "text", "prob", "bits", "rank"))
     logprob = choice.logprob(token)
@@ -300,7 +303,7 @@ def _of_token(tokenizer: Tokenizer, choice: Choice, token: int | None) -> Answer
         "token": token,
         "text": name_of(tokenizer, token),
         "prob": float(choice.raw[token]),
-        "bits": _finite(-logprob * BITS),
+        "bits": finite(-logprob * BITS),
         "rank": choice.rank(token),
     }
 
@@ -327,16 +330,15 @@ def _likeliest(tokenizer: Tokenizer, logits: Tensor) -> Answer:
     }
 
 
-def _layers(served: Served, seen: Seen, followed: int) -> Answer:
-    found = lens.logit_lens(served.model, seen.trace, seen.query, followed, BEST)
+def _layers(tokenizer: Tokenizer, found: lens.LogitLens) -> Answer:
     return {
         "tokens": [
-            [_named(served.tokenizer, token) | {"p": p} for token, p in zip(*layer)]
+            [_named(tokenizer, token) | {"p": p} for token, p in zip(*layer)]
             for layer in zip(found.tokens.tolist(), found.probs.tolist())
         ],
         "prob": found.prob.tolist(),
         "rank": found.rank.tolist(),
-        "followed": _named(served.tokenizer, followed),
+        "followed": _named(tokenizer, found.token),
     }
 
 
@@ -353,7 +355,7 @@ def _parts(served: Served, seen: Seen, token: int, against: int) -> Answer:
     }
 
 
-def _view(q: Question, seen: Seen) -> tuple[Tensor, float]:
+def view_of(q: Question, seen: Seen) -> tuple[Tensor, float]:
     """Attention in the window as it was asked for, (L, H, T, T) from 0 to 1, and what 1 means."""
     view, T = q.one_of("view", VIEWS), seen.size
     if view == "no sink":
@@ -408,7 +410,7 @@ def _grid(values: list[Any], columns: int) -> list[list[Any]]:
     return [values[i : i + columns] for i in range(0, len(values), columns)]
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """None for what JSON has no number for."""
     return value if isfinite(value) else None
 

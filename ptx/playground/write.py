@@ -115,7 +115,8 @@ class Request:
 class Growing:
     """A text being written, and what the browser is told about it."""
 
-    def __init__(self, served: Served, request: Request, runs: Runs) -> None:
+    def __init__(self, served: Served, request: Request, runs: Runs, asked: float) -> None:
+        self.started = asked  # the clock of tokens per second
         self._served, self._seed = served, int(request.seed)
         self._written = request.prompt if isinstance(request.prompt, str) else None
         self._runs, self._run = runs, runs.name()
@@ -129,15 +130,11 @@ class Growing:
             self._notes = prompt_notes(served.tokenizer, self._written)
         self._transcript = self._begin()
         self._transcript.extend(self._ids)
-        self._generated, self._started = 0, time.monotonic()
+        self._generated = 0
         self._watch = Watch()
 
     def _begin(self) -> Transcript:
         return Transcript(self._served.tokenizer, self._written or "")
-
-    def start(self) -> None:
-        """The clock of tokens per second runs from here."""
-        self._started = time.monotonic()
 
     def take(self, generation: Generation, step: Step) -> None:
         """One more token."""
@@ -164,7 +161,7 @@ class Growing:
 
     def frame(self, place: int = 0, finish: str | None = None) -> dict[str, Any]:
         """place: how many texts are before this one; 0 once it is being written."""
-        seconds = max(time.monotonic() - self._started, 1e-9)
+        seconds = max(time.monotonic() - self.started, 1e-9)
         return {
             "run": self._run,
             "continued": self._written is None,
@@ -184,13 +181,14 @@ def frames(served: Served, request: Request, runs: Runs) -> Iterator[dict[str, A
     """The prompt, then the text after every token; the last frame says why it ended. A text that
     has to wait says how many are before it. Where the heads look goes to `runs`."""
     legs = request.legs(served.engine)
+    asked = time.monotonic()
     generation = next(legs)  # refuses what cannot be done
-    text = Growing(served, request, runs)
+    text = Growing(served, request, runs, asked)
     while generation:
         try:
             for place in waiting(served.engine, generation):
                 yield text.frame(place)
-            text.start()
+                text.started = time.monotonic()
             yield text.frame()
             for step in generation:
                 text.take(generation, step)
@@ -252,7 +250,6 @@ def build() -> Controls:
     write = panel("write", facts, server=[parse])
     panel("text")
     panel("knobs", {"length": MAX_LENGTH, "seed": MAX_SEED})
-    panel("bench")
     return Controls(prompt, write)
 
 
@@ -286,6 +283,8 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
         show_progress="hidden",
         # the engine has a queue of its own, which knows the place of everyone in it
         concurrency_limit=None,
+        # one at a time is this page's own rule: what Gradio still takes for running may have ended
+        trigger_mode="multiple",
         api_visibility="private",
     )
     browser = {"api_visibility": "private", "show_progress": "hidden"}
@@ -300,7 +299,7 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
 def expose(models: Models) -> None:
     """The same for programs: the endpoint /generate."""
 
-    def complete(
+    def generate(
         prompt: str,
         temperature: float = 0.8,
         top_k: int = 0,
@@ -330,4 +329,4 @@ def expose(models: Models) -> None:
         except UserError as error:
             raise gr.Error(str(error)) from None
 
-    gr.api(complete, api_name="generate", concurrency_limit=None)
+    gr.api(generate, api_name="generate", concurrency_limit=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from playwright.sync_api import Locator, Page, expect
 
 expect.set_options(timeout=30_000)  # a busy machine is not a failure
@@ -32,6 +34,11 @@ class Playground:
         self.readout = page.locator("#heads-panel .readout")
         expect(self.map).to_be_visible()
         expect(page.locator("#prompt .cm-content")).to_be_visible()
+        self.seen = page.locator("#text-panel .seen")
+        self.syntax = page.locator("#text-panel .syntax")
+        self.candidates = page.locator("#bench-panel button.candidate:visible")
+        # the prompt has been read, and the model asked about what could follow it
+        page.wait_for_function("ptx.store.state.look && ptx.store.state.tokens.length > 1")
         expect(page.locator("#heads-panel .atlas .role").first).to_be_visible()
 
     def prompt(self, text: str) -> None:
@@ -58,6 +65,32 @@ class Playground:
             arg=list(reasons),
             timeout=90_000,
         )
+
+    def state(self, path: str) -> Any:
+        """What the page's panels share: `state("ids.length")`."""
+        return self.page.evaluate(f"ptx.store.state.{path}")
+
+    def wait_for(self, condition: str, arg: Any = None) -> None:
+        """Waits until a JavaScript expression over `state` holds; `arg` is in it."""
+        code = f"arg => {{ const state = ptx.store.state; return {condition}; }}"
+        self.page.wait_for_function(code, arg=arg, timeout=30_000)
+
+    def read(self, prompt: str) -> None:
+        """Puts a prompt into the editor and waits for its tokens."""
+        self.prompt(prompt)
+        self.wait_for("state.tokens.map(t => t.text).join('') === arg", prompt)
+
+    def cursor_to(self, index: int) -> None:
+        """With the keyboard, to a token, and waits for what the model says there."""
+        self.code.focus()
+        self.page.keyboard.press("Control+Home")
+        for _ in range(index - 1):
+            self.page.keyboard.press("ArrowRight")
+        self.looked(index)
+
+    def looked(self, index: int) -> None:
+        """Waits until all that is asked about the cursor is there."""
+        self.wait_for("state.cursor === arg && state.look?.at === arg", index)
 
     def look(self, at: int) -> None:
         """Clicks the token at `at`, or sets the cursor past the last, until the page shows it."""

@@ -13,7 +13,8 @@ import torch
 from ptx.config import PRESETS
 from ptx.corpus import Corpus
 from ptx.model import GPT
-from train.evaluate import score, token_nats, validate
+from train.evaluate import score, token_scores, validate
+from train.heldout import held_out
 from train.kernels import Kernels
 
 
@@ -44,17 +45,19 @@ def by_definition(model: GPT, tokens: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("n", [2, 10, 17, 18, 24, 25, 100])
 def test_scores_equal_the_definition_whatever_the_length(model: GPT, n: int) -> None:
     tokens = np.random.default_rng(n).integers(257, size=n).astype(np.uint16)
-    np.testing.assert_allclose(token_nats(model, tokens), by_definition(model, tokens), rtol=1e-4)
+    np.testing.assert_allclose(
+        token_scores(model, tokens)[0], by_definition(model, tokens), rtol=1e-4
+    )
 
 
 def test_bits_per_byte_count_the_bytes_of_the_scored_text(model: GPT, data: Path) -> None:
     corpus = Corpus(data)
-    project, everything = score(model, corpus, per_project=50)
+    project, everything = score(model, corpus.tokenizer, held_out(corpus, per_project=50))
     assert (project.project, everything.project) == ("json", "all")
     assert project.tokens == project.bytes == 50  # one byte a token
     bits = by_definition(model, np.array([corpus.tokenizer.eot, *corpus.val[:50]])).sum()
     assert project.bits_per_byte == pytest.approx(bits / math.log(2) / 50, rel=1e-4)
-    assert score(model, corpus)[0].tokens == len(corpus.val)
+    assert score(model, corpus.tokenizer, held_out(corpus))[0].tokens == len(corpus.val)
 
 
 def test_validation_is_the_mean_over_its_windows(model: GPT, data: Path) -> None:

@@ -7,7 +7,13 @@ ptx.header = ({ element, props, trigger, server }) => {
   const problem = el("p", { class: "message error", role: "alert", hidden: "" });
   const toggle = el("button", { type: "button", class: "quiet", id: "theme" });
   element.replaceChildren(
-    el("header", { class: "header" }, el("h1", {}, "P-Transformer"), choice, summary, toggle), problem);
+    el("header", { class: "header" }, el("h1", {}, "P-Transformer"), choice, summary,
+      ...ptx.share.buttons(complain), toggle), problem);
+
+  function complain(sentence) {
+    problem.textContent = sentence;
+    problem.hidden = !sentence;
+  }
 
   function show(about) {
     choice.replaceChildren(...about.models.map(({ key, name }) => el("option", { value: key }, name)));
@@ -21,8 +27,7 @@ ptx.header = ({ element, props, trigger, server }) => {
     choice.disabled = true;
     const about = await server.describe_model({ model: key }).catch(() => undefined);
     choice.disabled = false;
-    problem.hidden = Boolean(about?.model);
-    problem.textContent = about?.error ?? "The model could not be loaded; try again.";
+    complain(about?.model ? "" : about?.error ?? "The model could not be loaded; try again.");
     if (about?.model) {
       show(about);
       trigger("select", { key });

@@ -258,19 +258,24 @@ ptx.text = ({ element }) => {
         start = end + 1;
       }
     }
-    const end = text.indexOf("\n", start);
-    let index = tokenAt(Math.min(start + wanted, end < 0 ? text.length : end));
-    // a token that began on the line above holds this one's indentation
+    let index = onLine(start, wanted);
     if (lines > 0 && index <= store.state.cursor) index = store.state.cursor + 1;
+    if (lines < 0 && index >= store.state.cursor) index = store.state.cursor - 1;
     moveTo(index);
     column = wanted;
   }
 
-  function onLine(side) {
-    const start = lineStart(offsetOf(store.state.cursor));
+  // The token in a column of the line that begins at `start`. One that began on a line above, and
+  // holds this one's indentation, is taken only if no other begins here.
+  function onLine(start, wanted) {
     const end = text.indexOf("\n", start);
-    moveTo(tokenAt(side < 0 ? start : end < 0 ? text.length : end));
+    const last = end < 0 ? text.length : end;
+    const index = tokenAt(Math.min(start + wanted, last));
+    return offsetOf(index) < start && index + 1 < tokens.length && offsetOf(index + 1) <= last ? index + 1 : index;
   }
+
+  const home = () => moveTo(onLine(lineStart(offsetOf(store.state.cursor)), 0));
+  const end = () => moveTo(onLine(lineStart(offsetOf(store.state.cursor)), Infinity));
 
   code.addEventListener("keydown", (event) => {
     const { cursor, ids } = store.state;
@@ -284,8 +289,8 @@ ptx.text = ({ element }) => {
       ArrowDown: () => moveLines(1),
       PageUp: () => moveLines(-PAGE),
       PageDown: () => moveLines(PAGE),
-      Home: () => onLine(-1),
-      End: () => onLine(1),
+      Home: home,
+      End: end,
       "Control+Home": () => moveTo(1),
       "Control+End": () => moveTo(ids.length),
       Enter: () => writing.goOn(cursor + 1),

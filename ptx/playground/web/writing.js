@@ -4,8 +4,8 @@
 //     ptx.continueFrom(ids, n_prompt);    goes on from exact tokens
 //     ptx.branch(token);                  the text up to the cursor, then this token
 //
-// A text is {written, tokens, prompt, run, cursor, status}: what a person typed, and the rest as in
-// the store. Each is kept, also when another one branches off it.
+// A text is {written, origin, tokens, prompt, run, cursor, status}: what a person typed; the knobs that
+// wrote all that follows, or null if it took more than one request; and the rest as in the store. Each is kept, also when another one branches off it.
 ptx.writing = (() => {
   const { state, set } = ptx.store;
   const KEPT = 50; // texts
@@ -16,11 +16,12 @@ ptx.writing = (() => {
   let at = -1; // the index of the text at hand
   let editor = ""; // what it holds
   let asked = 0; // the number of the last request: answers to others come too late
-  let base = null; // {written, tokens} that the text being written goes on from
+  let base = null; // {written, origin, tokens} that the text being written goes on from
   let next = null; // a request that waits for the end of the text being written
   let lines = ""; // of the text being written, as far as they were read
   let stopping = false;
   let timer = null;
+  let turn = 0; // of reading the prompt: a newer one, or another text, overtakes it
 
   const newlines = (text) => text.replace(/\r\n?/g, "\n"); // as the editor has them
   const text = () => texts[at];
@@ -85,6 +86,7 @@ ptx.writing = (() => {
 
   async function readPrompt() {
     if (state.writing || !state.model) return;
+    const mine = (turn += 1);
     const written = editor;
     const size = new Blob([written]).size;
     if (size > panel.facts.longest) {
@@ -99,7 +101,7 @@ ptx.writing = (() => {
       ptx.ask("tokens", { text: written }),
       panel.server.parse({ text: written }),
     ]);
-    if (!answer || written !== editor || state.writing) return;
+    if (!answer || mine !== turn || written !== editor || state.writing) return;
     const tokens = inherit(read(answer.lines, []), text()?.tokens ?? [], false);
     // a prompt that was never continued is not worth keeping
     if (text() && text().tokens.length === text().prompt) texts.splice(at, 1);
@@ -145,7 +147,7 @@ ptx.writing = (() => {
   }
 
   function generate() {
-    begin({}, { written: editor, tokens: text()?.tokens ?? [] });
+    begin({}, { written: editor, origin: state.knobs, tokens: text()?.tokens ?? [] });
   }
 
   // Goes on from tokens that stay as they are; `first` is one to choose before the sampler does.
@@ -190,7 +192,7 @@ ptx.writing = (() => {
     }
     if (text()?.run !== v.run) {
       lines = "";
-      add({ written: base.written, tokens: [], run: v.run });
+      add({ written: base.written, origin: base.origin ?? null, tokens: [], run: v.run });
     }
     const one = text();
     const goesOn = v.lines.startsWith(lines) && lines !== "";
@@ -242,6 +244,27 @@ ptx.writing = (() => {
     score();
   }
 
+  // A text from elsewhere: {written, origin, ids, prompt, cursor}, from a link, so that anything in it
+  // may be wrong; then a sentence is on the page and the text at hand stays.
+  async function open({ written, origin, ids, prompt, cursor }) {
+    turn += 1;
+    if (ids.length < 2) {
+      api.edit(written);
+      return;
+    }
+    const answer = await ptx.ask("tokens", { text: written, ids });
+    if (!answer || state.writing) return;
+    turn += 1;
+    const tokens = read(answer.lines, []);
+    const inside = (n, least) => Math.min(tokens.length, Math.max(least, n ?? tokens.length));
+    const syntax = await panel.server.parse({ text: tokens.map((token) => token.text).join("") });
+    const status = { finish: null, notes: [], syntax, error: null };
+    add({ written, origin, tokens, prompt: inside(prompt, 1), run: null, cursor: inside(cursor, 1), status });
+    set({ following: false });
+    show();
+    score();
+  }
+
   function connect(component) {
     panel = component;
     editor = panel.facts.prompt;
@@ -252,11 +275,14 @@ ptx.writing = (() => {
       readPrompt();
     });
     readPrompt();
+    ptx.link.start();
   }
 
   const api = {
     editor, // what the editor is to hold, when Gradio asks
-    connect, edited, take, ended, generate, goOn, stop,
+    connect, edited, take, ended, generate, goOn, stop, open,
+    written: () => text()?.written ?? editor,
+    origin: () => text()?.origin ?? null,
     undo: () => move(-1),
     redo: () => move(1),
     edit: (written) => {
