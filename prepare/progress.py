@@ -27,11 +27,12 @@ def bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    # Drawn when it is set: a thread that draws would keep the workers from being forked.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         task = progress.add_task("Cleaning", total=total)
 
         def advance(done: int) -> None:
-            progress.update(task, completed=done, total=max(total, done))
+            progress.update(task, completed=done, total=max(total, done), refresh=True)
 
         yield advance
 

@@ -79,13 +79,18 @@ class Tokenizer:
         self.eot = eot
         self.n_vocab = n_vocab
         self._ranks = ranks
-        self._encoding = tiktoken.Encoding(
-            name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: eot}
-        )
         self._bulk = bulk
         self._bytes = [b""] * n_vocab
         for token, rank in ranks.items():
             self._bytes[rank] = token
+
+    @cached_property
+    def _encoding(self) -> tiktoken.Encoding:
+        """Made when it is asked: its tables are a hundred bytes for each token."""
+        special = {END_OF_TEXT: self.eot}
+        return tiktoken.Encoding(
+            self.name, pat_str=self.pattern, mergeable_ranks=self._ranks, special_tokens=special
+        )
 
     def encode(self, data: str | bytes) -> list[int]:
         """Token ids of `data`. A lone surrogate in a str becomes the three bytes it would take."""
@@ -194,6 +199,7 @@ class Tokenizer:
         try:
             fields = {key: record[key] for key in ("name", "pattern", "eot", "n_vocab")}
             tokenizer = cls(ranks=read_ranks(path), **fields)
+            tokenizer.encode("")  # makes the tables
         except UserError:
             raise
         except Exception:  # tiktoken's own errors: a missing byte, a broken pattern, an id twice
