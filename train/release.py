@@ -62,6 +62,8 @@ def release(args: Release) -> None:
         "val_bpb": round(scores[-1].bits_per_byte, 4),
         "val_tokens_per_project": args.tokens,
     }
+    command = corpus.manifest.get("command", {})
+    info |= {name: command[name] for name in ("dataset", "commit") if name in command}  # the Hub's
     metrics, _ = runlog.tail(run / runlog.METRICS)
     samples, _ = runlog.tail(run / runlog.SAMPLES)
     card = render_card(args.out.name, model, corpus, settings, info, scores, samples)
