@@ -136,7 +136,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": True,  # a piece that is a token is that token, as in tiktoken
-            "vocab": {spelled(token): i for token, i in ranks.items()},
+            # end-of-text too: its id may be anywhere
+            "vocab": {spelled(t): i for t, i in ranks.items()} | {END_OF_TEXT: tokenizer.eot},
             "merges": [[spelled(left), spelled(right)] for left, right in filter(None, pairs)],
         },
     }
