@@ -9,14 +9,12 @@ import gradio as gr
 
 from ptx.playground import card, programs, training, write
 from ptx.playground.library import Library
+from ptx.playground.limits import LIMITS
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
 from ptx.playground.runs import Runs
 from ptx.playground.training import Training
 from ptx.playground.web import css, head, panel
-
-WAITING = 16
-"""Requests that may wait for their turn; the next is turned away at once."""
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "JetBrains Mono", "Menlo", "Consolas", "DejaVu Sans Mono",
@@ -54,7 +52,7 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
         write.connect(models, controls, runs)
         write.expose(models)
         programs.expose(reading)
-    return page.queue(max_size=WAITING)
+    return page.queue(max_size=LIMITS.queue)
 
 
 def launch_options() -> dict[str, Any]:

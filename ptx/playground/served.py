@@ -11,10 +11,11 @@ from ptx import lens
 from ptx.checkpoint import find_model, load_model
 from ptx.engine import Engine
 from ptx.model import GPT
+from ptx.playground.limits import LIMITS
 from ptx.playground.traces import Traces
 from ptx.tokenizer import Tokenizer
 
-AT_ONCE = 8
+AT_ONCE = LIMITS.streams
 """Texts that grow at the same time; more wait in the queue."""
 
 
@@ -48,7 +49,7 @@ class Served:
     @cached_property
     def engine(self) -> Engine:
         """Writes the texts of all visitors, side by side."""
-        return Engine(self.model, self.tokenizer, slots=AT_ONCE)
+        return Engine(self.model, self.tokenizer, slots=AT_ONCE, waiting=LIMITS.queue)
 
     def start_engine(self) -> None:
         """Lets it compile what it needs before the first visitor comes."""

@@ -12,6 +12,7 @@ import gradio as gr
 
 from ptx.engine import Engine, Generation
 from ptx.errors import UserError
+from ptx.playground.limits import LIMITS, Rate, visitor
 from ptx.playground.models import FIRST as FIRST_MODEL
 from ptx.playground.models import Models
 from ptx.playground.runs import Runs
@@ -22,8 +23,9 @@ from ptx.playground.web import panel
 from ptx.sampling import Sampling
 from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, window_notes
 
-MAX_LENGTH = 1000
+MAX_LENGTH = LIMITS.new_tokens
 MAX_SEED = 2**32 - 1
+RATE = Rate(LIMITS.per_minute)
 FRAMES_PER_SECOND = 20
 PLACES_PER_SECOND = 5
 """How often a text that waits says how many are before it."""
@@ -99,8 +101,15 @@ class Request:
         for: the last one, and before it the token that a person chose, if there is one, placed
         where it can follow an open end. Raises UserError for a knob out of range and for a prompt
         that cannot be read."""
-        sampling, limits, seed = self.sampling(), Limits(int(self.length)), int(self.seed)
+        sampling, seed = self.sampling(), int(self.seed)
+        limits = Limits(int(self.length), LIMITS.seconds)
         prompt = self.prompt
+        size = len(prompt.encode("utf-8", "replace")) if isinstance(prompt, str) else 0
+        if size > LIMITS.prompt_bytes:
+            raise UserError(
+                f"the prompt has {size:,} bytes; this page takes {LIMITS.prompt_bytes:,} at most "
+                "(PTX_PROMPT_BYTES): shorten it"
+            )
         if self.first is not None:
             if type(self.first) is not int:
                 raise UserError("the first token must be a whole number")
@@ -265,10 +274,13 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
     """Generate, Continue and branches; Stop; the editor, which follows when a text is undone."""
     write, prompt = controls.write, controls.prompt
 
-    def on_generate(written: str, event: gr.EventData) -> Iterator[dict[str, Any]]:
+    def on_generate(
+        written: str, event: gr.EventData, sender: gr.Request
+    ) -> Iterator[dict[str, Any]]:
         data = getattr(event, "request", None)
         asked = {"asked": data.get("asked") if isinstance(data, dict) else None}
         try:
+            RATE.admit(visitor(sender))
             request = Request.read(written, data)
             served = models.get(data.get("model", FIRST_MODEL))
             for frame in throttled(frames(served, request, runs), FRAMES_PER_SECOND):
@@ -309,6 +321,7 @@ def expose(models: Models) -> None:
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
         model: str = FIRST_MODEL,
+        sender: gr.Request | None = None,
     ) -> str:
         """Continues a piece of Python and returns what comes after the prompt."""
         request = Request(
@@ -324,6 +337,7 @@ def expose(models: Models) -> None:
             seed,
         )
         try:
+            RATE.admit(visitor(sender))
             engine = models.get(model).engine
             return "".join(step.text for leg in request.legs(engine) for step in leg)
         except UserError as error:
