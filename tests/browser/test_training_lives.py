@@ -91,7 +91,7 @@ def training(page: Page, url: str) -> Playground:
 
 
 def start(page: Page, name: str, steps: int = STEPS) -> None:
-    page.get_by_label("Length", exact=True).fill(str(steps))
+    page.locator("#train-length").fill(str(steps))
     page.get_by_label("Batch size").fill("1")
     page.get_by_label("Name of the run").fill(name)
     page.get_by_role("button", name="Start training").click()
@@ -150,7 +150,7 @@ def test_a_run_is_started_watched_paused_resumed_and_played_with(app: App, page:
 
     page.get_by_role("button", name="Play with step").click()
     expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
-    expect(page.get_by_label("Model", exact=True)).to_have_value("runs/mine")
+    expect(page.locator("#model-choice")).to_have_value("runs/mine")
     page.get_by_role("tab", name="Training").click()
     page.get_by_role("button", name="Stop").click()
     expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
@@ -220,7 +220,7 @@ def test_pasted_text_is_prepared_and_learned_from(app: App, page: Page) -> None:
     page.get_by_label("Name of this data").fill("pasted")
     text = "\n\n".join(f"def f{i}(x, y):\n    return x * {i} + y" for i in range(1500))
     page.locator("#train-text").fill(text)
-    page.get_by_label("Length", exact=True).fill("3")
+    page.locator("#train-length").fill("3")
     page.get_by_label("Batch size").fill("1")
     page.get_by_role("button", name="Prepare and train").click()
     expect(page.get_by_label("Run", exact=True)).to_have_value("runs/nano", timeout=PATIENCE)
