@@ -68,6 +68,8 @@ def main() -> None:
             f"there is no model at {args.model} yet: train one (python prepare/run.py installed, "
             "then python train/run.py --preset nano) and open it with --model runs/nano"
         )
+    if os.environ.get("SPACES_ZERO_GPU"):
+        import spaces  # noqa: F401  (it lends the graphics card, and wants to be there before torch)
     # before the first import of gradio, which would report to its makers
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from ptx.playground.library import Library

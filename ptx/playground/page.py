@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from threading import Thread
 from typing import Any
 
 import gradio as gr
@@ -30,6 +31,7 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
     trainer = trainer or Training(models.first, models.runs, Library(models.runs.parent / "data"))
     served = models.first
     served.start_engine()
+    Thread(target=lambda: served.reference_roles, name="roles").start()  # before they are asked for
     runs = Runs()
     reading = Reading(models, runs)
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
@@ -50,7 +52,6 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
         write.connect(models, controls, runs)
-        write.expose(models)
         programs.expose(reading)
     return page.queue(max_size=LIMITS.queue)
 
