@@ -23,7 +23,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 from ptx.errors import UserError
 
@@ -80,14 +79,6 @@ def _parse(name: str, value: str, default: int | bool) -> int | bool:
 
 
 LIMITS = Limits.read(os.environ)
-IN_SPACE = os.environ.get("SYSTEM") == "spaces"
-
-
-def visitor(request: Any) -> str:
-    """Who sends a request (gradio's): an address. On a Space the proxy before it tells."""
-    forwarded = request.headers.get("x-forwarded-for", "") if IN_SPACE else ""
-    address = request.client.host if request.client else ""
-    return forwarded.rsplit(",", 1)[-1].strip() or address
 
 
 class Rate:
