@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from ptx.checkpoint import checkpoints
 from ptx.corpus import CorpusWriter
@@ -121,7 +121,9 @@ def last_step(run: Path) -> int:
 
 
 @pytest.mark.timeout(600)
-def test_a_run_is_started_watched_paused_resumed_and_played_with(app: App, page: Page) -> None:
+def test_a_run_is_started_watched_paused_resumed_and_played_with(
+    app: App, page: Page, browser: Browser
+) -> None:
     training(page, app.start())
     start(page, "mine")
     expect(page.get_by_label("Run", exact=True)).to_have_value("runs/mine", timeout=PATIENCE)
@@ -132,7 +134,7 @@ def test_a_run_is_started_watched_paused_resumed_and_played_with(app: App, page:
     wait_for_step(page, 6)
     assert canvas.evaluate("c => c.toDataURL()") != before, "the curve grows"
 
-    second = page.context.new_page()  # sees the same
+    second = browser.new_page()  # sees the same
     training(second, app.url)
     wait_for_step(second, 6)
     second.get_by_role("button", name="Pause").click()
