@@ -385,7 +385,7 @@ def test_the_price_of_each_head_stands_under_its_picture(playground: Playground)
 
 def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
     pin(playground, "4.1")
-    playground.set("length", 120)
+    playground.set("length", CONTEXT - 20)
     playground.page.evaluate(
         """() => {
             window.seen = [];
@@ -393,13 +393,13 @@ def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
             const watch = () => {
                 const { writing, run } = ptx.store.state;
                 const square = writing && ptx.attention.square("4.1");
-                const picture = writing && ptx.attention.picture();
+                const picture = ptx.growing.picture();
                 const top = (name) => document.querySelector(name).getBoundingClientRect().top;
                 const tops = panels.map((name) => top(name) + scrollY);
-                if (square && picture?.read !== undefined) window.seen.push({
+                if (square && picture) window.seen.push({
                     run, rows: square.rows, from: square.from, room: square.size, tops,
                     values: Array.from(square.values), pictured: picture.rows });
-                if (!window.done) setTimeout(watch, 60);
+                if (!window.done) setTimeout(watch, 30);
             };
             watch();
         }"""
@@ -409,7 +409,7 @@ def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
     seen = playground.page.evaluate("window.seen")
     ids = playground.ids
     weights = lens.attention(MODEL, ids[:CONTEXT])[4, 1].sqrt()
-    assert len({s["rows"] for s in seen}) >= 3  # it grew
+    assert len({s["rows"] for s in seen}) >= 2  # it grew
     assert [s["rows"] for s in seen] == sorted(s["rows"] for s in seen)
     assert len({str(s["tops"]) for s in seen}) == 1  # and nothing moved
     for s in seen:

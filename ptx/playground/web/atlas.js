@@ -1,7 +1,7 @@
 // All heads small, a row for each layer: what each one does, which are pinned, which are muted.
 // Pointing at one peeks at it, a click pins it; M mutes it.
 ptx.atlas = () => {
-  const { el, store, pins } = ptx;
+  const { el, store, pins, attention } = ptx;
   const node = el("div", { class: "atlas", role: "grid", "aria-label": "Attention of all heads" });
   let cells = []; // {name, box, button, canvas, mute, label} in the order of the pictures
   let shape = "";
@@ -100,6 +100,10 @@ ptx.atlas = () => {
       drawn = now;
       paint(picture);
     }
+    // the row of the cursor, in all of them
+    const row = picture ? attention.cursor() - 1 - picture.start : -1;
+    node.classList.toggle("with-row", row >= 0 && row < (picture?.rows ?? 0));
+    node.style.setProperty("--row", `${(100 * (row + 0.5)) / (picture?.size ?? 1)}%`);
     for (const { name, box, button, mute, label } of cells) {
       const { text: own = "", title = "", sign = "" } = labels(name) ?? {};
       if (label.textContent !== own) label.textContent = own;

@@ -21,6 +21,7 @@ ptx.attention = (() => {
     if (!model || !(cursor >= 1 && cursor <= ids.length)) return null;
     const start = store.visibleFrom(cursor);
     const window = ids.slice(start, start + model.context);
+    if (window.some((id) => id >= model.vocab)) return null; // still the text of another model
     const key = [model.key, view, muted.join("+"), start, window.join()].join("|");
     return { start, ids: window, key, question: { ids: window, at: window.length, view, muted } };
   }
@@ -127,6 +128,7 @@ ptx.attention = (() => {
       return start + i === 0 ? "⟨start⟩" : token.id === state.model?.eot ? "⟨end⟩" : token.bytes || token.text;
     });
 
+  store.on(["model"], () => (roles = []));
   store.on(["model", "ids", "cursor", "muted", "view", "writing", "look"], changed);
 
   return {

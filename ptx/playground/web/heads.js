@@ -5,9 +5,9 @@ ptx.heads = ({ element }) => {
   const MOST = 4; // large maps
   const NAMED = 4; // tokens in a line of the readout
   const VIEWS = [
-    ["raw", "raw", "share of attention"],
-    ["no sink", "without first token", "share of the attention that is not on the first token"],
-    ["weighted", "value-weighted", "attention times the size of what is read, in units of the residual stream"],
+    ["raw", "raw", "Share of attention."],
+    ["no sink", "without first token", "Share of the attention that is not on the first token."],
+    ["weighted", "value-weighted", "Attention times the size of what it writes, in units of the residual stream."],
   ];
   // A first head to look at: one that does something that a person can follow.
   const TELLING = ["induction", "same identifier", "definition", "matching bracket", "previous token"];
@@ -89,7 +89,8 @@ ptx.heads = ({ element }) => {
 
   // ---- in words --------------------------------------------------------------------------------
 
-  const show = (weight) => (store.state.view === "weighted" ? weight.toFixed(2) : `${(100 * weight).toFixed(weight < 0.1 ? 1 : 0)} %`);
+  const show = (weight) =>
+    store.state.view === "weighted" ? weight.toPrecision(2) : `${(100 * weight).toFixed(weight < 0.1 ? 1 : 0)} %`;
 
   function tellCell(found) {
     cell = found;
@@ -99,7 +100,7 @@ ptx.heads = ({ element }) => {
   function read() {
     const { tokens, pinned, writing, following } = store.state;
     const cursor = attention.cursor();
-    readout.style.setProperty("--lines", 1 + Math.max(2, pinned.length));
+    readout.style.setProperty("--lines", 1 + Math.max(3, pinned.length));
     readout.setAttribute("aria-live", writing && following ? "off" : "polite");
     if (cell) {
       const token = ({ text, index }) => [el("code", {}, ptx.visible(text, 24)), el("small", {}, String(index))];
@@ -111,12 +112,14 @@ ptx.heads = ({ element }) => {
       return;
     }
     const heads = pins.shown(store.state);
+    // until there is something to say, what was said stays
+    if (readout.childElementCount && heads.length && !heads.some(attention.atCursor)) return;
     const token = tokens[cursor];
     const what = token ? [el("code", {}, ptx.visible(token.bytes || token.text, 24)), el("small", {}, String(cursor))] : ["what comes next"];
     readout.replaceChildren(
       el("p", {}, "Choosing ", ...what, token ? ", it looked at" : ", it looks at"),
       ...heads.map(looks),
-      ...(heads.length === 1 ? [el("p", { class: "hint", title: roleOf(heads[0]).long }, roleOf(heads[0]).long)] : []),
+      ...(heads.length === 1 ? [el("p", { class: "hint means", title: roleOf(heads[0]).long }, roleOf(heads[0]).long)] : []),
     );
   }
 
@@ -143,9 +146,9 @@ ptx.heads = ({ element }) => {
     const data = new ImageData(256, 1);
     new Uint32Array(data.data.buffer).set(ptx.packedColormap());
     g.putImageData(data, 0, 0);
-    unit.textContent = VIEWS.find(([name]) => name === view)[2];
+    unit.textContent = `${VIEWS.find(([name]) => name === view)[2]} Row: the token that looks; column: the token looked at.`;
     ticks.replaceChildren(...[0, 0.01, 0.1, 0.25, 0.5, 1].map((weight) =>
-      el("span", { style: `left: ${100 * Math.sqrt(weight)}%` }, ptx.number(weight * scale, 2))));
+      el("span", { style: `left: ${100 * Math.sqrt(weight)}%` }, ptx.number(Number((weight * scale).toPrecision(2)), 2))));
   }
 
   // ---- together --------------------------------------------------------------------------------
@@ -154,7 +157,9 @@ ptx.heads = ({ element }) => {
     const { model, pinned, muted } = store.state;
     if (!model) return;
     const exists = (name) => name.split(".").every((n, i) => Number(n) < [model.layers, model.heads][i]);
+    picture = null;
     if (!pinned.every(exists)) store.set({ pinned: pinned.filter(exists) });
+    if (!store.state.pinned.length) first = store.state.pinned;
     if (!muted.every(exists)) store.set({ muted: muted.filter(exists) });
   }
 

@@ -58,11 +58,9 @@ ptx.price = ({ relabel }) => {
     relabel();
   }
 
-  const signed = (bits) => `${bits < 0 ? "−" : "+"}${Math.abs(bits).toFixed(2)}`;
-
   function change(name, before, by) {
     if (before === null || by === null) return [];
-    return [`${name} ${before.toFixed(2)} → ${(before + by).toFixed(2)} bits `, el("b", { "data-sign": Math.sign(by) }, signed(by))];
+    return [`${name} ${before.toFixed(2)} → ${(before + by).toFixed(2)} bits `, el("b", { "data-sign": Math.sign(Math.round(100 * by)) }, ptx.signed(by))];
   }
 
   function draw() {
@@ -103,9 +101,9 @@ ptx.price = ({ relabel }) => {
     if (bits === null) return { text: "–", title: "there is no token before the cursor" };
     const what = labels === "next" ? "the token at the cursor" : "a token of the text";
     return {
-      text: signed(bits),
-      title: `Without head ${name} ${what} costs ${signed(bits)} bits`,
-      sign: Math.abs(bits) < 0.005 ? "" : Math.sign(bits),
+      text: ptx.signed(bits),
+      title: `Without head ${name} ${what} costs ${ptx.signed(bits)} bits`,
+      sign: Math.sign(Math.round(100 * bits)),
     };
   }
 

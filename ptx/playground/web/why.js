@@ -27,7 +27,6 @@ ptx.why = ({ element }) => {
 
   const token = (text, longest = 16) => el("code", {}, ptx.visible(text, longest));
   const percent = (p) => (p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.0005 ? `${(100 * p).toFixed(1)} %` : "<0.1 %");
-  const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(2)}`;
 
   // ---- layer by layer ----------------------------------------------------------------------------
 
@@ -41,10 +40,10 @@ ptx.why = ({ element }) => {
   let rows = [];
 
   function buildRows(count) {
-    rows = Array.from({ length: count + 1 }, (_, i) => row(i ? `layer ${i - 1}` : "start"));
+    rows = Array.from({ length: count + 1 }, (_, i) => row(i ? `layer ${i - 1}` : "embedding"));
     layers.replaceChildren(
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "after"), el("th", { scope: "col" }, "likeliest"),
-        el("th", { scope: "col" }, followedName), el("th", { scope: "col" }, "rank"))),
+        el("th", { scope: "col" }, followedName), el("th", { scope: "col", class: "rank" }, "rank"))),
       el("tbody", {}, ...rows.map(({ node }) => node)),
     );
   }
@@ -91,17 +90,23 @@ ptx.why = ({ element }) => {
   function words() {
     const { lens, parts: { token: chosen, against: other, heads, mlps, total } } = look;
     const layer = settledAt(lens);
-    const when = layer === null ? "no layer makes it the likeliest" : layer === 0 ? "it is the likeliest from the start" : `it is the likeliest from layer ${layer - 1} on`;
+    const when = layer === null ? "no layer makes it the likeliest" : layer === 0 ? "it is the likeliest from the embedding on" : `it is the likeliest from layer ${layer - 1} on`;
     const all = [
       ...heads.flatMap((row, l) => row.map((value, h) => [`head ${l}.${h}`, value])),
       ...mlps.map((value, l) => [`MLP ${l}`, value]),
     ].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, NAMED);
-    const odds = Math.exp(Math.abs(total));
-    const times = odds >= 1e6 ? odds.toExponential(0) : ptx.number(odds, odds < 10 ? 1 : 0);
     return [
-      token(chosen.text), `: ${when}; `, `${times} times as ${total < 0 ? "un" : ""}likely as `, token(other.text),
-      `. Most of it: ${all.map(([name, value]) => `${name} ${signed(value)}`).join(", ")}.`,
+      token(chosen.text), `: ${when}; in the end ${compared(total)} `, token(other.text),
+      `. Most of it: ${all.map(([name, value]) => `${name} ${ptx.signed(value)}`).join(", ")}.`,
     ];
+  }
+
+  // A difference of logits as odds.
+  function compared(total) {
+    const odds = Math.exp(Math.abs(total));
+    if (odds < 1.05) return "just as likely as";
+    const times = odds >= 1e6 ? odds.toExponential(0) : odds < 10 ? odds.toFixed(1) : ptx.number(Math.round(odds));
+    return total > 0 ? `${times} times as likely as` : `${times} times less likely than`;
   }
 
   function tell(part) {
@@ -112,7 +117,7 @@ ptx.why = ({ element }) => {
   function read() {
     const { writing, following } = store.state;
     says.setAttribute("aria-live", writing && following ? "off" : "polite");
-    says.replaceChildren(...(cell ? [`${cell.name}: `, el("b", {}, signed(cell.value)), ` to the logit of `, token(look.parts.token.text), " less that of ", token(look.parts.against.text)] : words()));
+    says.replaceChildren(...(cell ? [`${cell.name}: `, el("b", {}, ptx.signed(cell.value)), ` to the logit of `, token(look.parts.token.text), " less that of ", token(look.parts.against.text)] : words()));
   }
 
   // ---- together --------------------------------------------------------------------------------
