@@ -10,6 +10,7 @@ ptx.atlas = () => {
 
   function build({ layers, heads }) {
     node.style.setProperty("--heads", heads);
+    node.style.setProperty("--cell", layers > 6 ? "56px" : "66px"); // or the atlas would be too high
     const line = (role, ...children) => el("div", { role, class: "line" }, ...children);
     const numbers = Array.from({ length: heads }, (_, i) => i);
     cells = [];
