@@ -21,11 +21,13 @@ from threading import Lock
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ptx import lens
 from ptx.errors import UserError
 from ptx.playground.models import Models
+from ptx.playground.openend import after_prompt
 from ptx.playground.question import Question
 from ptx.playground.runs import Runs
 from ptx.playground.served import Served
@@ -136,7 +138,8 @@ class Reading:
 
     @answered
     def look(self, q: Question) -> Answer:
-        """{ids, at, against = null, muted = [], run = null} -> everything about the choice at `at`.
+        """{ids, at, against = null, muted = [], run = null, open = null} -> everything about the
+        choice at `at`.
 
         at, start: the cursor, and the first token that the model saw.
         token, text, prob, bits, rank: of the token at the cursor; null at the end of the text.
@@ -144,8 +147,9 @@ class Reading:
         sharp, names: {ids: int32[n], logits: float32[n]} of the n = 256 likeliest tokens, exactly,
             best first, and their texts. Tokens that cannot come are left out.
         entropy: bits.
-        healed: this is the first new token of `run` after a prompt that ends inside a token: the
-            probabilities are of all ways to cut that end.
+        healed: the probabilities are of all ways to cut the end of a prompt, from which the first
+            new token is drawn: `run` has drawn it, or `open` is the prompt, a text, and the cursor
+            is at its end. Then the row, the layers and the parts are those of the likeliest way.
         row: uint8[L][H][at - start], where each head looked; see `ptx.lens.quantize`.
         lens: {tokens: [L + 1][3] of {id, text, p}, prob: [L + 1], rank: [L + 1],
             followed: {id, text}}: after the embedding and after each block; followed is the token
@@ -158,6 +162,11 @@ class Reading:
         seen = served.traces.at(ids, at, mute)
         token = ids[at] if at < len(ids) else None
         drawn = self._first_logits(q, ids[:at])
+        prompt = q.optional_text("open")
+        if prompt is not None and token is None:
+            check_prompt(prompt)
+            if opened := after_prompt(served, prompt, ids, mute):
+                drawn, seen = opened
         followed = int(drawn.argmax()) if token is None and drawn is not None else token
         layers = lens.logit_lens(served.model, seen.trace, seen.query, followed, BEST)
         choice = Choice(layers.logits[-1] if drawn is None else drawn, Sampling())
@@ -173,7 +182,7 @@ class Reading:
             **_likeliest(served.tokenizer, choice.logits),
             "entropy": choice.entropy,
             "healed": bool((choice.logits == CUT).any()),
-            "row": _base64(lens.row(seen.trace.attention[:, :, seen.query, : seen.size])),
+            "row": _base64(lens.row(_row(seen, at))),
             "lens": _layers(served.tokenizer, layers),
             "parts": _parts(served, seen, layers.token, against),
         }
@@ -306,6 +315,12 @@ def of_token(tokenizer: Tokenizer, choice: Choice, token: int | None) -> Answer:
         "bits": finite(-logprob * BITS),
         "rank": choice.rank(token),
     }
+
+
+def _row(seen: Seen, at: int) -> Tensor:
+    """(L, H, at - start): nothing of what the likeliest way through an open end has not read."""
+    row = seen.trace.attention[:, :, seen.query, : seen.size]
+    return F.pad(row, (0, at - seen.end))
 
 
 def _all_logits(logits: Tensor) -> Answer:

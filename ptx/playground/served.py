@@ -11,11 +11,10 @@ from ptx import lens
 from ptx.checkpoint import find_model, load_model
 from ptx.engine import Engine
 from ptx.model import GPT
+from ptx.playground import zero_gpu
+from ptx.playground.limits import LIMITS
 from ptx.playground.traces import Traces
 from ptx.tokenizer import Tokenizer
-
-AT_ONCE = 8
-"""Texts that grow at the same time; more wait in the queue."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,11 @@ class Served:
         return directory.name
 
     @cached_property
-    def engine(self) -> Engine:
+    def engine(self) -> Engine | zero_gpu.GpuEngine:
         """Writes the texts of all visitors, side by side."""
-        return Engine(self.model, self.tokenizer, slots=AT_ONCE)
+        if zero_gpu.PRESENT and self.model.n_params() >= zero_gpu.LARGE:
+            return zero_gpu.GpuEngine(self.directory, self.model, self.tokenizer)
+        return Engine(self.model, self.tokenizer, slots=LIMITS.streams, waiting=LIMITS.queue)
 
     def start_engine(self) -> None:
         """Lets it compile what it needs before the first visitor comes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -12,6 +13,7 @@ import gradio as gr
 
 from ptx.engine import Engine, Generation
 from ptx.errors import UserError
+from ptx.playground.limits import LIMITS, Rate
 from ptx.playground.models import FIRST as FIRST_MODEL
 from ptx.playground.models import Models
 from ptx.playground.runs import Runs
@@ -22,11 +24,12 @@ from ptx.playground.web import panel
 from ptx.sampling import Sampling
 from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, window_notes
 
-MAX_LENGTH = 1000
 MAX_SEED = 2**32 - 1
 FRAMES_PER_SECOND = 20
 PLACES_PER_SECOND = 5
 """How often a text that waits says how many are before it."""
+LONGEST = min(PROMPT_LIMIT, LIMITS.prompt_bytes)
+"""Bytes of a prompt."""
 TEXT_LIMIT = 16 * PROMPT_LIMIT
 """Characters of a text whose syntax is asked for: a prompt and what was written after it."""
 
@@ -79,7 +82,7 @@ class Request:
                 raise UserError(f"{name} must be a number")
         for name, low, high in (
             ("top_k", 0, MAX_SEED),
-            ("length", 1, MAX_LENGTH),
+            ("length", 1, LIMITS.new_tokens),
             ("seed", 0, MAX_SEED),
             ("n_prompt", 0, PROMPT_LIMIT),
         ):
@@ -99,8 +102,12 @@ class Request:
         for: the last one, and before it the token that a person chose, if there is one, placed
         where it can follow an open end. Raises UserError for a knob out of range and for a prompt
         that cannot be read."""
-        sampling, limits, seed = self.sampling(), Limits(int(self.length)), int(self.seed)
-        prompt = self.prompt
+        sampling, seed, prompt = self.sampling(), int(self.seed), self.prompt
+        limits = Limits(int(self.length), LIMITS.seconds)
+        if isinstance(prompt, str) and (size := len(prompt.encode("utf-8", "replace"))) > LONGEST:
+            raise UserError(
+                f"the prompt has {size:,} bytes and at most {LONGEST:,} are read: shorten it"
+            )
         if self.first is not None:
             if type(self.first) is not int:
                 raise UserError("the first token must be a whole number")
@@ -246,10 +253,10 @@ def build() -> Controls:
     def parse(request: Any) -> dict[str, Any]:
         return parsed(request)
 
-    facts = {"examples": EXAMPLES, "prompt": FIRST, "longest": PROMPT_LIMIT}
+    facts = {"examples": EXAMPLES, "prompt": FIRST, "longest": LONGEST}
     write = panel("write", facts, server=[parse])
     panel("text")
-    panel("knobs", {"length": MAX_LENGTH, "seed": MAX_SEED})
+    panel("knobs", {"length": LIMITS.new_tokens, "seed": MAX_SEED})
     return Controls(prompt, write)
 
 
@@ -264,11 +271,15 @@ def parsed(request: Any) -> dict[str, Any]:
 def connect(models: Models, controls: Controls, runs: Runs) -> None:
     """Generate, Continue and branches; Stop; the editor, which follows when a text is undone."""
     write, prompt = controls.write, controls.prompt
+    rate = Rate(LIMITS.per_minute)
 
-    def on_generate(written: str, event: gr.EventData) -> Iterator[dict[str, Any]]:
+    def on_generate(
+        written: str, event: gr.EventData, sender: gr.Request
+    ) -> Iterator[dict[str, Any]]:
         data = getattr(event, "request", None)
         asked = {"asked": data.get("asked") if isinstance(data, dict) else None}
         try:
+            rate.admit(visitor(sender))
             request = Request.read(written, data)
             served = models.get(data.get("model", FIRST_MODEL))
             for frame in throttled(frames(served, request, runs), FRAMES_PER_SECOND):
@@ -294,13 +305,21 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
     # in the browser, because gr.Code strips what the server sends
     write.edit(None, js="() => ptx.writing.editor", outputs=prompt, **browser)
     prompt.change(None, prompt, js="(text) => ptx.writing.edited(text)", **browser)
+    expose(models, rate)
 
 
-def expose(models: Models) -> None:
+def visitor(sender: gr.Request) -> str:
+    """Who asks, by address; on a Space, by the one that its proxy names."""
+    named = sender.headers.get("x-forwarded-for") if os.environ.get("SYSTEM") == "spaces" else None
+    return (named or sender.client.host).split(",")[0].strip()
+
+
+def expose(models: Models, rate: Rate) -> None:
     """The same for programs: the endpoint /generate."""
 
     def generate(
         prompt: str,
+        sender: gr.Request,
         temperature: float = 0.8,
         top_k: int = 0,
         top_p: float = 0.95,
@@ -324,6 +343,7 @@ def expose(models: Models) -> None:
             seed,
         )
         try:
+            rate.admit(visitor(sender))
             engine = models.get(model).engine
             return "".join(step.text for leg in request.legs(engine) for step in leg)
         except UserError as error:

@@ -86,8 +86,8 @@ def test_the_bars_are_the_samplers(
     for (_, raw, final, cut), token in zip(rows, tokens, strict=True):
         assert raw / 100 == pytest.approx(float(choice.raw[token]), abs=1e-4)
         assert final / 100 == pytest.approx(float(choice.final[token]), abs=1e-4)
-        reason = re.search(r"cut by (.*)", cut)
-        assert (CUTS[reason[1]] if reason else None) == choice.cut_by(token)
+        reason = cut.split("◂")[0].strip()
+        assert (CUTS[reason] if reason else None) == choice.cut_by(token)
         assert ("chosen" in cut) == (token == ids[at])
     left = 1 - float(choice.final[tokens].sum())
     assert rest[2] / 100 == pytest.approx(max(0, left), abs=1e-4)

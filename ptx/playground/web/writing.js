@@ -141,7 +141,7 @@ ptx.writing = (() => {
     base = from;
     stopping = false;
     set({ writing: true, following: true });
-    setStatus({ finish: null, error: null, place: 0, waiting: true });
+    setStatus({ generated: 0, finish: null, error: null, place: 0, waiting: true });
     const { key } = state.model;
     panel.trigger("submit", { request: { ...request, ...state.knobs, model: key, asked } });
   }
