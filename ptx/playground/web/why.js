@@ -40,7 +40,7 @@ ptx.why = ({ element }) => {
   let rows = [];
 
   function buildRows(count) {
-    rows = Array.from({ length: count + 1 }, (_, i) => row(i ? `layer ${i - 1}` : "embedding"));
+    rows = Array.from({ length: count + 1 }, (_, i) => row(i ? `L${i - 1}` : "embed"));
     layers.replaceChildren(
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "after"), el("th", { scope: "col" }, "likeliest"),
         el("th", { scope: "col" }, followedName), el("th", { scope: "col", class: "rank" }, "rank"))),
