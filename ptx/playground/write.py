@@ -244,7 +244,7 @@ def build() -> Controls:
         lines=5,
         max_lines=16,
         interactive=True,
-        label="Prompt",
+        label="Prompt (Esc, then Tab leaves it)",
         elem_id="prompt",
         wrap_lines=True,
         buttons=[],

@@ -18,7 +18,7 @@ from tests.browser.driving import Playground
 
 MODEL, TOKENIZER, _ = load_model(Path(__file__).parents[2] / "checkpoints" / "mini")
 CONTEXT = MODEL.config.context
-HEADS = [(layer, head) for layer in range(MODEL.config.n_layer) for head in range(4)]
+HEADS = [(i, j) for i in range(MODEL.config.n_layer) for j in range(MODEL.config.n_head)]
 PROMPT = "def mean(values):\n    total = sum(values)\n    return total / len(values)\n\ndef "
 # half a step of the byte that a weight travels in, which holds its square root
 ENCODING = 0.5 / 255 + 1e-5
