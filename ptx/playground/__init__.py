@@ -4,7 +4,9 @@
     write.py       a text as it is asked for and as it grows; transcript.py is how it travels,
                    syntax.py whether it parses
     reading.py     what is told about one position of it; runs.py keeps what is being written
-    training.py    loss curves and samples of a run
+    training.py    what a person does about training; jobs.py runs it in child processes, which
+                   tethered.py ends with the page; library.py is what there is to learn from
+    curves.py      the runs and their states; history.py is what one has logged, and wrote
     card.py        what the model is
     models.py      the models to choose from; served.py is one of them
     limits.py      how much of all this a visitor may have

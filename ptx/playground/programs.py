@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ptx import lens
 from ptx.errors import UserError
+from ptx.playground.openend import after_prompt
 from ptx.playground.question import Question
 from ptx.playground.reading import Answer, Reading, finite, name_of, of_token, view_of
 from ptx.sampling import Choice, Sampling
@@ -73,9 +74,11 @@ class Programs:
             muted: heads that write nothing, such as ["0.3", "2.1"], layer.head
             model: a name from the page's list of models; the page's first one if left out
         Returns:
-            {"at", "start", "token", "text", "prob", "bits", "rank", "entropy", "final_entropy",
-            "tail_mass", "alternatives": [{"token", "text", "raw", "final", "cut_by"}]}; start is
-            the first position that the model saw, bits measure entropy
+            {"at", "start", "token", "text", "prob", "bits", "rank", "healed", "entropy",
+            "final_entropy", "tail_mass", "alternatives": [{"token", "text", "raw", "final",
+            "cut_by"}]}; start is the first position that the model saw, bits measure entropy;
+            healed: the text may end inside a token, and the alternatives are weighed over all ways
+            to cut its end, as /generate draws them
         """
         knobs = {
             "temperature": temperature,
@@ -88,14 +91,17 @@ class Programs:
             q, ids, cursor = self._question(text, at, n=n, muted=muted, model=model, **knobs)
             wanted, sampling = q.whole("n", 1, MOST), _sampling(q)
             seen = q.served.traces.at(ids, cursor, q.mute)
+            opened = after_prompt(q.served, text, ids, q.mute) if cursor == len(ids) else None
         except UserError as error:
             raise _refusal(error) from None
-        choice = Choice(seen.trace.logits_after(seen.query), sampling, ids[:cursor])
+        logits = opened[0] if opened else seen.trace.logits_after(seen.query)
+        choice = Choice(logits, sampling, ids[:cursor])
         tokenizer = q.served.tokenizer
         return {
             "at": cursor,
             "start": seen.start,
             **of_token(tokenizer, choice, ids[cursor] if cursor < len(ids) else None),
+            "healed": opened is not None,
             "entropy": choice.entropy,
             "final_entropy": choice.final_entropy,
             "tail_mass": choice.tail_mass,
@@ -207,7 +213,7 @@ class Programs:
             embedding; parts are in logits and sum to total
         """
         fields = {"muted": muted, "against": None if against == NONE else against, "model": model}
-        answer = _told(self._reading.look(self._fields(text, at, fields)))
+        answer = _told(self._reading.look(self._fields(text, at, fields) | {"open": text}))
         return {name: answer[name] for name in ("at", "start", "lens", "parts")}
 
     def ablation(

@@ -244,7 +244,7 @@ def build() -> Controls:
         lines=5,
         max_lines=16,
         interactive=True,
-        label="Prompt",
+        label="Prompt (Esc, then Tab leaves it)",
         elem_id="prompt",
         wrap_lines=True,
         buttons=[],
@@ -308,6 +308,19 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
     expose(models, rate)
 
 
+def growing(legs: Iterator[Generation]) -> Iterator[str]:
+    """What comes after the prompt, longer with every token."""
+    text = ""
+    for generation in legs:
+        try:
+            for step in generation:
+                text += step.text
+                yield text
+        finally:  # a reader who leaves lets the next one in
+            generation.cancel()
+    yield text
+
+
 def visitor(sender: gr.Request) -> str:
     """Who asks, by address; on a Space, by the one that its proxy names."""
     named = sender.headers.get("x-forwarded-for") if os.environ.get("SYSTEM") == "spaces" else None
@@ -328,8 +341,9 @@ def expose(models: Models, rate: Rate) -> None:
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
         model: str = FIRST_MODEL,
-    ) -> str:
-        """Continues a piece of Python and returns what comes after the prompt."""
+    ) -> Iterator[str]:
+        """Continues a piece of Python: what comes after the prompt, again and again as it grows.
+        The last one is whole."""
         request = Request(
             prompt or "",
             0,
@@ -345,7 +359,7 @@ def expose(models: Models, rate: Rate) -> None:
         try:
             rate.admit(visitor(sender))
             engine = models.get(model).engine
-            return "".join(step.text for leg in request.legs(engine) for step in leg)
+            yield from throttled(growing(request.legs(engine)), FRAMES_PER_SECOND)
         except UserError as error:
             raise gr.Error(str(error)) from None
 

@@ -9,6 +9,9 @@ atlas_kib                what the pictures of all heads weigh, for 256 tokens
 atlas_paint_ms           from muting a head to the pictures of all heads painted anew
 stream_keepup            tokens a second on the page, as a share of the engine's alone
 memory_growth            memory of the server after 100 generations, as a ratio to after 5
+plot_tick_ms             main thread of one update of the curves, a run of 10,000 points
+training_slowdown        time to the first token while the page trains, as a ratio to idle
+users20_first_token_s    the longest wait for a first token when 20 visitors ask together
 """
 
 from __future__ import annotations
@@ -27,11 +30,13 @@ import psutil
 from playwright.sync_api import Page, sync_playwright
 
 import ptx
+from tests.bench import page_training
 from tests.bench.playground import free_port, started
 from tests.bench.report import Row, parser, report
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
+TRAINING = {"plot_tick_ms", "training_slowdown", "users20_first_token_s"}
 PROMPT = "def fibonacci(n):"
 LONG = (ROOT / "ptx" / "sampling.py").read_text("utf-8")[:4000]
 # Tells when a picture of the atlas was last painted.
@@ -216,6 +221,8 @@ def serving(port: int) -> psutil.Process:
 def measured(args: Namespace) -> list[Row]:
     rounds = 3 if args.quick else 9
     wanted: Callable[[str], bool] = lambda name: not args.only or name in args.only  # noqa: E731
+    if args.only and set(args.only) <= TRAINING:
+        return of_training(args, wanted)
     rows: list[Row] = []
     port, ready = free_port(), []
     for _ in range(1 if args.quick or not wanted("ready_seconds") else 5):
@@ -239,6 +246,20 @@ def measured(args: Namespace) -> list[Row]:
         if wanted("memory_growth"):
             growth = memory_growth(page, serving(port), 10 if args.quick else 100)
             rows.append(("memory_growth", growth, None, 1.05))
+    return rows + of_training(args, wanted)
+
+
+def of_training(args: Namespace, wanted: Callable[[str], bool]) -> list[Row]:
+    rows: list[Row] = []
+    if wanted("plot_tick_ms"):
+        tick = page_training.plot_tick_ms(8 if args.quick else 30)
+        rows.append(("plot_tick_ms", tick, None, 50.0))
+    if wanted("training_slowdown"):
+        idle, busy = page_training.training_slowdown(5 if args.quick else 25)
+        rows.append(("training_slowdown", busy / idle, 1.0, 2.0))
+        print(f"first token {idle:.3f} s idle, {busy:.3f} s while it trains")
+    if wanted("users20_first_token_s"):
+        rows.append(("users20_first_token_s", page_training.users20_first_token_s(), None, 5.0))
     return rows
 
 

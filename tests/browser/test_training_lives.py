@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from ptx.checkpoint import checkpoints
 from ptx.corpus import CorpusWriter
@@ -91,7 +91,7 @@ def training(page: Page, url: str) -> Playground:
 
 
 def start(page: Page, name: str, steps: int = STEPS) -> None:
-    page.get_by_label("Length", exact=True).fill(str(steps))
+    page.locator("#train-length").fill(str(steps))
     page.get_by_label("Batch size").fill("1")
     page.get_by_label("Name of the run").fill(name)
     page.get_by_role("button", name="Start training").click()
@@ -121,7 +121,9 @@ def last_step(run: Path) -> int:
 
 
 @pytest.mark.timeout(600)
-def test_a_run_is_started_watched_paused_resumed_and_played_with(app: App, page: Page) -> None:
+def test_a_run_is_started_watched_paused_resumed_and_played_with(
+    app: App, page: Page, browser: Browser
+) -> None:
     training(page, app.start())
     start(page, "mine")
     expect(page.get_by_label("Run", exact=True)).to_have_value("runs/mine", timeout=PATIENCE)
@@ -132,7 +134,7 @@ def test_a_run_is_started_watched_paused_resumed_and_played_with(app: App, page:
     wait_for_step(page, 6)
     assert canvas.evaluate("c => c.toDataURL()") != before, "the curve grows"
 
-    second = page.context.new_page()  # sees the same
+    second = browser.new_page()  # sees the same
     training(second, app.url)
     wait_for_step(second, 6)
     second.get_by_role("button", name="Pause").click()
@@ -150,7 +152,7 @@ def test_a_run_is_started_watched_paused_resumed_and_played_with(app: App, page:
 
     page.get_by_role("button", name="Play with step").click()
     expect(page.get_by_role("tab", name="Write")).to_have_attribute("aria-selected", "true")
-    expect(page.get_by_label("Model", exact=True)).to_have_value("runs/mine")
+    expect(page.locator("#model-choice")).to_have_value("runs/mine")
     page.get_by_role("tab", name="Training").click()
     page.get_by_role("button", name="Stop").click()
     expect(state(page)).to_have_text("stopped", timeout=PATIENCE)
@@ -220,7 +222,7 @@ def test_pasted_text_is_prepared_and_learned_from(app: App, page: Page) -> None:
     page.get_by_label("Name of this data").fill("pasted")
     text = "\n\n".join(f"def f{i}(x, y):\n    return x * {i} + y" for i in range(1500))
     page.locator("#train-text").fill(text)
-    page.get_by_label("Length", exact=True).fill("3")
+    page.locator("#train-length").fill("3")
     page.get_by_label("Batch size").fill("1")
     page.get_by_role("button", name="Prepare and train").click()
     expect(page.get_by_label("Run", exact=True)).to_have_value("runs/nano", timeout=PATIENCE)
