@@ -256,13 +256,13 @@ ptx.writing = (() => {
   // A text from elsewhere: {written, origin, ids, prompt, cursor}, from a link, so that anything in it
   // may be wrong; then a sentence is on the page and the text at hand stays.
   async function open({ written, origin, ids, prompt, cursor }) {
-    turn += 1;
-    if (ids.length < 2) {
-      api.edit(written);
+    const answer = ids.length > 1 ? await ptx.ask("tokens", { text: written, ids }) : null;
+    if (state.writing) return;
+    if (!answer) {
+      if (newlines(written) === newlines(editor)) readPrompt();
+      else api.edit(written);
       return;
     }
-    const answer = await ptx.ask("tokens", { text: written, ids });
-    if (!answer || state.writing) return;
     turn += 1;
     const tokens = read(answer.lines, []);
     const inside = (n, least) => Math.min(tokens.length, Math.max(least, n ?? tokens.length));
