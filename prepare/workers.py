@@ -86,6 +86,13 @@ def prepare_tokenizer(name: str) -> None:
     get_tokenizer(name).encode_array(b"x")
     gc.collect()
     gc.freeze()
+    return_free_memory()
+
+
+def return_free_memory() -> None:
+    """Give back what malloc keeps for later: forked workers would each fill their copy of it."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc
+        libc.malloc_trim(0)
 
 
 # --- in the workers
