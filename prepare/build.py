@@ -53,6 +53,7 @@ class Plan:
     Attributes:
         tokenizer: its name.
         val_fraction: share of the projects (of a text: of its bytes) that validates.
+        test_fraction: share of the projects that is kept for a last test.
         seed: of the order of the projects.
         limit: how much is wanted, or None for all.
         steps: the cleaning.
@@ -62,6 +63,7 @@ class Plan:
     val_fraction: float
     seed: int = 0
     limit: Limit | None = None
+    test_fraction: float = 0.0
     steps: Rules = field(default_factory=Rules)
 
 
@@ -168,12 +170,13 @@ def assemble(
     selection = select(
         index,
         plan.val_fraction,
+        plan.test_fraction,
         plan.seed,
         steps.exact,
         find_twins if steps.near else None,
         source.continuous,
     )
-    with CorpusWriter(target, get_tokenizer(plan.tokenizer)) as writer:
+    with CorpusWriter(target, get_tokenizer(plan.tokenizer), tuple(selection.order)) as writer:
         starts, closed = write_tokens(index, selection, source.continuous, writer)
         write_documents(index, selection, starts, closed, writer.extra(DOCUMENTS))
         write_near_duplicates(index, selection, starts, writer.extra(NEAR_DUPLICATES))
@@ -192,7 +195,7 @@ def assemble(
 def write_tokens(
     index: Index, selection: Selection, continuous: bool, writer: CorpusWriter
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write the documents of both sides in their order.
+    """Write the documents of all sides in their order.
 
     Returns, for each document, where it starts in its file (-1 where it is not kept), and whether
     an end-of-text token closes it: in a continuous text, only where a part is missing after it.
@@ -201,8 +204,8 @@ def write_tokens(
     closed = np.zeros(len(index), dtype=bool)
     eot = np.array([writer.tokenizer.eot])
     with Tokens(index, DTYPES[writer.dtype]) as tokens:
-        for split in SPLITS:
-            order, position = selection.order[split].tolist(), 0
+        for split, order in selection.order.items():
+            order, position = order.tolist(), 0
             for document, following in zip(order, [*order[1:], -1]):
                 starts[document] = position
                 writer.write(split, tokens.of(document))
@@ -255,8 +258,6 @@ def write_documents(
 ) -> None:
     """A row for each kept document, in the order of the source: where its tokens are and where it
     comes from."""
-    sides = np.zeros(len(index), dtype=np.int8)
-    sides[selection.order["val"]] = 1
     for_rows = [
         ("split", pa.string()),
         ("start", pa.int64()),
@@ -276,7 +277,7 @@ def write_documents(
             stored = [name for name in schema.names if name in SCHEMA.names]
             told = files.rows(stored).take(pa.array(index.row[here]))
             placed = {
-                "split": pa.array(np.array(SPLITS)[sides[here]], pa.string()),
+                "split": pa.array(np.array(SPLITS)[selection.side[here]], pa.string()),
                 "start": pa.array(starts[here]),
                 "closed": pa.array(closed[here]),
             }
@@ -297,8 +298,6 @@ def write_near_duplicates(
             ("kept_start", pa.int64()),
         ]
     )
-    validates = np.zeros(len(index), dtype=np.int8)
-    validates[selection.order["val"]] = 1
     with pq.ParquetWriter(file, schema) as writer:
         for i, files in enumerate(index.shards):
             here = np.flatnonzero((index.shard == i) & (selection.outcome == NEAR))
@@ -311,7 +310,7 @@ def write_near_duplicates(
                 told["project"],
                 told["path"],
                 pa.array(alike.astype(np.float32)),
-                pa.array(np.array(SPLITS)[validates[kept]], pa.string()),
+                pa.array(np.array(SPLITS)[selection.side[kept]], pa.string()),
                 pa.array(starts[kept]),
             ]
             writer.write_table(pa.table(columns, schema=schema))

@@ -28,7 +28,7 @@ def signatures(documents: Sequence[np.ndarray]) -> np.ndarray:
 
     if not documents:
         return np.empty((0, N_HASHES), dtype=np.uint32)
-    runs = [np.unique(run_hashes(tokens)) for tokens in documents]
+    runs = [run_hashes(tokens) for tokens in documents]  # one that comes twice changes no minimum
     offsets = np.cumsum([0, *map(len, runs)]).astype(np.uint64)
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
         np.concatenate(runs), offsets, N_HASHES, SEED

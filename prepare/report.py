@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from prepare import documents
 from prepare.build import NEAR_DUPLICATES
-from ptx.corpus import SPLITS, Corpus, count_tokens
+from ptx.corpus import Corpus, count_tokens
 from ptx.tokenizer import Tokenizer
 
 WEB = Path(__file__).parent / "web"
@@ -41,14 +41,14 @@ def write(directory: Path, page: Path) -> None:
     """Read the directory (its hashes are checked) and write the page."""
     corpus = Corpus(directory)
     found = read(corpus)
-    counts = sum(count_tokens(getattr(corpus, s), corpus.tokenizer.n_vocab) for s in SPLITS)
+    counts = sum(count_tokens(getattr(corpus, s), corpus.tokenizer.n_vocab) for s in corpus.splits)
     parts = {
         "title": escape(directory.resolve().name),
         "style": (WEB / "report.css").read_text("utf-8"),
         "facts": facts(corpus),
         "filters": filters(corpus.manifest),
         "licences": bars(found.licences.most_common(LARGEST), megabytes),
-        "projects": "".join(projects(corpus.manifest, split) for split in SPLITS),
+        "projects": "".join(projects(corpus.manifest, split) for split in corpus.splits),
         "lines": histogram(line_lengths(corpus, found.sampled), (0, 20, 40, 60, 80, 100, 150, 250)),
         "sizes": histogram(found.sizes, (0, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)),
         "tokens": histogram(counts, RARE),
@@ -76,7 +76,7 @@ def read(corpus: Corpus) -> Found:
 
 def facts(corpus: Corpus) -> str:
     manifest, rows = corpus.manifest, []
-    for split in SPLITS:
+    for split in corpus.splits:
         total = manifest["splits"][split]
         told = f"{total['tokens']:,} tokens, {total['files']:,} documents, "
         told += f"{megabytes(total['bytes'])} of text, {len(manifest['sources'][split]):,} projects"

@@ -70,6 +70,8 @@ class Options:
     tokenizer: TokenizerName = "py16k"
     val_fraction: float = split.VAL_FRACTION
     """Share of the projects (of a text: of its bytes) that validates."""
+    test_fraction: float = 0.0
+    """Share of the projects kept for a last test, in test.bin, which training never reads."""
     seed: int = 0
     """Of the order of the training projects."""
     limit: str = ""
@@ -156,7 +158,7 @@ def verify(directory: Argument[Path]) -> None:
 def show(
     directory: Argument[Path],
     at: Annotated[int, tyro.conf.arg(help="A token, counted from 0; below 0, from the end.")],
-    split: Annotated[str, tyro.conf.arg(help="train or val.")] = "train",
+    split: Annotated[str, tyro.conf.arg(help="train, val or test.")] = "train",
     lines: Annotated[int, tyro.conf.arg(help="Lines before and after; 0 shows all.")] = 12,
 ) -> None:
     """Print the document around a token, and where it comes from."""
@@ -205,11 +207,23 @@ def prepare(read: Callable[[], Source], options: Options, command: str) -> None:
     started = time.perf_counter()
     if not 0 < options.val_fraction < 1:
         raise UserError(f"--val-fraction must lie between 0 and 1, not {options.val_fraction}.")
+    if not 0 <= options.test_fraction < 1 - options.val_fraction:
+        raise UserError(
+            "--test-fraction must be 0 or more, and with --val-fraction leave projects to train "
+            f"on, not {options.test_fraction}."
+        )
     out = options.out or Path("data") / command
     limit = parse_limit(options.limit)
     get_tokenizer(options.tokenizer)  # refused before anything is read
     require_replaceable(out.resolve())
-    plan = Plan(options.tokenizer, options.val_fraction, options.seed, limit, options.steps)
+    plan = Plan(
+        options.tokenizer,
+        options.val_fraction,
+        options.seed,
+        limit,
+        options.test_fraction,
+        options.steps,
+    )
     source = read()
     require_place(out)
     with progress.bar(console, sum(shard.size for shard in source.shards)) as advance:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from prepare import near, split
 from prepare.limits import Limit
 from prepare.shards import ShardFiles
+from ptx.corpus import SPLITS
 from ptx.errors import UserError
 
 KEPT, EXACT, NEAR = 0, 1, 2
@@ -128,12 +129,14 @@ class Selection:
     Attributes:
         outcome: KEPT, EXACT (an identical one is kept) or NEAR, (N,).
         kept_as: the document that is kept in its stead, (N,); itself if it is.
-        order: for "train" and "val", the documents to write, in order.
+        side: of each document, a number of `ptx.corpus.SPLITS`, (N,) int8.
+        order: for each side, the documents to write, in order.
         rule: how they were split, for the manifest.
     """
 
     outcome: np.ndarray
     kept_as: np.ndarray
+    side: np.ndarray
     order: dict[str, np.ndarray]
     rule: dict[str, object]
 
@@ -141,6 +144,7 @@ class Selection:
 def select(
     index: Index,
     val_fraction: float,
+    test_fraction: float,
     seed: int,
     exact: bool,
     find_twins: FindTwins | None,
@@ -150,16 +154,16 @@ def select(
 
     find_twins: how near duplicates are found, if they are to go.
 
-    Validation comes before training where copies are concerned: so nothing in training has a twin
-    in validation.
+    The test comes first where copies are concerned, then validation: so nothing in training has a
+    twin in either, and nothing in validation one in the test.
     """
     if continuous:
-        validates, rule = split.by_position(index.bytes, val_fraction)
+        side, rule = split.by_position(index.bytes, val_fraction)
     else:
         names = [project["name"] for project in index.projects]
-        chosen, rule = split.by_project(names, val_fraction)
-        validates = chosen[index.project]
-    rank = np.argsort(~validates, kind="stable")  # validation first, then as they come
+        sides, rule = split.by_project(names, val_fraction, test_fraction)
+        side = sides[index.project]
+    rank = np.argsort(-side, kind="stable")  # the test first; on a side as they come
     outcome = np.full(len(index), KEPT, dtype=np.int8)
     kept_as = np.arange(len(index))
     if exact:
@@ -174,17 +178,15 @@ def select(
         outcome[left[moved]] = NEAR
     kept_as = kept_as[kept_as]  # of an identical one that has gone for a similar one
     stays = outcome == KEPT
-    order = {
-        "train": np.flatnonzero(stays & ~validates),
-        "val": np.flatnonzero(stays & validates),
-    }
+    used = SPLITS if (stays & (side == 2)).any() else SPLITS[:2]
+    order = {name: np.flatnonzero(stays & (side == i)) for i, name in enumerate(used)}
     if not continuous:
         places = project_places([p["name"] for p in index.projects], seed)
         order = {
-            side: members[np.argsort(places[index.project[members]], kind="stable")]
-            for side, members in order.items()
+            name: members[np.argsort(places[index.project[members]], kind="stable")]
+            for name, members in order.items()
         }
-    return Selection(outcome, kept_as, order, rule)
+    return Selection(outcome, kept_as, side, order, rule)
 
 
 def near_twins(index: Index, members: np.ndarray) -> np.ndarray:

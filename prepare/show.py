@@ -9,7 +9,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from prepare.documents import around
-from ptx.corpus import SPLITS, Corpus
+from ptx.corpus import Corpus
 from ptx.errors import UserError
 
 
@@ -18,9 +18,9 @@ def show(directory: Path, split: str, token: int, context: int, console: Console
 
     context: lines before and after the token's; 0 for all.
     """
-    if split not in SPLITS:
-        raise UserError(f"--split must be train or val, not {split!r}.")
     corpus = Corpus(directory)
+    if split not in corpus.splits:
+        raise UserError(f"--split must be {' or '.join(corpus.splits)}, not {split!r}.")
     tokens = getattr(corpus, split)
     if not -len(tokens) <= token < len(tokens):
         raise UserError(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 from prepare import documents
 from prepare.build import DOCUMENTS
 from ptx import corpus
-from ptx.corpus import SPLITS, Corpus
+from ptx.corpus import Corpus
 from ptx.errors import UserError
 
 
 def problems(directory: Path) -> Iterator[str]:
     """What is wrong, as sentences that name the file: what `ptx.corpus.verify` finds, projects and
-    documents on both sides, and documents whose tokens do not decode to the recorded text."""
+    documents on two sides, and documents whose tokens do not decode to the recorded text."""
     found = corpus.verify(directory)
     yield from found
     if found:
@@ -32,17 +33,17 @@ def problems(directory: Path) -> Iterator[str]:
 def shared_projects(opened: Corpus) -> Iterator[str]:
     if opened.manifest["split"].get("rule", "").startswith("By position"):
         return  # one text is on both sides of its cut
-    train, val = ({s["name"] for s in opened.manifest["sources"][split]} for split in SPLITS)
-    for name in sorted(train & val):
-        if name != "adopted":
-            yield f"{opened.path / 'manifest.json'}: {name} is on both sides."
+    sides = {s: {p["name"] for p in opened.manifest["sources"][s]} for s in opened.splits}
+    for one, other in combinations(opened.splits, 2):
+        for name in sorted(sides[one] & sides[other] - {"adopted"}):
+            yield f"{opened.path / 'manifest.json'}: {name} is in {one} and in {other}."
 
 
 def document_problems(opened: Corpus) -> Iterator[str]:
     """Reads every document by the list, and checks that together they are the files."""
     listing, eot = opened.path / DOCUMENTS, opened.tokenizer.eot
-    covered = dict.fromkeys(SPLITS, 0)
-    digests: dict[str, set[bytes]] = {split: set() for split in SPLITS}
+    covered = dict.fromkeys(opened.splits, 0)
+    digests: dict[str, set[bytes]] = {split: set() for split in opened.splits}
     for row in documents.rows(opened.path):
         split, start, size = row["split"], row["start"], row["tokens"]
         tokens = getattr(opened, split)[start : start + size + row["closed"]]
@@ -54,8 +55,9 @@ def document_problems(opened: Corpus) -> Iterator[str]:
         content = opened.tokenizer.decode(tokens[:size].tolist())
         if len(content) != row["bytes"] or hashlib.sha256(content).digest() != row["sha256"]:
             yield f"{listing}: the tokens of {name} in {split}.bin are not its text."
-    for split in SPLITS:
+    for split in opened.splits:
         if covered[split] != len(getattr(opened, split)):
             yield f"{listing} lists {covered[split]:,} tokens of {split}.bin, which holds others."
-    if shared := digests["train"] & digests["val"]:
-        yield f"{listing}: {len(shared):,} documents are on both sides."
+    for one, other in combinations(opened.splits, 2):
+        if shared := digests[one] & digests[other]:
+            yield f"{listing}: {len(shared):,} documents are in {one} and in {other}."

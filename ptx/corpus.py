@@ -1,8 +1,8 @@
 """Token files and their manifest: write, open, verify, draw batches.
 
-A data directory holds `train.bin` and `val.bin` (raw little-endian uint16 or uint32, the layout of
-nanoGPT), `tokenizer.tiktoken`, and `manifest.json`, which says what they are and where they came
-from. Files that differ from their manifest are refused by name.
+A data directory holds `train.bin`, `val.bin` and perhaps `test.bin` (raw little-endian uint16 or
+uint32, the layout of nanoGPT), `tokenizer.tiktoken`, and `manifest.json`, which says what they are
+and where they came from. Files that differ from their manifest are refused by name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from ptx.errors import UserError
 from ptx.tokenizer import MANIFEST_FILE, Tokenizer
 
 FORMAT = 1
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
+REQUIRED = SPLITS[:2]
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 CHUNK = 1 << 20  # tokens or bytes looked at together when a whole file is read
 
@@ -34,7 +35,8 @@ class Corpus:
     Attributes:
         manifest: what `manifest.json` says.
         tokenizer: the tokenizer that wrote the files.
-        train, val: token ids, memory-mapped, (N,) uint16 or uint32.
+        splits: the sides that it has: train, val, perhaps test.
+        train, val: token ids, memory-mapped, (N,) uint16 or uint32; and `test`, if there is one.
 
     Raises UserError, naming the file, if anything is missing or differs from the manifest.
     """
@@ -42,11 +44,13 @@ class Corpus:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
-        for split in SPLITS:
+        self.splits = splits_of(self.manifest)
+        for split in self.splits:
             if problem := file_problem(self.path, self.manifest, split):
                 raise UserError(f"{problem} Prepare the directory again.")
         self.tokenizer = Tokenizer.load(self.path, self.manifest["tokenizer"])
-        self.train, self.val = (open_tokens(self.path, self.manifest, split) for split in SPLITS)
+        for split in self.splits:
+            setattr(self, split, open_tokens(self.path, self.manifest, split))
 
     def batch(
         self, step: int, batch_size: int, context: int, seed: int, rows: slice = slice(None)
@@ -143,11 +147,17 @@ def is_manifest(manifest: object) -> bool:
             manifest["format"] == FORMAT
             and manifest["dtype"] in DTYPES
             and isinstance(manifest["tokenizer"], dict)
-            and all(manifest["splits"][split]["tokens"] > 0 for split in SPLITS)
-            and all(isinstance(manifest["splits"][split]["sha256"], str) for split in SPLITS)
+            and set(REQUIRED) <= set(manifest["splits"]) <= set(SPLITS)
+            and all(split["tokens"] > 0 for split in manifest["splits"].values())
+            and all(isinstance(split["sha256"], str) for split in manifest["splits"].values())
         )
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         return False
+
+
+def splits_of(manifest: dict) -> tuple[str, ...]:
+    """The sides that a manifest lists, in the order of SPLITS."""
+    return tuple(split for split in SPLITS if split in manifest["splits"])
 
 
 def file_problem(path: Path, manifest: dict, split: str) -> str | None:
@@ -159,7 +169,7 @@ def file_problem(path: Path, manifest: dict, split: str) -> str | None:
     size, expected = file.stat().st_size, recorded[split]["tokens"] * itemsize(manifest)
     digest = file_sha256(file)
     differs = digest != recorded[split]["sha256"]
-    for other in SPLITS:
+    for other in splits_of(manifest):
         if differs and digest == recorded[other]["sha256"]:
             return f"{file} holds the {other} split: the files are swapped."
     if size != expected:
@@ -174,8 +184,11 @@ def itemsize(manifest: dict) -> int:
 
 
 def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def open_tokens(path: Path, manifest: dict, split: str) -> np.memmap:
@@ -210,7 +223,7 @@ def verify(path: str | Path) -> list[str]:
     except UserError as error:
         return [str(error)]
     problems = []
-    for split in SPLITS:
+    for split in splits_of(manifest):
         if problem := file_problem(path, manifest, split):
             problems.append(problem)
         else:
@@ -278,9 +291,11 @@ class CorpusWriter:
     which the next writer for the same target removes.
     """
 
-    def __init__(self, target: str | Path, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, target: str | Path, tokenizer: Tokenizer, splits: tuple[str, ...] = REQUIRED
+    ) -> None:
         self.target = Path(target).resolve()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.splits = tokenizer, splits
         self.dtype = dtype_for(tokenizer)
         require_replaceable(self.target)
 
@@ -289,8 +304,8 @@ class CorpusWriter:
         recover(self.target)
         self._partial = beside(self.target, "partial")
         self._partial.mkdir()
-        self._files = {split: (self._partial / f"{split}.bin").open("wb") for split in SPLITS}
-        self._hashes = {split: hashlib.sha256() for split in SPLITS}
+        self._files = {split: (self._partial / f"{split}.bin").open("wb") for split in self.splits}
+        self._hashes = {split: hashlib.sha256() for split in self.splits}
         return self
 
     def extra(self, name: str) -> Path:
@@ -298,7 +313,7 @@ class CorpusWriter:
         return self._partial / name
 
     def write(self, split: str, tokens: np.ndarray | list[int]) -> None:
-        """Append tokens, (n,), to "train" or "val"."""
+        """Append tokens, (n,), to the file of one side."""
         data = np.asarray(tokens, dtype=DTYPES[self.dtype]).tobytes()
         self._files[split].write(data)
         self._hashes[split].update(data)
@@ -307,16 +322,16 @@ class CorpusWriter:
         """Complete the directory and put it in place. Returns its manifest.
 
         Args:
-            sources: for "train" and "val", the projects in the order of their tokens: name,
+            sources: for each side, the projects in the order of their tokens: name,
                 version, licence, files, bytes, tokens. Every file ends with one end-of-text token.
             provenance: further fields of the manifest: split rule, filters, command.
         """
-        for split in SPLITS:
+        for split in self.splits:
             if not self._files[split].tell():
                 raise UserError(f"No text is left for {split}.bin after cleaning: add projects.")
             self._files[split].close()
             flush(self._partial / f"{split}.bin")
-        extras = sorted(set(os.listdir(self._partial)) - {f"{split}.bin" for split in SPLITS})
+        extras = sorted(set(os.listdir(self._partial)) - {f"{split}.bin" for split in self.splits})
         for name in extras:
             flush(self._partial / name)
         self.tokenizer.save(self._partial)
@@ -324,7 +339,7 @@ class CorpusWriter:
             "format": FORMAT,
             "dtype": self.dtype,
             "tokenizer": self.tokenizer.record(),
-            "splits": {split: self._totals(split, sources[split]) for split in SPLITS},
+            "splits": {split: self._totals(split, sources[split]) for split in self.splits},
             "extras": {name: file_sha256(self._partial / name) for name in extras},
             **provenance,
             "sources": sources,
@@ -359,7 +374,7 @@ def adopt(path: str | Path, dtype: str, tokenizer: Tokenizer) -> dict:
     if (path / MANIFEST_FILE).exists():
         raise UserError(f"{path} has a manifest already: check it with `prepare/run.py verify`.")
     splits, sources = {}, {}
-    for split in SPLITS:
+    for split in REQUIRED:
         file = path / f"{split}.bin"
         if not file.is_file() or not file.stat().st_size:
             raise UserError(f"{file} is missing or empty: adopt needs train.bin and val.bin.")

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
@@ -286,7 +286,7 @@ class Engine:
         # A thread that computes while the interpreter is taken down would abort the process.
         atexit.register(self.close)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *_: object) -> None:

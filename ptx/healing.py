@@ -98,6 +98,17 @@ class Candidates:
     token: Tensor
     logprob: Tensor
 
+    def together(self, rows: Tensor) -> Tensor:
+        """(V,) logits of the first token beyond the prompt, whatever the way to it; -inf for one
+        that does not go on with the prompt. rows: those that `Healer.candidates` was given.
+
+        The likeliest way keeps the model's own logit, whose sign a repetition penalty looks at.
+        """
+        best = self.logprob.argmax()
+        weights = (self.logprob - self.logprob[best]).exp()  # (n,)
+        mass = weights.new_zeros(rows.shape[-1]).index_add_(0, self.token, weights)  # (V,)
+        return (mass.log() + rows[self.node[best], self.token[best]]).float()
+
 
 class Healer:
     """Answers, for one tokenizer, how a text may go on. Reads the whole vocabulary: keep it."""

@@ -8,12 +8,19 @@ K key/value heads, D head size, V vocabulary.
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ptx.config import ModelConfig
 from ptx.loss import cross_entropy, exponentials
+
+if TYPE_CHECKING:
+    from ptx.tokenizer import Tokenizer
 
 
 class KVCache:
@@ -147,11 +154,22 @@ class Attention(nn.Module):
         dropout = self.config.dropout if self.training else 0.0
         causal = mask is None and T == S and T > 1
         if self.future is not None and causal:
-            scores = q @ k.mT * q.shape[-1] ** -0.5 + self.future[:T, :T]  # (B, H, T, T)
-            return F.dropout(scores.softmax(-1).to(v.dtype), dropout) @ v
+            return self._attend_in_halves(q, k, v, dropout)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal
         )
+
+    def _attend_in_halves(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Plain attention over (B, H, T, D). The earlier half of the queries sees none of the later
+        keys: taken apart, a quarter of the scores is never made, and the others fit a cache."""
+        T, parts = q.shape[2], []
+        half = (T + 1) // 2
+        for start, end in ((0, half), (half, T)):
+            seen = slice(end)
+            scores = q[:, :, start:end] @ k[:, :, seen].mT * q.shape[-1] ** -0.5  # (B, H, T/2, S)
+            weights = (scores + self.future[start:end, seen]).softmax(-1).to(v.dtype)
+            parts.append(F.dropout(weights, dropout) @ v[:, :, seen])
+        return torch.cat(parts, dim=2)
 
 
 class MLP(nn.Module):
@@ -202,6 +220,7 @@ class GPT(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    source: Path | None = None  # the model directory that the weights were loaded from
     exponentials = staticmethod(exponentials)  # of the loss; torch.compile may replace it
 
     def __init__(self, config: ModelConfig) -> None:
@@ -284,3 +303,73 @@ class GPT(nn.Module):
         if cache is not None:
             cache.length = end
         return self.norm(x)
+
+    # The Hugging Face Hub, as its users know it. `ptx.hub` is above this module and imports
+    # huggingface_hub, so it is looked up when it is called.
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> GPT:
+        """The model of a local directory or of the Hub (`user/name`), in eval mode.
+
+        Also checkpoints of transformers with GPT-2's, Llama's, Qwen2's or Qwen3's shape.
+        `ptx.Tokenizer.from_pretrained` gives its tokenizer. Raises UserError for what cannot be
+        found, read or opened.
+        """
+        return import_module("ptx.hub.pretrained").load_pretrained(
+            name,
+            device,
+            dtype,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+
+    def save_pretrained(
+        self,
+        directory: str | Path,
+        *,
+        tokenizer: Tokenizer | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        """Writes a model directory with a card. A model that was loaded brings its tokenizer, and
+        if it was not changed since, all that was beside it."""
+        import_module("ptx.hub.pretrained").save(self, directory, tokenizer, info)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        tokenizer: Tokenizer | None = None,
+        info: dict[str, Any] | None = None,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool | None = None,
+    ) -> str:
+        """Uploads what `save_pretrained` writes to `user/name` on the Hub, in one commit; returns
+        the commit's address. The repository is created if it is not there."""
+        return import_module("ptx.hub.pretrained").push(
+            self,
+            name,
+            tokenizer,
+            info,
+            message=commit_message,
+            private=private,
+            token=token,
+            branch=branch,
+            create_pr=create_pr,
+        )

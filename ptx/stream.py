@@ -200,12 +200,7 @@ class Stream:
             rows[numbers] = logits
             shown |= zip(numbers, attention or ())
         found = healer(self.tokenizer).candidates(rows, end)
-        best = found.logprob.argmax()
-        weights = (found.logprob - found.logprob[best]).exp()  # (n,)
-        together = weights.new_zeros(rows.shape[-1]).index_add_(0, found.token, weights)  # (V,)
-        # As logits: the likeliest way keeps the model's own, whose sign the penalty looks at.
-        together = together.log() + rows[found.node[best], found.token[best]]
-        choice = Choice(together.float(), self.sampling, self._seen(end.path))
+        choice = Choice(found.together(rows), self.sampling, self._seen(end.path))
         if possible(choice.logits, self.sampling):
             token, logprob = self._draw(choice)
             ways = (found.token == token).nonzero()[:, 0]  # nearly always one

@@ -1,12 +1,13 @@
-"""Bits per byte: how many bits the model needs for each byte of text it has not seen."""
+"""How good a model is on text it has not seen: bits per byte, and whether it writes Python."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -21,31 +22,64 @@ from ptx.checkpoint import load_model
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
+from ptx.tokenizer import Tokenizer
+from train import baselines as opponents
+from train import continuations as written
 from train.device import pick_device
+from train.heldout import Text, files, held_out
 from train.kernels import Kernels, running
 from train.parallel import World
 
 BATCH = 16
+PROTOCOL = (
+    "Windows of one full context advance by half of it and only their newer half counts, so that "
+    "(but for a project's first tokens) every token is predicted from at least half a context. "
+    "End-of-text tokens are paid for and count no byte."
+)
 
 
 @dataclass
 class Evaluate:
-    """Bits per byte of a model on the held-out projects of a data directory.
+    """Bits per byte of a model on the held-out projects of a data directory, or on your own code.
 
     Of each project the first --tokens are scored, each once. Windows of one full context advance
     by half of it and only their newer half counts, so that (but for a project's first tokens)
     every token is predicted from at least half a context. End-of-text tokens are paid for and
-    count no byte.
+    count no byte. Every model reads the same text, each with its own tokenizer.
 
-    Example: python train/run.py evaluate checkpoints/mini --data data/installed
+    For example:
+
+    python train/run.py evaluate checkpoints/mini
+
+    python train/run.py evaluate checkpoints/mini --text ~/my/project
+
+    python train/run.py evaluate checkpoints/mini --split test --baselines --continuations 200
+    --against runs/reference --json mini.json
     """
 
     model: Annotated[Path, tyro.conf.Positional]
     """A model directory, or a run directory for its newest checkpoint."""
     data: Path = Path("data/installed")
-    """A data directory prepared with the model's tokenizer."""
+    """A prepared data directory: its held-out projects are scored, its training text teaches the
+    baselines."""
+    split: Literal["val", "test"] = "val"
+    """The held-out projects: those by which choices were made, or those kept for a last test."""
+    text: Path | None = None
+    """A Python file, or a folder of them, to score instead of the data's held-out projects."""
     tokens: int = 50_000
-    """Scored at most per project; 0 scores all."""
+    """Scored at most per project of the data; 0 scores all."""
+    against: tuple[Path, ...] = ()
+    """Other models or runs, scored on the same text."""
+    baselines: bool = False
+    """Also what xz -9, zstd -19 with a dictionary of the training text, and an order-5 byte n-gram
+    take."""
+    continuations: int = 0
+    """So many held-out files are continued for 256 tokens (temperature 0.8, top-p 0.95): the share
+    that still parses, and that closes its brackets and keeps its indentation. 200 say something."""
+    seed: int = 0
+    """Of the continuations."""
+    json: Path | None = None
+    """Write everything to this file too."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps ..."""
 
@@ -58,10 +92,16 @@ class Score:
     tokens: int
     bytes: int
     nats: float
+    hits: int
+    """Tokens that it found the most likely."""
 
     @property
     def bits_per_byte(self) -> float:
         return self.nats / math.log(2) / max(1, self.bytes)
+
+    @property
+    def top1(self) -> float:
+        return self.hits / max(1, self.tokens)
 
 
 @torch.no_grad()
@@ -96,40 +136,36 @@ def validate(
     return nats / windows[1].size, nats / math.log(2) / float(byte_lengths[windows[1]].sum())
 
 
-def score(model: GPT, corpus: Corpus, per_project: int = 0) -> list[Score]:
-    """One `Score` per held-out project, then that of all together.
-
-    per_project: tokens scored at most of each project; 0 scores all.
-    """
-    if per_project < 0:
-        raise UserError(f"--tokens must be 0 (all) or more, not {per_project}")
-    lengths, eot, position = corpus.tokenizer.byte_lengths, corpus.tokenizer.eot, 0
+def score(model: GPT, tokenizer: Tokenizer, texts: list[Text]) -> list[Score]:
+    """One `Score` per text, then that of all together."""
     scores = []
-    for project in corpus.manifest["sources"]["val"]:
-        n = min(per_project or project["tokens"], project["tokens"])
-        tokens = np.asarray(corpus.val[position : position + n])
-        nats = token_nats(model, np.concatenate(([eot], tokens)), project["name"])
-        total_bytes = int(lengths[tokens].sum())
-        scores.append(Score(project["name"], n, total_bytes, float(nats.sum())))
-        position += project["tokens"]
-    sums = (sum(getattr(s, name) for s in scores) for name in ("tokens", "bytes", "nats"))
+    for text in texts:
+        ids = text.ids(tokenizer)
+        nats, hits = token_scores(model, np.concatenate(([tokenizer.eot], ids)), text.project)
+        scores.append(Score(text.project, len(ids), text.bytes, float(nats.sum()), int(hits.sum())))
+    sums = (sum(getattr(s, name) for s in scores) for name in ("tokens", "bytes", "nats", "hits"))
     return [*scores, Score("all", *sums)]
 
 
 @torch.inference_mode()
-def token_nats(model: GPT, tokens: np.ndarray, description: str = "scoring") -> np.ndarray:
-    """Negative log-likelihood, in nats, of tokens[1:] (N - 1,), by the protocol of `Evaluate`."""
+def token_scores(
+    model: GPT, tokens: np.ndarray, description: str = "scoring"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of tokens[1:], by the protocol of `Evaluate`: their negative log-likelihood in nats, (N - 1,)
+    float64, and whether each was the most likely one, (N - 1,) bool."""
     device, context = model.tok_emb.weight.device, model.config.context
-    out = np.zeros(len(tokens) - 1)
-    batches = list(_windows(len(tokens) - 1, context))
+    nats, hits = np.zeros(len(tokens) - 1), np.zeros(len(tokens) - 1, dtype=bool)
+    batches = list(_windows(len(nats), context))
     for batch in track(batches, description=description, console=Console(stderr=True)):
         starts = np.array([start for start, _ in batch])
-        span = starts[:, None] + np.arange(min(context, len(out)) + 1)  # (B, T + 1)
+        span = starts[:, None] + np.arange(min(context, len(nats)) + 1)  # (B, T + 1)
         ids = torch.from_numpy(tokens[span].astype(np.int64)).to(device)
-        nats = _window_nats(model, ids[:, :-1], ids[:, 1:])  # (B, T)
-        for (start, scored_from), row in zip(batch, nats.cpu().numpy(), strict=True):
-            out[start + scored_from : start + len(row)] = row[scored_from:]
-    return out
+        found = _window_scores(model, ids[:, :-1], ids[:, 1:])  # (B, T) each
+        for (start, scored_from), *rows in zip(batch, *found, strict=True):
+            new = slice(start + scored_from, start + len(rows[0]))
+            for out, row in zip((nats, hits), rows, strict=True):
+                out[new] = row[scored_from:].cpu().numpy()
+    return nats, hits
 
 
 def _windows(n_targets: int, context: int) -> Iterator[list[tuple[int, int]]]:
@@ -144,31 +180,81 @@ def _windows(n_targets: int, context: int) -> Iterator[list[tuple[int, int]]]:
         yield starts[i : i + BATCH]
 
 
-def _window_nats(model: GPT, ids: Tensor, targets: Tensor) -> Tensor:
-    """(B, T) losses of windows; one row of logits (T, V) at a time."""
+def _window_scores(model: GPT, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses of windows and whether the model guessed right, (B, T) each; one row of logits (T, V)
+    at a time."""
     hidden = model.hidden(ids)  # (B, T, C)
-    rows = [
-        F.cross_entropy(model.head(h).float(), t, reduction="none")  # (T, V) -> (T,)
-        for h, t in zip(hidden, targets, strict=True)
-    ]
-    return torch.stack(rows)
+    losses, hits = [], []
+    for h, t in zip(hidden, targets, strict=True):
+        logits = model.head(h).float()  # (T, V)
+        losses.append(F.cross_entropy(logits, t, reduction="none"))
+        hits.append(logits.argmax(-1) == t)
+    return torch.stack(losses), torch.stack(hits)
 
 
 def evaluate(args: Evaluate) -> None:
-    """Prints bits per byte by project and in all."""
-    model, tokenizer, _ = load_model(args.model, pick_device(args.device))
-    corpus = Corpus(args.data)
-    if corpus.tokenizer.fingerprint != tokenizer.fingerprint:
-        raise UserError(
-            f"{args.data} was tokenized with {corpus.tokenizer.name}, the model reads "
-            f"{tokenizer.name}: prepare the data again with --tokenizer {tokenizer.name}"
-        )
-    table = Table("project", title=f"{args.model} on the held-out projects of {args.data}")
-    for column in ("tokens", "bytes", "nats/token", "bits/byte"):
-        table.add_column(column, justify="right")
-    for s in score(model, corpus, args.tokens):
+    """Prints a line per project and one for all; writes --json."""
+    if args.continuations < 0:
+        raise UserError(f"--continuations must be 0 or more, not {args.continuations}")
+    device = pick_device(args.device)
+    model, tokenizer, _ = load_model(args.model, device)
+    others = [(path, *load_model(path, device)[:2]) for path in args.against]
+    needs_data = args.text is None or args.baselines
+    corpus = Corpus(args.data) if needs_data else None
+    texts = files(args.text) if args.text else held_out(corpus, args.split, args.tokens)
+    scores = score(model, tokenizer, texts)
+    columns = {str(path): bits(score(m, t, texts)) for path, m, t in others}
+    if args.baselines:
+        found = opponents.baselines(corpus, texts)
+        columns |= {name: [*paid, sum(paid)] for name, paid in found.items()}
+    sizes = [s.bytes for s in scores]
+    rates = {name: [b / n for b, n in zip(paid, sizes)] for name, paid in columns.items()}
+    source = args.text or f"the {args.split} projects of {args.data}"
+    Console().print(table(f"{args.model} on {source}", scores, rates))
+    report = {
+        "model": str(args.model), "text": str(source), "protocol": PROTOCOL,
+        "tokens_per_project": None if args.text else args.tokens,
+        "projects": [as_dict(s, {n: r[i] for n, r in rates.items()}) for i, s in enumerate(scores)],
+    }  # fmt: skip
+    if args.continuations:
+        closure = written.measure(texts, model, tokenizer, args.continuations, args.seed)
+        report["continuations"] = written.as_dict(closure)
+        Console().print(sentence(closure))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def bits(scores: list[Score]) -> list[float]:
+    return [s.nats / math.log(2) for s in scores]
+
+
+def table(title: str, scores: list[Score], rates: dict[str, list[float]]) -> Table:
+    """rates: further columns of bits per byte, by name."""
+    shown = Table("project", title=title)
+    for column in ("tokens", "bytes", "top-1", "nats/token", "bits/byte", *rates):
+        shown.add_column(column, justify="right")
+    for i, s in enumerate(scores):
         if s.project == "all":
-            table.add_section()
-        loss, bpb = f"{s.nats / s.tokens:.4f}", f"{s.bits_per_byte:.4f}"
-        table.add_row(s.project, f"{s.tokens:,}", f"{s.bytes:,}", loss, bpb)
-    Console().print(table)
+            shown.add_section()
+        own = f"{s.top1:.1%}", f"{s.nats / max(1, s.tokens):.4f}", f"{s.bits_per_byte:.4f}"
+        theirs = (f"{rate[i]:.4f}" for rate in rates.values())
+        shown.add_row(s.project, f"{s.tokens:,}", f"{s.bytes:,}", *own, *theirs)
+    return shown
+
+
+def as_dict(s: Score, rates: dict[str, float]) -> dict[str, Any]:
+    return {
+        "project": s.project, "tokens": s.tokens, "bytes": s.bytes, "top1": round(s.top1, 4),
+        "bits_per_byte": round(s.bits_per_byte, 4),
+        "against": {name: round(rate, 4) for name, rate in rates.items()},
+    }  # fmt: skip
+
+
+def sentence(found: written.Closure) -> str:
+    """The continuations' figures in words."""
+    return (
+        f"{found.continuations} continuations of {written.NEW_TOKENS} tokens: {found.parsed:.1%} "
+        f"parse up to their last complete statement (another file's text in their place: "
+        f"{found.parsed_control:.1%}); {found.brackets:.1%} of the brackets are closed, "
+        f"{found.indentation:.1%} of the lines stand at a depth that is allowed"
+    )

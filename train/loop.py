@@ -180,6 +180,9 @@ class Run:
         with stop_signals() as stop, closing(line):
             while self.progress.step < s.steps and not self.world.any(stop.requested):
                 line.update(self.step())
+                if stop.paused:
+                    stop.paused = False
+                    line.note("paused by SIGSTOP during this step")
         self.save()
         if first:
             done = self.progress.step >= s.steps
@@ -191,6 +194,7 @@ class Run:
     def step(self) -> dict[str, Any]:
         """One optimizer step with all that is due after it; returns its metrics."""
         started, p = time.perf_counter(), self.progress
+        cpu_before = time.process_time()
         # What is random in a step depends on nothing but its number, so that resuming, validating
         # and sampling cannot change it.
         seed_all(self.settings.seed, p.step, self.world.rank)
@@ -202,6 +206,8 @@ class Run:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        [cpu] = self.world.sum(time.process_time() - cpu_before)
+        p.cpu_seconds += cpu
         metrics = self._account(loss, n_bytes, grad_norm, time.perf_counter() - started)
         self._after_step()
         return metrics
@@ -269,6 +275,7 @@ class Run:
             "mfu": round(flops / self.peak_flops, 4),
             "memory_gib": None if memory is None else round(memory, 3),
             "elapsed": round(p.elapsed, 3),
+            "cpu_seconds": round(p.cpu_seconds, 2),
         }
         self._log(metrics)
         return metrics
@@ -350,6 +357,7 @@ class Run:
             "step": p.step,
             "tokens": p.tokens,
             "seconds": round(p.elapsed, 1),
+            "cpu_seconds": round(p.cpu_seconds, 1),
             "precision": self.settings.precision,
             "machine": describe_machine(self.world.device),
         }
@@ -393,11 +401,13 @@ def shape_for(name: str, corpus: Corpus) -> ModelConfig:
 
 class Stop:
     requested = False
+    paused = False
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM ask the loop to end after the step at hand; a second one ends at once."""
+    """SIGINT and SIGTERM ask the loop to end after the step at hand; a second one ends at once.
+    Where there is SIGCONT, it tells that the process was paused."""
     stop = Stop()
     before: dict[int, Any] = {}
 
@@ -406,6 +416,11 @@ def stop_signals() -> Iterator[Stop]:
         signal.signal(number, before[number])
         print("\nfinishing this step and saving; once more to quit at once", flush=True)
 
+    def continued(_number: int, _frame: object) -> None:
+        stop.paused = True
+
+    if hasattr(signal, "SIGCONT"):
+        before[signal.SIGCONT] = signal.signal(signal.SIGCONT, continued)
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, request)
     try:

@@ -36,6 +36,10 @@ class ProgressLine:
     def close(self) -> None:
         self._bar.stop()
 
+    def note(self, text: str) -> None:
+        """A line of its own: something that happened, and when."""
+        self._console.print(f"{time.strftime('%F %T')} {text}")
+
     def update(self, metrics: dict[str, Any]) -> None:
         step = metrics["step"]
         figures = (

@@ -1,4 +1,4 @@
-"""python train/run.py : train a GPT, evaluate one, or release one. --help teaches."""
+"""python train/run.py : train a GPT, evaluate or release one. --help teaches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if __name__ == "__main__":
 import tyro
 
 from ptx.errors import report_errors
+from train.cooldown import Cooldown, cooldown
 from train.evaluate import Evaluate, evaluate
+from train.history import History, history
 from train.loop import train
 from train.release import Release, release
 from train.settings import Settings
@@ -26,6 +28,10 @@ def main(words: list[str]) -> None:
         from train.doctor import Doctor, doctor  # its tools take a while to import
 
         doctor(tyro.cli(Doctor, prog="train/run.py doctor", args=words[1:]))
+    elif words[:1] == ["cooldown"]:
+        cooldown(tyro.cli(Cooldown, prog="train/run.py cooldown", args=words[1:]))
+    elif words[:1] == ["history"]:
+        history(tyro.cli(History, prog="train/run.py history", args=words[1:]))
     elif words[:1] == ["release"]:
         release(tyro.cli(Release, prog="train/run.py release", args=words[1:]))
     else:

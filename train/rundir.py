@@ -27,9 +27,14 @@ def create(settings: Settings) -> Path:
         )
     with atomic_directory(directory) as temporary:
         (temporary / "checkpoints").mkdir()
-        text = json.dumps(run_settings.as_json(settings), indent=2) + "\n"
-        (temporary / "config.json").write_text(text)
+        write_settings(temporary, settings)
     return directory
+
+
+def write_settings(directory: Path, settings: Settings) -> None:
+    """Writes config.json, which `settings.load` reads."""
+    text = json.dumps(run_settings.as_json(settings), indent=2) + "\n"
+    (directory / "config.json").write_text(text)
 
 
 def _next_free(settings: Settings) -> Path:
@@ -54,7 +59,7 @@ def hold(run: Path) -> FileLock:
     process dies."""
     lock = FileLock(run / "lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # a page that looks whether it is free holds it for a moment
     except Timeout:
         raise UserError(
             f"another process is training {run}: wait for it, or stop it with Ctrl+C"

@@ -26,16 +26,20 @@ class Settings:
 
     python train/run.py doctor (what this machine can train, and in how many minutes)
 
+    python train/run.py cooldown runs/mini --steps 2000 (end a run that had no end)
+
     python train/run.py evaluate runs/nano (bits per byte on held-out projects)
 
     python train/run.py release runs/mini OUT (a model directory to share)
+
+    python train/run.py history runs/nano OUT (a dozen of its checkpoints, small)
 
     Fields left out take the preset's recipe. Ctrl+C finishes the step, saves, and exits; nothing
     is lost.
     """
 
     preset: str = "nano"
-    """The network's shape: nano (2.9M, minutes on a laptop), mini (9.0M, the shipped model's),
+    """The network's shape: nano (2.9M, minutes on a laptop), mini (11.4M, hours on one),
     small (GPT-2's size, for a GPU), reference (the original P-Transformer, 164.6M)."""
     data: Path = Path("data/installed")
     """A directory made by prepare/run.py."""
@@ -109,13 +113,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "clip": 1.0,
     },
     "mini": {
-        "steps": 1300,
+        "steps": 6000,
         "batch_size": 16,
-        "micro_batch": 16,
+        "micro_batch": 8,
         "optimizer": "muon",
         "lr": 4e-3,
         "muon_lr": 0.02,
-        "weight_decay": 0.0,
+        "weight_decay": 0.01,
         "warmup": 40,
         "cooldown": 0.5,
         "clip": 1.0,

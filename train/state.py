@@ -34,6 +34,8 @@ class Progress:
     """Optimizer steps done."""
     elapsed: float = 0.0
     """Seconds of training, over all pieces of the run."""
+    cpu_seconds: float = 0.0
+    """CPU time of the training steps, of all processes: what a busy machine does not stretch."""
     tokens: int = 0
     data: str = ""
     """sha256 of the training file, which a resumed run must find unchanged."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ptx.errors import UserError
 
-POSITION = {"step", "tokens", "elapsed"}
+POSITION = {"step", "tokens", "elapsed", "cpu_seconds"}
 """Fields that say where a record stands; the others are what was measured there."""
 FLUSH_SECONDS = 10
 """Between writes to disk: what a killed run can lose of its curves."""

@@ -57,7 +57,7 @@ class Cleaner:
         spans = quoted(data)
         if self.steps.comments and (fault := comment_fault(data, spans)):
             return Cleaned(size, fault)
-        if self.steps.parses and (fault := syntax_fault(data)):
+        if self.steps.parses and (fault := syntax_fault(data, spans)):
             return Cleaned(size, fault)
         if self.benchmarks.occur_in(data):
             return Cleaned(size, rules.BENCHMARK)

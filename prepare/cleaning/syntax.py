@@ -1,12 +1,11 @@
-"""Steps that read Python: comments, and what its parser says."""
+"""Steps that read Python: comments, and whether it is any."""
 
 from __future__ import annotations
 
 import re
-import symtable
-import warnings
 
 from prepare.cleaning import rules
+from prepare.cleaning.parser import Spans, accepts
 
 LEAST_COMMENTS, MOST_COMMENTS = 0.01, 0.8
 
@@ -30,8 +29,6 @@ PYTHON_2 = re.compile(
     rb"|\bur[\"']|[^<>]<>[^<>]|\b0[0-7]+\b(?!\.)|\b\d+[lL]\b",
     re.MULTILINE,
 )
-
-Spans = list[tuple[int, int]]
 
 
 def quoted(data: bytes) -> Spans:
@@ -59,16 +56,8 @@ def comment_fault(data: bytes, spans: Spans) -> str | None:
     return None if LEAST_COMMENTS <= share <= MOST_COMMENTS else rules.COMMENTS
 
 
-def syntax_fault(data: bytes) -> str | None:
-    """Whether Python's own parser refuses the document, and if it is Python 2.
-
-    `symtable` runs the parser of `ast` without building a Python object for each node, in half to
-    two thirds of the time.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of invalid escapes, and the like
-            symtable.symtable(data, "document", "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return rules.PYTHON_2 if PYTHON_2.search(data) else rules.SYNTAX
-    return None
+def syntax_fault(data: bytes, spans: Spans) -> str | None:
+    """Whether Python's own parser refuses the document, and if it is Python 2."""
+    if accepts(data, spans):
+        return None
+    return rules.PYTHON_2 if PYTHON_2.search(data) else rules.SYNTAX

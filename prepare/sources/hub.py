@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from prepare.sources import Document, Source
 from prepare.sources.columns import content_column, document, encoded
 from ptx.errors import UserError
+from ptx.hub import answers
 
 ENDINGS = {
     ".parquet": "parquet",
@@ -84,51 +85,6 @@ def listing(name: str, folder: str) -> tuple[str, list[tuple[str, int]]]:
     return found.sha, data
 
 
-@contextmanager
-def explained(name: str) -> Iterator[None]:
+def explained(name: str) -> AbstractContextManager[None]:
     """Turns what the Hub answers into a sentence that says what to do."""
-    from huggingface_hub.errors import HTTPError
-
-    try:
-        yield
-    except (HTTPError, OSError, RuntimeError) as error:  # the clients wrap each other's errors
-        raise UserError(sentence(name, error)) from error
-
-
-def sentence(name: str, error: BaseException) -> str:
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
-
-    page = f"https://huggingface.co/datasets/{name}"
-    again = "Finished parts are kept: run the same command again"
-    for cause in causes(error):
-        if isinstance(cause, GatedRepoError):
-            return (
-                f"{name} is gated: accept its licence at {page}, then log in with "
-                "`hf auth login` (or set HF_TOKEN)."
-            )
-        if isinstance(cause, HfHubHTTPError):
-            status = cause.response.status_code
-            if status == 401:
-                return (
-                    f"The Hub does not show {name} to you (401): check the name; if it is private "
-                    "or gated, log in with `hf auth login` (or set HF_TOKEN)."
-                )
-            if status == 403:
-                return (
-                    f"Your token may not read {name} (403): accept its licence at {page}, or use "
-                    "a token with read access."
-                )
-            if status in (404, 410):
-                return f"{name} has no such dataset, commit or file any more (404): see {page}."
-            if status == 429:
-                return (
-                    f"The Hub asks for a pause (429, too many requests). {again} in some minutes."
-                )
-            return f"The Hub answered {status} for {name}. {again} later."
-    return f"{name} cannot be read ({type(error).__name__}: {error}): is the network up? {again}."
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    return answers.explained(name, "dataset", "Finished parts are kept: run the same command again")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from ptx.stream import visible_from
 
 @dataclass(frozen=True)
 class Trace:
-    """What one forward computed. Tensors are fp32 on the CPU."""
+    """What one forward computed. Tensors are fp32 on the CPU, but for `final`."""
 
     ids: tuple[int, ...]
     attention: Tensor
@@ -37,8 +38,27 @@ class Trace:
     """(L, T, C): what each MLP adds to the residual stream."""
     residual: Tensor
     """(L + 1, T, C): the residual stream after the embedding and after each block."""
-    logits: Tensor
-    """(T, V): of the token after each position."""
+    final: Tensor
+    """(T, C): the residual stream after the final norm, as the head of the model reads it."""
+    head: nn.Module
+    """(..., C) -> (..., V)."""
+
+    @cached_property
+    @torch.no_grad()
+    def logits(self) -> Tensor:
+        """(T, V): of the token after each position. Worked out when first asked for: most of the
+        time and memory of a trace would be its, and one position is often enough."""
+        return self.head(self.final[None])[0].float().cpu()
+
+    @torch.no_grad()
+    def logits_after(self, position: int) -> Tensor:
+        """(V,): of the token after one position."""
+        return self.head(self.final[position]).float().cpu()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, but for `logits`."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
 
 
 @dataclass(frozen=True)
@@ -94,7 +114,7 @@ def trace(
         block.attn.out.register_forward_pre_hook(keep("heads", lambda _, given: given[0]))
         block.mlp.register_forward_hook(keep("mlps", lambda _, given, made: made))
         block.register_forward_hook(keep("residual", lambda _, given, made: made))
-    logits = twin(batch, record=attention)[0]
+    final = twin.hidden(batch, record=attention)[0]
     c, T = model.config, batch.shape[1]
     found = {name: torch.cat(parts).float().cpu() for name, parts in kept.items()}  # (L, T, ...)
     return Trace(
@@ -104,7 +124,8 @@ def trace(
         heads=found["heads"].view(c.n_layer, T, c.n_head, -1),  # (L, T, H, D)
         mlps=found["mlps"],
         residual=found["residual"],
-        logits=logits.float().cpu(),
+        final=final,
+        head=model.head,
     )
 
 

@@ -1,4 +1,4 @@
-"""Model: what it is, in figures and in the words of its card."""
+"""Model: which one is on the page, what it is in figures, and the words of its card."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from ptx.checkpoint import WEIGHTS
+from ptx.errors import UserError
+from ptx.model import GPT
+from ptx.playground.models import FIRST, Models
 from ptx.playground.served import Served
 from ptx.playground.web import panel
 
@@ -22,6 +26,72 @@ NAMES = {
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 JOINER = "\u2060"
 MERMAID = re.compile("(mer)(maid)", re.IGNORECASE)
+
+
+def describe(models: Models, request: Any) -> dict[str, Any]:
+    """All that the page says about a model, for `{"model": key}` from any client; or {"error":
+    sentence}, because the browser never learns of an exception."""
+    key = request.get("model") if isinstance(request, dict) else None
+    try:
+        served = models.get(key)
+    except UserError as error:
+        return {"error": str(error)}
+    config = served.model.config
+    return {
+        "model": {
+            "key": key,
+            "name": served.name,
+            "context": config.context,
+            "layers": config.n_layer,
+            "heads": config.n_head,
+            "vocab": config.vocab_size,
+            "eot": served.tokenizer.eot,
+        },
+        "path": models.path_to(key),
+        "models": models.listing(),
+        "summary": summary(served),
+        "facts": facts(served),
+        "parts": parts(served.model),
+        "memory": memory(served),
+    }
+
+
+def parts(model: GPT) -> list[dict[str, Any]]:
+    """Parameters by what they do, in the order in which a token meets them."""
+    config = model.config
+    sizes = {"embedding": 0, "attention": 0, "MLP": 0, "norms": 0, "head": 0}
+    for name, weight in model.named_parameters():  # a tied head is not named twice
+        sizes[_part(name)] += weight.numel()
+    notes = {
+        "embedding": f"a vector of {config.d_model} for each of {config.vocab_size:,} tokens",
+        "attention": f"{config.n_layer} × {config.n_head} heads",
+        "MLP": f"{config.n_layer} × {config.d_model} → {config.d_mlp} → {config.d_model}",
+        "norms": "",
+        "head": "the embedding again, read backwards" if config.tied_head else "",
+    }
+    return [{"name": name, "size": size, "note": notes[name]} for name, size in sizes.items()]
+
+
+def _part(name: str) -> str:
+    if name.startswith(("tok_emb", "pos_emb")):
+        return "embedding"
+    if ".attn." in name and "norm" not in name:
+        return "attention"
+    if ".mlp." in name:
+        return "MLP"
+    return "head" if name.startswith("head") else "norms"
+
+
+def memory(served: Served) -> list[list[str]]:
+    """[what, bytes] of what this model takes."""
+    config, weights = served.model.config, served.model.tok_emb.weight
+    position = 2 * config.n_layer * config.n_kv_head * config.head_size * weights.element_size()
+    on_disk = (served.directory / WEIGHTS).stat().st_size
+    return [
+        ["weights on disk", _mebibytes(on_disk)],
+        ["weights in memory", _mebibytes(served.model.n_params() * weights.element_size())],
+        [f"keys and values of a text of {config.context}", _mebibytes(position * config.context)],
+    ]
 
 
 def facts(served: Served) -> list[list[str]]:
@@ -81,6 +151,28 @@ def _shown(value: str | int | float) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def build(served: Served) -> None:
-    panel("facts", facts(served))
-    gr.Markdown(card(served), elem_id="card", sanitize_html=True, latex_delimiters=[])
+def _mebibytes(size: float) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
+def build(models: Models, header: gr.HTML) -> None:
+    """The Model tab; `header` tells when another model was chosen."""
+    panel("model")
+    text = gr.Markdown(card(models.first), elem_id="card", sanitize_html=True, latex_delimiters=[])
+
+    def on_choice(event: gr.EventData) -> str:
+        try:
+            return card(models.get(getattr(event, "key", FIRST)))
+        except UserError as error:
+            return harmless(str(error))
+
+    header.select(on_choice, None, text, show_progress="hidden", api_visibility="private")
+
+
+def build_header(models: Models) -> gr.HTML:
+    """The title, the choice of the model, light or dark."""
+
+    def describe_model(request: Any) -> dict[str, Any]:
+        return describe(models, request)
+
+    return panel("header", describe(models, {"model": FIRST}), [describe_model])

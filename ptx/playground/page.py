@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
 
-from ptx.playground import card, heads, training, write
-from ptx.playground.served import Served
+from ptx.playground import card, programs, training, write
+from ptx.playground.library import Library
+from ptx.playground.limits import LIMITS
+from ptx.playground.models import Models
+from ptx.playground.reading import Reading
+from ptx.playground.runs import Runs
+from ptx.playground.training import Training
 from ptx.playground.web import css, head, panel
-
-WAITING = 16
-"""Requests that may wait for their turn; the next is turned away at once."""
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "JetBrains Mono", "Menlo", "Consolas", "DejaVu Sans Mono",
         "monospace")  # fmt: skip
 
 
-def build(served: Served, runs: Path) -> gr.Blocks:
-    """The whole page, with its queue; `launch` it with `launch_options()`."""
+def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
+    """The whole page, with its queue; `launch` it with `launch_options()`.
+
+    trainer: what the Training tab works with, for who wants to end it; one with the data beside
+        the runs if left out.
+    """
+    trainer = trainer or Training(models.first, models.runs, Library(models.runs.parent / "data"))
+    served = models.first
     served.start_engine()
-    looker = heads.Looker(served)
-    first = [served.tokenizer.eot, *served.tokenizer.encode(write.FIRST)]
+    served.get_ready()
+    runs = Runs()
+    reading = Reading(models, runs)
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
-        panel("header", card.summary(served))
+        header = card.build_header(models)
+        panel("reading", server=[reading.door()])
         with gr.Tabs():
-            with gr.Tab("Write", id="write"), gr.Row(elem_id="bench", equal_height=False):
-                with gr.Column(scale=5, min_width=320):
-                    controls = write.build()
-                with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
-                    attention = heads.build(looker, first)
+            with gr.Tab("Write", id="write"):
+                panel("hints")
+                with gr.Row(elem_id="bench", equal_height=False):
+                    with gr.Column(scale=5, min_width=320):
+                        controls = write.build()
+                    with gr.Column(scale=6, min_width=320):
+                        panel("heads")
+                        panel("why")
+                        panel("bench")
             with gr.Tab("Training", id="training"):
-                training.build(served, runs)
+                training.build(trainer)
             with gr.Tab("Model", id="model"):
-                card.build(served)
-        # outside of the tabs: a gr.State among them would be counted as one
-        write.connect(served, controls, attention, looker.overview)
-        write.expose(served)
-    return page.queue(max_size=WAITING)
+                card.build(models, header)
+        write.connect(models, controls, runs)
+        programs.expose(reading)
+    return page.queue(max_size=LIMITS.queue)
 
 
 def launch_options() -> dict[str, Any]:
@@ -65,5 +78,7 @@ def launch_options() -> dict[str, Any]:
         "footer_links": ["api", "gradio", "settings"],
         "run_history": False,  # it would write every attention map to the browser's storage
         "ssr_mode": False,
+        # the same endpoints as tools for a language model, where `pip install gradio[mcp]` was done
+        "mcp_server": find_spec("mcp") is not None,
         "quiet": True,
     }

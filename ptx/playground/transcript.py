@@ -13,11 +13,12 @@ from ptx.tokenizer import Tokenizer
 
 
 class Transcript:
-    """Turns the tokens of a generation into lines `[id, text, probability, own, bytes]`.
+    """Turns the tokens of a text into lines `[id, text, probability, own, bits, bytes]`.
 
     text: what the token adds; a character split over tokens arrives whole, with its last token.
-    probability: null for a token of the prompt.
+    probability: what it was drawn with, after the knobs; null for a token that was not drawn.
     own: how many UTF-16 units of `text`, which is what JavaScript counts, belong to the prompt.
+    bits: how surprised the model was, before the knobs; null if nobody asked it.
     bytes: only for a token that is not whole UTF-8 characters, as Python writes it: "b'\\xf0'".
     """
 
@@ -29,33 +30,31 @@ class Transcript:
         self._count = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    @property
-    def tail(self) -> str:
-        """The end of the prompt that no token stands for yet."""
-        return self._prompt[self._read :].decode("utf-8", "replace")
-
-    def extend(self, ids: list[int], probability: float | None = None) -> None:
-        """Adds what is new in `ids`, all tokens so far; `probability` is the last one's."""
+    def extend(
+        self, ids: list[int], probability: float | None = None, bits: float | None = None
+    ) -> None:
+        """Adds what is new in `ids`, all tokens so far; `probability` and `bits` are the last
+        one's."""
         new = ids[self._count :]
         if not new:
             return
-        lines = [self._line(token, None) for token in new[:-1]]
-        lines.append(self._line(new[-1], probability))
+        lines = [self._line(token, None, None) for token in new[:-1]]
+        lines.append(self._line(new[-1], probability, bits))
         self.lines += "".join(lines)
         self._count = len(ids)
 
     def close(self) -> None:
         """Adds what a text that ends inside a character leaves over."""
         if rest := self._decoder.decode(b"", final=True):
-            self.lines += _json([None, rest, None, 0])
+            self.lines += _json([None, rest, None, 0, None])
 
-    def _line(self, token: int, probability: float | None) -> str:
+    def _line(self, token: int, probability: float | None, bits: float | None) -> str:
         data = self._tokenizer.token_bytes(token)
         in_prompt = max(0, len(self._prompt) - self._read)
         own = self._decoder.decode(data[:in_prompt])
         text = own + self._decoder.decode(data[in_prompt:])
         self._read += len(data)
-        line = [token, text, None if probability is None else round(probability, 4), _units(own)]
+        line = [token, text, _rounded(probability), _units(own), _rounded(bits)]
         if text.encode("utf-8", "surrogatepass") != data:
             line.append(repr(data))
         return _json(line)
@@ -63,6 +62,10 @@ class Transcript:
 
 def _json(line: list[object]) -> str:
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _units(text: str) -> int:

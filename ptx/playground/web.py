@@ -9,7 +9,41 @@ from typing import Any
 import gradio as gr
 
 WEB = Path(__file__).with_name("web")
-SCRIPTS = ("base.js", "lexer.js", "header.js", "text.js", "heads.js", "curves.js", "keys.js")
+SCRIPTS = (
+    "base.js",
+    "store.js",
+    "sampler.js",
+    "reading.js",
+    "lexer.js",
+    "share.js",
+    "python.js",
+    "link.js",
+    "header.js",
+    "model.js",
+    "writing.js",
+    "write.js",
+    "text.js",
+    "knobs.js",
+    "bench.js",
+    "hints.js",
+    "segments.js",
+    "roles.js",
+    "pins.js",
+    "attention.js",
+    "growing.js",
+    "map.js",
+    "atlas.js",
+    "lines.js",
+    "price.js",
+    "heads.js",
+    "parts.js",
+    "why.js",
+    "chart.js",
+    "curves.js",
+    "form.js",
+    "training.js",
+    "keys.js",
+)
 
 
 def head() -> str:
@@ -19,7 +53,9 @@ def head() -> str:
 
 
 def css() -> str:
-    return (WEB / "style.css").read_text("utf-8")
+    """style.css, which defines the colours, then each panel's own."""
+    names = sorted((path.name for path in WEB.glob("*.css")), key=lambda n: (n != "style.css", n))
+    return "\n".join((WEB / name).read_text("utf-8") for name in names)
 
 
 def panel(name: str, value: Any = None, server: list[Callable[..., Any]] | None = None) -> gr.HTML:
@@ -32,7 +68,7 @@ def panel(name: str, value: Any = None, server: list[Callable[..., Any]] | None 
     return gr.HTML(
         value,
         html_template="",
-        js_on_load=f"ptx.{name}({{element, props, watch, server: {functions}}});",
+        js_on_load=f"ptx.{name}({{element, props, watch, trigger, server: {functions}}});",
         apply_default_css=False,
         server_functions=server,
         elem_id=f"{name}-panel",

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
-from ptx.engine import Generation
+from ptx.engine import Engine, Generation
 from ptx.errors import UserError
-from ptx.playground.served import AT_ONCE, Served
+from ptx.playground.limits import LIMITS, Rate
+from ptx.playground.models import FIRST as FIRST_MODEL
+from ptx.playground.models import Models
+from ptx.playground.runs import Runs
+from ptx.playground.served import Served
+from ptx.playground.syntax import Watch, syntax
 from ptx.playground.transcript import Transcript
 from ptx.playground.web import panel
 from ptx.sampling import Sampling
-from ptx.stream import Limits, prompt_notes, visible_from, window_notes
+from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, window_notes
 
-MAX_LENGTH = 1000
 MAX_SEED = 2**32 - 1
 FRAMES_PER_SECOND = 20
-HEADS_EVERY = 2.0
-"""Seconds between two looks at the heads while a text grows."""
+PLACES_PER_SECOND = 5
+"""How often a text that waits says how many are before it."""
+LONGEST = min(PROMPT_LIMIT, LIMITS.prompt_bytes)
+"""Bytes of a prompt."""
+TEXT_LIMIT = 16 * PROMPT_LIMIT
+"""Characters of a text whose syntax is asked for: a prompt and what was written after it."""
 
 EXAMPLES = {
     "function": "def fibonacci(n):",
@@ -32,238 +39,328 @@ EXAMPLES = {
     "test": "import unittest\n\n\nclass TestStack(unittest.TestCase):\n    def test_push(self):",
     "docstring": 'def read_config(path, encoding="utf-8"):\n    """',
     "loop": "for name, value in sorted(counts.items()):\n    if ",
+    "comment to code": "import os\n\n\n# Return the names of all files in a directory.\ndef ",
 }
 FIRST = EXAMPLES["function"]
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One state of the text: what the browser draws, and the tokens for the other panels."""
+class Request:
+    """A text that a person asks for, as it arrives from the page or the API: checked by `start`."""
 
-    view: dict[str, Any]
-    ids: list[int]
+    prompt: str | Sequence[int]
+    """A text, which may end anywhere; or the ids of one that goes on."""
+    n_prompt: int = 0
+    """How many of the ids a person wrote."""
+    first: int | None = None
+    """The token to begin with; None leaves that to the sampler."""
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    length: int = 200
+    seed: int = 0
 
+    @classmethod
+    def read(cls, prompt: Any, data: Any) -> Request:
+        """What the browser sends beside the content of its editor. Raises UserError for what is
+        not a request; its own `prompt`, a text or ids, comes before the editor's."""
+        if not isinstance(data, dict):
+            raise UserError("a request is an object")
+        names = {field.name for field in fields(cls)}
+        known = {name: value for name, value in data.items() if name in names}
+        start = data.get("prompt", prompt) or ""
+        if not isinstance(start, str | list):
+            raise UserError("a prompt is a text or a list of token ids")
+        return cls(**known | {"prompt": start})
 
-@dataclass(frozen=True)
-class Knobs:
-    """What a person sets, as it arrives from the page or the API."""
-
-    prompt: str
-    temperature: float
-    top_k: int
-    top_p: float
-    length: int
-    seed: int
-
-    def start(self, served: Served) -> Generation:
-        """Raises UserError for a knob out of range and for a prompt that cannot be read."""
-        if not 1 <= self.length <= MAX_LENGTH:
-            raise UserError(f"length must lie between 1 and {MAX_LENGTH}, not {self.length}")
-        if self.seed is None or not 0 <= self.seed <= MAX_SEED:
-            raise UserError(f"seed must be a whole number between 0 and {MAX_SEED:,}")
-        sampling = Sampling(float(self.temperature), int(self.top_k), float(self.top_p))
-        limits = Limits(int(self.length))
-        return served.engine.generate(self.prompt or "", sampling, limits, int(self.seed))
-
-
-def frames(served: Served, knobs: Knobs) -> Iterator[Frame]:
-    """The text after the prompt and after every token; the last frame says why it ended."""
-    generation = knobs.start(served)
-    transcript = Transcript(served.tokenizer, knobs.prompt or "")
-    transcript.extend(generation.ids)
-    notes = prompt_notes(served.tokenizer, knobs.prompt or "")
-    run, started, generated = time.time_ns() // 1000, time.monotonic(), 0
-
-    def frame(finish: str | None) -> Frame:
-        n_tokens = len(generation.ids)
-        return Frame(
-            {
-                "run": run,
-                "lines": transcript.lines,
-                "tail": transcript.tail,
-                "visible_from": visible_from(n_tokens, served.context),
-                "generated": generated,
-                "rate": generated / max(time.monotonic() - started, 1e-9),
-                "seed": int(knobs.seed),
-                "finish": finish,
-                "notes": notes + window_notes(n_tokens, served.context),
-                "error": None,
-            },
-            list(generation.ids),
+    def sampling(self) -> Sampling:
+        """Raises UserError for a knob out of range, or one that is no number."""
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+            if not isinstance(getattr(self, name), int | float):
+                raise UserError(f"{name} must be a number")
+        for name, low, high in (
+            ("top_k", 0, MAX_SEED),
+            ("length", 1, LIMITS.new_tokens),
+            ("seed", 0, MAX_SEED),
+            ("n_prompt", 0, PROMPT_LIMIT),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or value != value or not low <= value <= high:
+                raise UserError(f"{name} must be a whole number between {low} and {high:,}")
+        return Sampling(
+            float(self.temperature),
+            int(self.top_k),
+            float(self.top_p),
+            float(self.min_p),
+            float(self.repetition_penalty),
         )
 
-    try:
-        yield frame(None)
-        for step in generation:
-            if step.token is not None:
-                generated += 1
-                transcript.extend(generation.ids, math.exp(step.logprob))
-                yield frame(None)
-        transcript.close()
-        yield frame(generation.finish)
-    finally:  # a reader who leaves lets the next one in
-        generation.cancel()
+    def legs(self, engine: Engine) -> Iterator[Generation]:
+        """The generations that write the text, each to be read to its end before the next is asked
+        for: the last one, and before it the token that a person chose, if there is one, placed
+        where it can follow an open end. Raises UserError for a knob out of range and for a prompt
+        that cannot be read."""
+        sampling, seed, prompt = self.sampling(), int(self.seed), self.prompt
+        limits = Limits(int(self.length), LIMITS.seconds)
+        if isinstance(prompt, str) and (size := len(prompt.encode("utf-8", "replace"))) > LONGEST:
+            raise UserError(
+                f"the prompt has {size:,} bytes and at most {LONGEST:,} are read: shorten it"
+            )
+        if self.first is not None:
+            if type(self.first) is not int:
+                raise UserError("the first token must be a whole number")
+            opening = engine.generate(
+                prompt, Sampling(1.0, forced=(self.first,)), Limits(1), seed, attention=True
+            )
+            yield opening
+            prompt = opening.ids
+        yield engine.generate(prompt, sampling, limits, seed, attention=True)
 
 
-def throttled(items: Iterator[Frame], per_second: float) -> Iterator[Frame]:
+class Growing:
+    """A text being written, and what the browser is told about it."""
+
+    def __init__(self, served: Served, request: Request, runs: Runs, asked: float) -> None:
+        self.started = asked  # the clock of tokens per second
+        self._served, self._seed = served, int(request.seed)
+        self._written = request.prompt if isinstance(request.prompt, str) else None
+        self._runs, self._run = runs, runs.name()
+        runs.start(self._run)
+        self._notes: list[str] = []
+        if self._written is None:
+            self._ids, self._n_prompt = list(request.prompt), int(request.n_prompt)
+        else:
+            self._ids = [served.tokenizer.eot, *served.tokenizer.encode(self._written)]
+            self._n_prompt = len(self._ids)
+            self._notes = prompt_notes(served.tokenizer, self._written)
+        self._transcript = self._begin()
+        self._transcript.extend(self._ids)
+        self._generated = 0
+        self._watch = Watch()
+
+    def _begin(self) -> Transcript:
+        return Transcript(self._served.tokenizer, self._written or "")
+
+    def take(self, generation: Generation, step: Step) -> None:
+        """One more token."""
+        if step.token is None:
+            return
+        if not self._generated and self._written is not None:
+            # only now it is certain which tokens the prompt is read as
+            self._transcript, self._n_prompt = self._begin(), generation.n_prompt
+        self._generated += 1
+        self._ids = generation.ids
+        chosen = bool(step.choice.sampling.forced)
+        bits = -step.choice.logprob(step.token) / math.log(2)
+        self._transcript.extend(self._ids, None if chosen else math.exp(step.logprob), bits)
+        self._runs.add(self._run, step, self._ids)
+        if self._watch.due:
+            self._parse()
+
+    def end(self) -> None:
+        self._transcript.close()
+        self._parse()
+
+    def _parse(self) -> None:
+        self._watch.look(self._served.tokenizer.text(self._ids))
+
+    def frame(self, place: int = 0, finish: str | None = None) -> dict[str, Any]:
+        """place: how many texts are before this one; 0 once it is being written."""
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        return {
+            "run": self._run,
+            "continued": self._written is None,
+            "prompt": self._n_prompt,
+            "lines": self._transcript.lines,
+            "generated": self._generated,
+            "rate": self._generated / seconds,
+            "seed": self._seed,
+            "place": place,
+            "finish": finish,
+            "syntax": self._watch.state,
+            "notes": self._notes + window_notes(len(self._ids), self._served.context),
+        }
+
+
+def frames(served: Served, request: Request, runs: Runs) -> Iterator[dict[str, Any]]:
+    """The prompt, then the text after every token; the last frame says why it ended. A text that
+    has to wait says how many are before it. Where the heads look goes to `runs`."""
+    legs = request.legs(served.engine)
+    asked = time.monotonic()
+    generation = next(legs)  # refuses what cannot be done
+    text = Growing(served, request, runs, asked)
+    while generation:
+        try:
+            for place in waiting(served.engine, generation):
+                yield text.frame(place)
+                text.started = time.monotonic()
+            yield text.frame()
+            for step in generation:
+                text.take(generation, step)
+                yield text.frame()
+        finally:  # a reader who leaves lets the next one in
+            generation.cancel()
+        finish = generation.finish
+        generation = next(legs, None)
+    text.end()
+    yield text.frame(finish=finish)
+
+
+def waiting(engine: Engine, generation: Generation) -> Iterator[int]:
+    """How many texts are before this one, again and again until its turn comes."""
+    while place := engine.place(generation):
+        yield place
+        time.sleep(1 / PLACES_PER_SECOND)
+
+
+def throttled(items: Iterator[Any], per_second: float) -> Iterator[Any]:
     """At most so many a second by the clock, and always the last: the browser is the slow one."""
-    shown, waiting = 0.0, None
+    shown, held = 0.0, None
     for item in items:
-        waiting = item
+        held = item
         if (now := time.monotonic()) - shown >= 1 / per_second:
             yield item
-            shown, waiting = now, None
-    if waiting is not None:
-        yield waiting
-
-
-def stopped(frame: Frame) -> Frame:
-    """The same text, ended by a person."""
-    return Frame(frame.view | {"finish": "stopped"}, frame.ids)
-
-
-def refused(frame: Frame | None, message: str) -> Frame:
-    """What was there stays; the message joins it."""
-    return Frame((frame.view if frame else {}) | {"error": message}, frame.ids if frame else [])
+            shown, held = now, None
+    if held is not None:
+        yield held
 
 
 @dataclass(frozen=True)
 class Controls:
     """The components of the panel that take part in an event."""
 
-    inputs: list[Component]
-    """In the order of the fields of `Knobs`."""
-    generate: gr.Button
-    stop: gr.Button
-    text: gr.HTML
+    prompt: gr.Code
+    write: gr.HTML
+    """Buttons, and the text as it comes."""
 
 
 def build() -> Controls:
-    """Lays the panel out; `connect` brings it to life."""
+    """Lays the panels out; `connect` brings them to life."""
     prompt = gr.Code(
         FIRST,
         language="python",
         lines=5,
         max_lines=16,
         interactive=True,
-        label="Prompt",
+        label="Prompt (Esc, then Tab leaves it)",
         elem_id="prompt",
         wrap_lines=True,
         buttons=[],
     )
-    with gr.Row(elem_id="actions"):
-        for name, text in EXAMPLES.items():
-            example = gr.Button(name, size="sm", min_width=0, elem_classes="example")
-            # in the browser, because gr.Code strips what the server sends
-            in_browser(example, f"() => {json.dumps(text)}", prompt)
-        new_seed = gr.Button("New seed", size="sm", elem_id="new-seed")
-        generate = gr.Button("Generate", variant="primary", size="sm", elem_id="generate")
-        stop = gr.Button("Stop", size="sm", elem_id="stop")
-    with gr.Row(elem_id="knobs"):
-        knobs = build_knobs()
-    in_browser(new_seed, "() => Math.floor(Math.random() * 1e6)", knobs[-1])
-    return Controls([prompt, *knobs], generate, stop, panel("text"))
+
+    def parse(request: Any) -> dict[str, Any]:
+        return parsed(request)
+
+    facts = {"examples": EXAMPLES, "prompt": FIRST, "longest": LONGEST}
+    write = panel("write", facts, server=[parse])
+    panel("text")
+    panel("knobs", {"length": LIMITS.new_tokens, "seed": MAX_SEED})
+    return Controls(prompt, write)
 
 
-def build_knobs() -> list[Component]:
-    return [
-        knob("Temperature", "Low is safe, high is wild; 0 takes the likeliest.", 0, 2, 0.8, 0.05),
-        knob("Top-k", "Only the k likeliest tokens; 0 allows all.", 0, 200, 0, 1),
-        knob("Top-p", "The fewest tokens with this share of probability.", 0.05, 1, 0.95, 0.01),
-        knob("Length", "Stop after this many new tokens.", 1, MAX_LENGTH, 200, 1),
-        gr.Number(
-            0,
-            precision=0,
-            minimum=0,
-            maximum=MAX_SEED,
-            label="Seed",
-            info="The same seed writes the same text.",
-            elem_id="seed",
-            min_width=0,
-        ),
-    ]
+def parsed(request: Any) -> dict[str, Any]:
+    """`syntax` of `{"text"}`, from any client."""
+    text = request.get("text") if isinstance(request, dict) else None
+    if not isinstance(text, str) or len(text) > TEXT_LIMIT:
+        return {"error": f"parse takes a text of at most {TEXT_LIMIT:,} characters"}
+    return syntax(text)
 
 
-def knob(label: str, info: str, low: float, high: float, value: float, step: float) -> gr.Slider:
-    return gr.Slider(
-        low,
-        high,
-        value,
-        step=step,
-        label=label,
-        info=info,
-        elem_id=label.lower(),
-        min_width=0,
-        buttons=[],
-    )
+def connect(models: Models, controls: Controls, runs: Runs) -> None:
+    """Generate, Continue and branches; Stop; the editor, which follows when a text is undone."""
+    write, prompt = controls.write, controls.prompt
+    rate = Rate(LIMITS.per_minute)
 
-
-def in_browser(button: gr.Button, code: str, output: Component) -> None:
-    """On a click, sets `output` to what a JavaScript function returns."""
-    button.click(None, js=code, outputs=output, api_visibility="private")
-
-
-def connect(
-    served: Served,
-    controls: Controls,
-    heads: gr.HTML,
-    look: Callable[[list[int]], dict[str, Any]],
-) -> None:
-    """Generate and Stop. look: token ids -> what the heads panel shows."""
-    last = gr.State(None)
-
-    def on_generate(*inputs: Any) -> Iterator[tuple[Any, Any, Frame]]:
-        *values, before = inputs
-        looked = 0.0
+    def on_generate(
+        written: str, event: gr.EventData, sender: gr.Request
+    ) -> Iterator[dict[str, Any]]:
+        data = getattr(event, "request", None)
+        asked = {"asked": data.get("asked") if isinstance(data, dict) else None}
         try:
-            for frame in throttled(frames(served, Knobs(*values)), FRAMES_PER_SECOND):
-                due = time.monotonic() - looked >= HEADS_EVERY
-                yield frame.view, look(frame.ids) if due else gr.skip(), frame
-                looked = time.monotonic() if due else looked
+            rate.admit(visitor(sender))
+            request = Request.read(written, data)
+            served = models.get(data.get("model", FIRST_MODEL))
+            for frame in throttled(frames(served, request, runs), FRAMES_PER_SECOND):
+                yield frame | asked
         except UserError as error:
-            gr.Warning(str(error))
-            frame = refused(before, str(error))
-            yield frame.view, gr.skip(), frame
+            yield asked | {"error": str(error)}
 
-    def on_end(frame: Frame | None) -> tuple[Any, Any, Any]:
-        """Also after Stop, which ends `on_generate` wherever it was, and after a refusal."""
-        ended = {"ended": time.time_ns()}  # a value that did not change would not be noticed
-        if frame is None or not frame.ids:
-            return (frame.view if frame else {}) | ended, gr.skip(), frame
-        if frame.view["finish"] is None:
-            frame = stopped(frame)
-        return frame.view | ended, look(frame.ids), frame
-
-    outputs = [controls.text, heads, last]
-    run = controls.generate.click(
+    run = write.submit(
         on_generate,
-        [*controls.inputs, last],
-        outputs,
+        prompt,
+        write,
         show_progress="hidden",
-        concurrency_limit=AT_ONCE,
-        concurrency_id="text",
+        # the engine has a queue of its own, which knows the place of everyone in it
+        concurrency_limit=None,
+        # one at a time is this page's own rule: what Gradio still takes for running may have ended
+        trigger_mode="multiple",
         api_visibility="private",
     )
-    run.then(on_end, last, outputs, show_progress="hidden", api_visibility="private")
-    controls.stop.click(None, cancels=[run], api_visibility="private")
+    browser = {"api_visibility": "private", "show_progress": "hidden"}
+    # also after Stop, which ends `on_generate` wherever it was
+    run.then(None, js="() => ptx.writing.ended()", **browser)
+    write.stop(None, cancels=[run], api_visibility="private")
+    # in the browser, because gr.Code strips what the server sends
+    write.edit(None, js="() => ptx.writing.editor", outputs=prompt, **browser)
+    prompt.change(None, prompt, js="(text) => ptx.writing.edited(text)", **browser)
+    expose(models, rate)
 
 
-def expose(served: Served) -> None:
+def growing(legs: Iterator[Generation]) -> Iterator[str]:
+    """What comes after the prompt, longer with every token."""
+    text = ""
+    for generation in legs:
+        try:
+            for step in generation:
+                text += step.text
+                yield text
+        finally:  # a reader who leaves lets the next one in
+            generation.cancel()
+    yield text
+
+
+def visitor(sender: gr.Request) -> str:
+    """Who asks, by address; on a Space, by the one that its proxy names."""
+    named = sender.headers.get("x-forwarded-for") if os.environ.get("SYSTEM") == "spaces" else None
+    return (named or sender.client.host).split(",")[0].strip()
+
+
+def expose(models: Models, rate: Rate) -> None:
     """The same for programs: the endpoint /generate."""
 
-    def complete(
+    def generate(
         prompt: str,
+        sender: gr.Request,
         temperature: float = 0.8,
         top_k: int = 0,
         top_p: float = 0.95,
         length: int = 200,
         seed: int = 0,
-    ) -> str:
-        """Continues a piece of Python and returns what comes after the prompt."""
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        model: str = FIRST_MODEL,
+    ) -> Iterator[str]:
+        """Continues a piece of Python: what comes after the prompt, again and again as it grows.
+        The last one is whole."""
+        request = Request(
+            prompt or "",
+            0,
+            None,
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            length,
+            seed,
+        )
         try:
-            generation = Knobs(prompt, temperature, top_k, top_p, length, seed).start(served)
-            return "".join(step.text for step in generation)
+            rate.admit(visitor(sender))
+            engine = models.get(model).engine
+            yield from throttled(growing(request.legs(engine)), FRAMES_PER_SECOND)
         except UserError as error:
             raise gr.Error(str(error)) from None
 
-    gr.api(complete, api_name="generate", concurrency_limit=AT_ONCE, concurrency_id="text")
+    gr.api(generate, api_name="generate", concurrency_limit=None)

@@ -42,8 +42,26 @@ BASE = {
         "batch_size": 16, "micro_batch": 16, "lr": 4e-3, "muon_lr": 0.02, "warmup": 40,
         "cooldown": 0.5,
     },
+    "shapes": {
+        "batch_size": 8, "micro_batch": 8, "lr": 4e-3, "muon_lr": 0.02, "warmup": 20,
+        "cooldown": 0.5,
+    },
 }  # fmt: skip
 """What variants differ from: the recipes before the sweeps, so that these can be repeated."""
+MINI_BEFORE = {
+    "context": 256, "n_layer": 6, "n_head": 4, "n_kv_head": 4, "head_size": 64, "d_model": 256,
+    "d_mlp": 704,
+}  # fmt: skip
+PRESET = {"shapes": "mini"}
+"""Of a group of variants that is not called after its own."""
+MODEL = {
+    "mini": MINI_BEFORE,
+    "shapes": MINI_BEFORE | {"context": 512, "n_layer": 9},
+}
+"""The shape that a group's variants differ from, where it is not the preset's."""
+PLAIN = {"precision": "fp32", "attention": "fused", "compile": "off"}
+KERNELS = {"shapes": {"precision": "bf16", "attention": "math", "compile": "on"}}
+"""What a group's runs compute with, where it is not PLAIN."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,8 @@ class Variant:
     model: dict[str, Any] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
     """Of train.optim."""
+    data: str = ""
+    """A data directory beside --data, made with another tokenizer."""
 
 
 ADAMW = {"optimizer": "adamw"}
@@ -117,8 +137,26 @@ VARIANTS = {
         Variant("batch 8, warmup 10, context 128", SOON | {"batch_size": 8}, {"context": 128}),
         Variant("batch 2, warmup 10, context 512", SOON | {"batch_size": 2}, {"context": 512}),
     ],
+    "shapes": [
+        Variant("base"),
+        Variant("2 heads of 128", model={"n_head": 2, "n_kv_head": 2, "head_size": 128}),
+        Variant(
+            "8k, 7 layers, width 320",
+            model={"n_layer": 7, "d_model": 320, "n_head": 5, "n_kv_head": 5, "d_mlp": 832},
+            data="installed-py8k",
+        ),
+        Variant("8k, 11 layers", model={"n_layer": 11}, data="installed-py8k"),
+        Variant(
+            "5 layers, width 320",
+            model={"n_layer": 5, "d_model": 320, "n_head": 5, "n_kv_head": 5, "d_mlp": 832},
+        ),
+        Variant("batch 4", {"batch_size": 4}),
+        Variant("batch 16", {"batch_size": 16, "micro_batch": 16}),
+        Variant("muon_lr 0.03, lr 8e-3", {"muon_lr": 0.03, "lr": 8e-3}),
+        Variant("context 256", {"batch_size": 16, "micro_batch": 16}, {"context": 256}),
+    ],
 }
-VAL_WINDOWS, VAL_SPAN = 64, 512
+VAL_WINDOWS, VAL_SPAN = 256, 512
 """Every variant is scored on the same text: these spans, cut into windows of its own context."""
 FREE = {"lr", "muon_lr", "warmup", "cooldown", "init"}
 """What changes no step's cost."""
@@ -173,7 +211,8 @@ def job(variant: Variant, seed: int, steps: int, args: argparse.Namespace) -> di
         "seconds": args.seconds,
         "seed": seed,
         "base_steps": steps,
-        "data": str(args.data.resolve()),
+        "base_data": str(args.data.resolve()),
+        "data": str((args.data.parent / (variant.data or args.data.name)).resolve()),
     }
 
 
@@ -352,13 +391,15 @@ def cpu_seconds(run: Run) -> float:
 
 
 @contextmanager
-def applied(variant: Variant, name: str) -> Iterator[None]:
+def applied(variant: Variant, group: str) -> Iterator[None]:
     """The preset and train.optim as the variant wants them."""
     from ptx.config import PRESETS
     from train import optim
 
-    shape, before = PRESETS[name], {k: getattr(optim, k) for k in variant.constants}
-    PRESETS[name] = replace(shape, **variant.model)
+    before = {k: getattr(optim, k) for k in variant.constants}
+    name = PRESET.get(group, group)
+    shape = PRESETS[name]
+    PRESETS[name] = replace(shape, **MODEL.get(group, {}) | variant.model)
     vars(optim).update(variant.constants)
     yield
     PRESETS[name] = shape
@@ -373,11 +414,11 @@ def new_run(work: dict[str, Any], variant: Variant, runs: Path, steps: int) -> R
 
     keep_freed_memory()
     quiet = {"val_every": NEVER, "sample_every": NEVER, "save_every": NEVER, "val_windows": 1}
-    plain = {"device": "cpu", "precision": "fp32", "attention": "fused", "compile": "off"}
-    base = BASE[work["preset"]]
-    values = quiet | plain | base | variant.settings | {"steps": steps, "seed": work["seed"]}
-    data = Path(work["data"])
-    return Run.start(Settings(preset=work["preset"], data=data, runs=runs, **values))
+    group, data = work["preset"], Path((variant.data and work["data"]) or work["base_data"])
+    kernels = {"device": "cpu"} | KERNELS.get(group, PLAIN)
+    values = quiet | kernels | BASE[group] | variant.settings | {"steps": steps}
+    values |= {"seed": work["seed"], "data": data, "runs": runs}
+    return Run.start(Settings(preset=PRESET.get(group, group), **values))
 
 
 if __name__ == "__main__":

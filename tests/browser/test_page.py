@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page
 
 from tests.browser.driving import Playground
 
@@ -33,11 +33,3 @@ def test_the_dark_page_is_dark_and_its_maps_too(page: Page, app_url: str) -> Non
     page.locator("#theme").click()
     assert legend.evaluate(brightness) > 200
     assert playground.colors(playground.map) > 8
-
-
-def test_the_model_tab_shows_figures_and_card(page: Page, app_url: str) -> None:
-    playground = Playground(page, app_url)
-    playground.tab("Model")
-    expect(page.locator("#facts-panel")).to_contain_text("parameters")
-    expect(page.locator("#card")).not_to_be_empty()
-    assert "license:" not in (page.locator("#card").text_content() or "")

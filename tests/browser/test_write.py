@@ -13,6 +13,8 @@ from tests.browser.driving import Playground
 HOSTILE = (
     "x = \"<img src=x onerror='window.hacked=1'>\"  # ${window.hacked=1} `${window.hacked=1}`\n"
     "</pre><script>window.hacked=1</script> {{window.hacked}} \\n \\u0041 &lt;b&gt;\n"
+    "access = 'user\u202e \u2066# admin\u2069 \u2066'"
+    "  # zero\u200bwidth\ufeff \u00a0 \x1b[31m \x85\n"
 )
 
 
@@ -48,6 +50,7 @@ def test_the_text_grows_while_it_is_written(playground: Playground) -> None:
         }"""
     )
     playground.set("temperature", 2)  # no end of text to be expected
+    playground.set("length", 80)
     playground.generate()
     assert playground.page.evaluate("window.lengths.size") >= 3
     stats = playground.page.locator("#text-panel .stats")
@@ -64,14 +67,24 @@ def test_typing_and_ctrl_enter_generate_what_was_typed(playground: Playground) -
     assert playground.text.startswith("import os  # now")
 
 
+def test_the_prompt_is_tokens_as_it_is_typed(playground: Playground) -> None:
+    playground.read("for i in range(10):\n    print(i)\n")
+    expect(playground.syntax).to_have_text("✓ parses as Python")
+    assert playground.state("cursor") == playground.state("ids.length")
+    playground.read("def f(x:\n    pass\n")
+    expect(playground.syntax).to_contain_text("line 1")
+    playground.read("def f(x")
+    expect(playground.syntax).to_have_text("… unfinished Python")
+
+
 def test_a_slider_moved_to_temperature_zero_makes_the_seed_irrelevant(
     playground: Playground,
 ) -> None:
     playground.set("length", 12)
-    slider = playground.page.get_by_label("range slider for Temperature")
+    slider = playground.page.get_by_label("Temperature, slider")
     slider.focus()
     slider.press("Home")
-    expect(playground.page.get_by_label("number input for Temperature")).to_have_value("0")
+    expect(playground.page.get_by_label("Temperature", exact=True)).to_have_value("0")
     texts = []
     for seed in (1, 2):
         playground.set("seed", seed)
@@ -82,47 +95,141 @@ def test_a_slider_moved_to_temperature_zero_makes_the_seed_irrelevant(
     assert texts[0] == texts[1]
 
 
-def test_stop_keeps_what_was_written_and_the_next_text_begins_anew(playground: Playground) -> None:
+def test_a_number_that_cannot_be_is_put_right(playground: Playground) -> None:
+    playground.set("temperature", -3)
+    expect(playground.page.get_by_label("Temperature", exact=True)).to_have_value("0")
+    playground.set("length", 10**9)
+    assert playground.state("knobs.length") <= 4096
+    playground.page.get_by_role("button", name="Reset", exact=True).click()
+    assert playground.state("knobs.temperature") == 0.8
+
+
+def test_stop_keeps_what_was_written_and_continue_goes_on(playground: Playground) -> None:
     playground.set("temperature", 2)
     playground.set("length", 1000)
     playground.generate(wait=False)
     expect(playground.page.locator("#text-panel .stats")).to_contain_text("tokens/s")
     playground.page.keyboard.press("Escape")
     playground.finished("stopped")
-    kept = playground.text
+    kept, ids = playground.text, playground.state("ids")
     assert len(kept) > len("def fibonacci(n):")
     playground.page.wait_for_timeout(500)
     assert playground.text == kept
     playground.set("length", 5)
-    playground.set("seed", 1)
+    playground.page.click("#continue")
+    playground.finished("length", "end of text")
+    assert playground.text.startswith(kept.rstrip("\ufffd"))
+    assert playground.state("ids")[: len(ids)] == ids
+    assert playground.state("prompt") < len(ids)
+
+
+def test_undo_brings_the_text_and_its_prompt_back_and_redo_the_next(
+    playground: Playground,
+) -> None:
+    editor = playground.page.locator("#prompt .cm-content")
+    playground.set("length", 4)
     playground.generate()
-    expect(playground.page.locator("#text-panel .stats")).to_contain_text("seed 1")
-    assert playground.text.startswith("def fibonacci(n):")
-    assert playground.text != kept
+    first = playground.text
+    playground.read("import os\n")
+    playground.generate()
+    second = playground.text
+    assert second.startswith("import os\n")
+    undo = playground.page.get_by_role("button", name="Undo", exact=True)
+    undo.click()  # the prompt alone
+    undo.click()
+    expect(editor).to_have_text("def fibonacci(n):")
+    assert playground.text == first
+    undo.click()
+    assert playground.text == "def fibonacci(n):"
+    expect(undo).to_be_disabled()
+    for _ in range(3):
+        playground.page.get_by_role("button", name="Redo", exact=True).click()
+    assert playground.text == second
+    expect(editor).to_have_text("import os")
 
 
-def test_hostile_text_is_only_text(playground: Playground) -> None:
+def test_hostile_text_is_only_text_and_what_hides_is_shown(playground: Playground) -> None:
     playground.prompt(HOSTILE)
     playground.set("length", 4)
     playground.generate()
     assert playground.text.startswith(HOSTILE)
     playground.page.locator("#text-panel .token", has_text="<").first.hover()
-    expect(playground.page.locator(".tip")).to_be_visible()
+    expect(playground.page.locator("#text-panel .tip")).to_be_visible()
     assert playground.page.evaluate("window.hacked") is None
     assert playground.page.locator("#text-panel img, #text-panel script").count() == 0
+    marks = playground.page.locator("#text-panel .blank-unseen").evaluate_all(
+        "nodes => nodes.map(node => node.dataset.mark)"
+    )
+    assert {"U+202E", "U+2066", "U+2069", "U+200B", "U+FEFF", "U+00A0", "␛", "U+0085"} <= set(marks)
+    # the bench and the words about the cursor too
+    for _ in range(3):
+        playground.page.keyboard.press("Tab")
+    playground.cursor_to(6)
+    assert playground.page.evaluate("window.hacked") is None
+    assert playground.page.locator(".panel img, .panel script").count() == 0
+
+
+def test_a_lone_surrogate_does_not_break_the_page(playground: Playground) -> None:
+    playground.set("length", 3)
+    playground.page.evaluate("ptx.writing.edit('x = \"\\ud800\"\\n')")
+    playground.wait_for("state.tokens.map(t => t.text).join('').includes('\\ufffd')")
+    playground.generate()
+    assert playground.text.startswith('x = "')
 
 
 def test_a_token_tells_what_it_is(playground: Playground) -> None:
     playground.set("length", 4)
     playground.generate()
     playground.page.locator("#text-panel .token", has_text="def").hover()
-    expect(playground.page.locator(".tip")).to_have_text(re.compile(r'^"def.*"id \d+ · prompt$'))
+    tip = playground.page.locator("#text-panel .tip")
+    expect(tip).to_have_text(re.compile(r"^defid \d+ · prompt( · [\d.]+ bits)?$"))
+    playground.page.locator("#text-panel .token:has(.new)").last.hover()
+    expect(tip).to_have_text(re.compile(r"id \d+ · [\d.]+ bits · drawn with [\d.]+ %$"))
+
+
+def test_colours_are_those_of_the_legend(playground: Playground) -> None:
+    playground.set("length", 12)
+    playground.generate()
+    playground.wait_for("state.tokens.every((token, i) => !i || token.bits !== null)")
+    ramp = """at => {
+        const ramp = document.querySelector(".heat-ramp");
+        const probe = document.body.appendChild(document.createElement("div"));
+        probe.style.background = `color-mix(in oklch, var(--heat-low), var(--heat-high) ${at}%)`;
+        const color = getComputedStyle(probe).backgroundColor;
+        probe.remove();
+        return color;
+    }"""
+    page = playground.page
+    for name, place in (("Surprise", lambda b: b / 12), ("Probability", lambda b: 1 - 2**-b)):
+        page.get_by_label("Colours").select_option(label=name)
+        shown = page.locator("#text-panel .token").evaluate_all(
+            "nodes => nodes.map(node => getComputedStyle(node).backgroundColor)"
+        )
+        bits = playground.state("tokens.map(token => token.bits)")
+        for i in range(1, len(bits)):
+            at = round(100 * min(1, place(bits[i])))
+            assert shown[i] == page.evaluate(ramp, at), (name, i, bits[i])
+    gradient = page.locator(".heat-ramp").evaluate("e => getComputedStyle(e).backgroundImage")
+    assert "in oklch" in gradient
+    expect(page.locator(".heat-legend")).to_contain_text("percent")
+
+
+def test_blanks_are_shown_on_request_and_never_copied(playground: Playground) -> None:
+    playground.read("if x:\n\ty = 1\n    # two  spaces\n")
+    text = playground.text
+    button = playground.page.get_by_role("button", name="· → ↵")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    mark = "e => getComputedStyle(e, '::before').content"
+    assert playground.page.locator(".blank-line").first.evaluate(mark) == '"↵"'
+    assert playground.page.locator(".blank-tab").first.evaluate(mark) == '"→"'
+    assert playground.text == text
 
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
-    [("a\0b", "NUL"), ("x = 1\n" * 17_000, "102,000 bytes")],
-    ids=["NUL", "100 KB"],
+    [("a\0b", "NUL"), ("x = 1\n" * 170_000, "1,020,000 bytes")],
+    ids=["NUL", "1 MB"],
 )
 def test_a_refused_prompt_says_why_and_loses_nothing(
     playground: Playground, prompt: str, message: str
@@ -163,10 +270,57 @@ def test_a_text_longer_than_the_context_dims_what_is_no_longer_seen(
     playground.generate()
     assert playground.text.startswith(prompt)
     expect(playground.notes).to_contain_text("longer than the context")
-    expect(playground.page.locator("#text-panel .token.unseen").first).to_be_attached()
-    expect(playground.page.locator("#heads-panel .message")).to_contain_text("these maps show")
+    unseen = playground.page.locator("#text-panel .token.unseen")
+    newest = playground.state("cursor")
+    assert unseen.count() == playground.page.evaluate("c => ptx.store.visibleFrom(c)", newest)
+    expect(playground.seen).to_contain_text("it saw the last")
+    playground.cursor_to(3)
+    expect(unseen).to_have_count(0)
 
 
 def test_an_example_fills_the_editor(playground: Playground) -> None:
     playground.page.get_by_role("button", name="docstring", exact=True).click()
     expect(playground.page.locator("#prompt .cm-content")).to_contain_text("read_config")
+    playground.wait_for("state.tokens.map(t => t.text).join('').includes('read_config')")
+
+
+def test_nothing_moves_while_a_text_streams(playground: Playground) -> None:
+    """A visitor may read, or point at something, meanwhile."""
+    page = playground.page
+    page.evaluate(
+        """() => {
+            window.places = new Set();
+            const names = ["#text-panel", "#knobs-panel", "#bench-panel", "#text-panel .seen"];
+            const note = () => {
+                window.places.add(JSON.stringify(names.map((name) => {
+                    const box = document.querySelector(name).getBoundingClientRect();
+                    const height = name.endsWith("panel") ? box.height : 0;
+                    return [box.x, box.y + scrollY, height].map(Math.round);
+                })));
+                requestAnimationFrame(note);
+            };
+            note();
+        }"""
+    )
+    playground.set("temperature", 2)
+    playground.set("length", 60)
+    playground.generate()
+    assert page.evaluate("window.places.size") == 1, page.evaluate("[...window.places]")
+
+
+def test_hints_can_be_followed_and_stay_closed(playground: Playground, app_url: str) -> None:
+    page = playground.page
+    hints = page.get_by_role("complementary", name="Hints")
+    expect(hints).to_contain_text("1/5")
+    playground.set("length", 3)
+    page.get_by_role("button", name="Show me").click()
+    playground.finished("length", "end of text")
+    for _ in range(2):
+        page.get_by_role("button", name="Next hint").click()
+    expect(hints).to_contain_text("3/5")
+    page.get_by_role("button", name="Show me").click()
+    expect(page.get_by_label("Temperature, slider")).to_be_focused()
+    page.get_by_role("button", name="Close the hints").click()
+    page.reload()
+    expect(page.get_by_role("button", name="Show the hints")).to_be_visible()
+    expect(hints).to_be_hidden()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ptx.playground.models import Models
 from ptx.playground.page import build
 from ptx.playground.served import Served
 from ptx.playground.web import SCRIPTS, WEB, css, head
@@ -13,15 +14,20 @@ from ptx.playground.web import SCRIPTS, WEB, css, head
 
 @pytest.fixture(scope="module")
 def page(served: Served, tmp_path_factory: pytest.TempPathFactory):
-    return build(served, tmp_path_factory.mktemp("runs"))
+    place = tmp_path_factory.mktemp("place")
+    return build(Models(served, place / "checkpoints", place / "runs"))
 
 
-def test_generate_is_the_only_public_endpoint(page) -> None:
-    assert list(page.get_api_info()["named_endpoints"]) == ["/generate"]
+def test_these_and_no_others_are_public_endpoints(page) -> None:
+    found = page.get_api_info()
+    named = ["/generate", "/tokens", "/look", "/attention", "/roles", "/lens", "/ablation"]
+    assert list(found["named_endpoints"]) == named
+    assert not found["unnamed_endpoints"]
 
 
 def test_no_script_or_style_names_another_host() -> None:
-    for text in (head(), css()):
+    for source in (head(), css()):
+        text = source.replace('"http://www.w3.org/2000/svg"', "")  # a name, which nobody fetches
         assert "http:" not in text
         assert "https:" not in text
 

@@ -3,62 +3,133 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import ptx
 from ptx.errors import UserError
+from ptx.playground.limits import LIMITS
+from ptx.playground.runs import Runs
 from ptx.playground.served import Served
-from ptx.playground.write import (
-    MAX_LENGTH,
-    Frame,
-    Knobs,
-    frames,
-    refused,
-    stopped,
-    throttled,
-)
+from ptx.playground.write import Request, frames, parsed, throttled
+from ptx.stream import PROMPT_LIMIT
 
-KNOBS = Knobs("def f(x):", temperature=1.0, top_k=0, top_p=1.0, length=8, seed=3)
+REQUEST = Request("def f(x):", temperature=1.0, top_p=1.0, length=8, seed=3)
 
 
-def text_of(frame: Frame) -> str:
-    lines = [json.loads(line) for line in frame.view["lines"].split("\n") if line]
-    return "".join(line[1] for line in lines) + frame.view["tail"]
+def written(served: Served, request: Request, runs: Runs | None = None) -> list[dict[str, Any]]:
+    return list(frames(served, request, runs or Runs()))
+
+
+def lines_of(frame: dict[str, Any]) -> list[list]:
+    return [json.loads(line) for line in frame["lines"].split("\n") if line]
+
+
+def text_of(frame: dict[str, Any]) -> str:
+    return "".join(line[1] for line in lines_of(frame))
+
+
+def ids_of(frame: dict[str, Any]) -> list[int]:
+    return [line[0] for line in lines_of(frame) if line[0] is not None]
+
+
+def sampling(request: Request) -> ptx.Sampling:
+    return ptx.Sampling(request.temperature, request.top_k, request.top_p)
 
 
 def test_the_last_frame_holds_prompt_and_continuation(served: Served) -> None:
-    last = list(frames(served, KNOBS))[-1]
-    sampling = ptx.Sampling(KNOBS.temperature, KNOBS.top_k, KNOBS.top_p)
+    last = written(served, REQUEST)[-1]
     steps = ptx.generate(
-        served.model, served.tokenizer, KNOBS.prompt, sampling, ptx.Limits(KNOBS.length), KNOBS.seed
+        served.model,
+        served.tokenizer,
+        REQUEST.prompt,
+        sampling(REQUEST),
+        ptx.Limits(REQUEST.length),
+        REQUEST.seed,
     )
-    assert text_of(last) == KNOBS.prompt + "".join(step.text for step in steps)
-    assert last.view["finish"] == "length"
-    assert last.view["generated"] == KNOBS.length
+    assert text_of(last) == REQUEST.prompt + "".join(step.text for step in steps)
+    assert last["finish"] == "length"
+    assert last["generated"] == REQUEST.length
+    assert last["prompt"] == len(ids_of(last)) - REQUEST.length
 
 
 def test_every_frame_begins_with_the_prompt_and_continues_the_one_before(served: Served) -> None:
-    texts = [text_of(frame) for frame in frames(served, KNOBS)]
-    assert texts[0] == KNOBS.prompt
+    texts = [text_of(frame) for frame in written(served, REQUEST)]
+    assert texts[0] == REQUEST.prompt
     assert all(b.startswith(a.rstrip("\ufffd")) for a, b in pairwise(texts))
 
 
+def test_lines_are_only_appended_to_once_a_token_is_there(served: Served) -> None:
+    some = [frame["lines"] for frame in written(served, REQUEST) if frame["generated"]]
+    assert all(b.startswith(a) for a, b in pairwise(some))
+
+
+def test_a_token_tells_what_it_was_drawn_with_and_how_surprising_it_was(served: Served) -> None:
+    lines = lines_of(written(served, REQUEST)[-1])
+    ids = [line[0] for line in lines]
+    index = len(ids) - 2  # beyond the first new token, which is drawn with the prompt's end
+    with torch.no_grad():
+        logits = served.model(torch.tensor([ids[:index]]))[0, -1]
+    raw = logits.log_softmax(-1)[ids[index]]
+    _, _, probability, _, bits = lines[index][:5]
+    assert bits == pytest.approx(-float(raw) / math.log(2), abs=2e-3)
+    drawn = ptx.sampling.distribution(logits, sampling(REQUEST))
+    assert probability == pytest.approx(float(drawn[ids[index]]), abs=1e-4)
+
+
+def test_ids_go_on_as_they_are(served: Served) -> None:
+    whole = ids_of(written(served, REQUEST)[-1])
+    kept = whole[: len(whole) - 3]
+    first, *_, last = written(served, replace(REQUEST, prompt=kept, n_prompt=4, length=5))
+    assert ids_of(first) == kept
+    assert ids_of(last)[: len(kept)] == kept
+    assert len(ids_of(last)) == len(kept) + 5
+    assert (last["continued"], last["prompt"]) == (True, 4)
+    assert all(line[3] == 0 for line in lines_of(last))  # whose they are the browser knows
+
+
+def test_a_chosen_token_comes_first_where_the_prompt_is_open(served: Served) -> None:
+    token = served.tokenizer.encode("):\n    ")[0]  # what a colon at the end may become part of
+    last = written(served, replace(REQUEST, prompt="def f(x):", first=token, length=3))[-1]
+    ids = ids_of(last)
+    assert ids[last["prompt"]] == token
+    assert len(ids) == last["prompt"] + 1 + 3
+    assert text_of(last).startswith("def f(x):\n    ")
+    assert lines_of(last)[last["prompt"]][2] is None  # it was not drawn
+
+
+def test_where_the_heads_look_is_kept_for_the_run(served: Served) -> None:
+    runs = Runs()
+    last = written(served, REQUEST, runs)[-1]
+    first, rows = runs.rows(last["run"], 0, 100)
+    assert first == last["prompt"]
+    assert len(rows) == REQUEST.length
+    c = served.model.config
+    assert [len(row) for row in rows] == [
+        c.n_layer * c.n_head * (first + i) for i in range(len(rows))
+    ]
+
+
 def test_a_text_longer_than_the_context_says_what_is_still_seen(served: Served) -> None:
-    first, *_, last = frames(served, replace(KNOBS, length=served.context + 10))
-    assert first.view["visible_from"] == 0
-    assert first.view["notes"] == []
-    assert last.view["visible_from"] > 0
-    seen = len(last.ids) - last.view["visible_from"]
-    assert f"the last {seen} of {len(last.ids)}" in last.view["notes"][0]
+    first, *_, last = written(served, replace(REQUEST, length=served.context + 10))
+    assert first["notes"] == []
+    count = len(ids_of(last))
+    seen = count - ptx.stream.visible_from(count, served.context)
+    assert f"the last {seen} of {count}" in last["notes"][0]
 
 
 def test_an_empty_prompt_begins_a_file(served: Served) -> None:
-    last = list(frames(served, replace(KNOBS, prompt="")))[-1]
-    assert "begins a new file" in last.view["notes"][0]
-    assert last.view["generated"] == KNOBS.length
+    last = written(served, replace(REQUEST, prompt=""))[-1]
+    assert "begins a new file" in last["notes"][0]
+    assert last["generated"] == REQUEST.length
 
 
 @pytest.mark.parametrize(
@@ -66,35 +137,105 @@ def test_an_empty_prompt_begins_a_file(served: Served) -> None:
     [
         ({"prompt": "a\0b"}, "NUL"),
         ({"prompt": "x" * 100_000}, "100,000 bytes"),
+        ({"prompt": [1, 2, 3]}, "end-of-text"),
+        ({"prompt": []}, "end-of-text"),
         ({"length": 0}, "length"),
-        ({"length": MAX_LENGTH + 1}, "length"),
+        ({"length": LIMITS.new_tokens + 1}, "length"),
+        ({"length": "9"}, "length"),
         ({"seed": -1}, "seed"),
         ({"seed": None}, "seed"),
         ({"temperature": -1}, "temperature"),
+        ({"temperature": None}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 0}, "top-p"),
+        ({"min_p": 2}, "min-p"),
+        ({"repetition_penalty": 0}, "penalty"),
+        ({"first": -1}, "token -1"),
+        ({"first": "x"}, "first token"),
+        ({"n_prompt": -1}, "n_prompt"),
     ],
+    ids=str,
 )
-def test_a_bad_knob_is_named(served: Served, changed: dict, named: str) -> None:
+def test_a_bad_request_is_named(served: Served, changed: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
-        next(frames(served, replace(KNOBS, **changed)))
+        next(frames(served, replace(REQUEST, **changed), Runs()))
 
 
-def test_a_refusal_keeps_the_text() -> None:
-    before = Frame({"lines": "[1]\n", "error": None}, [1, 2])
-    after = refused(before, "no")
-    assert after.view == {"lines": "[1]\n", "error": "no"}
-    assert after.ids == [1, 2]
-    assert refused(None, "no").view == {"error": "no"}
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3),
+)
 
 
-def test_a_stopped_text_keeps_what_it_had() -> None:
-    frame = Frame({"lines": "[1]\n", "finish": None}, [1])
-    assert stopped(frame).view == {"lines": "[1]\n", "finish": "stopped"}
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(
+        st.sampled_from(["prompt", "n_prompt", "first", "temperature", "top_k", "length", "seed"]),
+        anything,
+    )
+)
+def test_any_json_is_written_or_refused(served: Served, data: dict) -> None:
+    try:
+        request = Request.read("x", data)
+        next(frames(served, request, Runs()))
+    except UserError:
+        pass
+
+
+@pytest.mark.parametrize("data", [None, [], "generate", {"prompt": 3}, {"prompt": {"a": 1}}])
+def test_what_is_no_request_is_refused(data: Any) -> None:
+    with pytest.raises(UserError):
+        Request.read("x", data)
+
+
+def test_the_editor_is_read_unless_the_request_brings_its_own_prompt() -> None:
+    assert Request.read("x = 1", {"length": 5}).prompt == "x = 1"
+    assert Request.read(None, {}).prompt == ""
+    assert Request.read("x = 1", {"prompt": [1, 2]}).prompt == [1, 2]
+
+
+def test_a_text_says_whether_it_parses(served: Served) -> None:
+    last = written(served, replace(REQUEST, prompt="x = (1\ndef f():\n    pass\n", length=2))[-1]
+    assert last["syntax"]["state"] == "error"
+    assert last["syntax"]["line"] == 1
+
+
+def test_a_syntax_question_may_be_any_json() -> None:
+    assert parsed({"text": "x = 1\n"})["state"] == "parses"
+    for request in (None, [], {}, {"text": 3}, {"text": "x" * (16 * PROMPT_LIMIT + 1)}):
+        assert "error" in parsed(request)
+
+
+def test_texts_that_wait_say_how_many_are_before_them(served: Served) -> None:
+    long = replace(REQUEST, length=LIMITS.new_tokens)
+    running = [frames(served, long, Runs()) for _ in range(LIMITS.streams)]
+    for text in running:
+        while next(text)["place"]:
+            pass
+    waiting_text = frames(served, REQUEST, Runs())
+    assert next(waiting_text)["place"] == 1
+    behind = frames(served, REQUEST, Runs())
+    assert next(behind)["place"] == 2
+    waiting_text.close()
+    deadline = time.monotonic() + 20
+    while (place := next(behind)["place"]) == 2 and time.monotonic() < deadline:
+        pass
+    assert place < 2
+    for text in running:
+        text.close()
+    assert list(behind)[-1]["finish"] == "length"
 
 
 def test_throttling_drops_the_middle_and_never_the_last() -> None:
-    made = [Frame({"n": n}, []) for n in range(1000)]
+    made = [{"n": n} for n in range(1000)]
     shown = list(throttled(iter(made), per_second=1.0))
     assert shown[0] is made[0]
     assert shown[-1] is made[-1]
     assert len(shown) < 10
+
+
+def test_a_reader_who_leaves_ends_the_text(served: Served) -> None:
+    text = frames(served, replace(REQUEST, length=LIMITS.new_tokens), Runs())
+    next(text)
+    text.close()
+    assert served.engine.place(served.engine.generate("x", limits=ptx.Limits(1))) <= 1

@@ -11,15 +11,26 @@ window.ptx = (() => {
     return node;
   }
 
+  // Characters that would not be seen, or would move others about: controls, what orders or joins
+  // letters without a sign of its own, blanks that are no space. Line feed, tab and space are not
+  // among them.
+  const UNSEEN =
+    /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Variation_Selector}\u115f\u1160\u3164\uffa0]|(?! )\p{Zs}/u;
   const MARKS = { "\n": "↵", "\r": "␍", "\t": "→", " ": "·" };
 
-  // A token as a label: its whitespace visible, control characters as their pictures.
+  // What stands for such a character: ␀ for a control character, else its number.
+  function mark(char) {
+    const code = char.codePointAt(0);
+    if (code < 0x20) return String.fromCharCode(0x2400 + code);
+    return `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
+  }
+
+  const isUnseen = (char) => char !== "\n" && char !== "\t" && UNSEEN.test(char);
+
+  // A token as a label: its whitespace visible, unseen characters as their marks.
   function visible(text, longest = Infinity) {
-    const marked = text
-      .replace(/[\n\r\t ]/g, (c) => MARKS[c])
-      .replace(/[\u0000-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)));
-    const letters = Array.from(marked);
-    return letters.length <= longest ? marked : letters.slice(0, longest - 1).join("") + "…";
+    const letters = Array.from(text, (char) => MARKS[char] ?? (isUnseen(char) ? `⟨${mark(char)}⟩` : char));
+    return (letters.length <= longest ? letters : [...letters.slice(0, longest - 1), "…"]).join("");
   }
 
   const isDark = () => document.body.classList.contains("dark");
@@ -65,9 +76,28 @@ window.ptx = (() => {
   const ramps = {};
   const colormap = () => (ramps[isDark()] ??= ramp(isDark()));
 
-  function bytes(base64) {
-    return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  // The same as numbers that a Uint32Array over an ImageData's bytes takes.
+  const packs = {};
+  const packedColormap = () =>
+    (packs[isDark()] ??= Uint32Array.from(colormap(), ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0));
+
+  // From -1 to 1: orange, the background, blue, which every kind of colour vision tells apart.
+  function diverging(share) {
+    const t = Math.min(1, Math.abs(share));
+    const chroma = 0.005 + 0.13 * t;
+    const hue = share < 0 ? 55 : 250;
+    const light = isDark() ? 0.27 + 0.45 * t : 0.975 - 0.43 * t;
+    return `rgb(${oklch(light, chroma, hue).join(" ")})`;
   }
+
+  // Letters on it.
+  function onDiverging(share) {
+    const light = Math.abs(share) > 0.6;
+    return isDark() ? (light ? "#0b0b0c" : "#f4f4f5") : light ? "#ffffff" : "#18181b";
+  }
+
+  const bytes = (base64) =>
+    Uint8Array.fromBase64?.(base64) ?? Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
   // Sizes a canvas for its place on the page and the screen's pixels; returns its context, scaled.
   function fit(canvas, width, height) {
@@ -88,5 +118,11 @@ window.ptx = (() => {
         ? value.toLocaleString("en", { maximumFractionDigits: digits })
         : value.toExponential(1);
 
-  return { el, visible, isDark, onTheme, color, colormap, bytes, fit, number };
+  // +0.12, −0.12, and what rounds to nothing without a sign.
+  function signed(value, digits = 2) {
+    const size = Math.abs(value).toFixed(digits);
+    return Number(size) === 0 ? size : `${value < 0 ? "−" : "+"}${size}`;
+  }
+
+  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, packedColormap, diverging, onDiverging, bytes, fit, number, signed };
 })();

@@ -1,268 +1,215 @@
-// Every head small, one of them large. Weights travel as a byte v = 255 * sqrt(weight).
-ptx.heads = ({ element, props, watch, server }) => {
-  const { el } = ptx;
-  const GUTTER = 66; // for the labels left of and above the large map
-  const ROW = 11; // least distance of two labels
+// The heads: all of them small, some large, what they look at from the cursor, and what they are
+// worth.
+ptx.heads = ({ element }) => {
+  const { el, store, pins, attention } = ptx;
+  const MOST = 4; // large maps
+  const NAMED = 4; // tokens in a line of the readout
+  const VIEWS = [
+    ["raw", "raw", "Share of attention."],
+    ["no sink", "without first token", "Share of the attention that is not on the first token."],
+    ["weighted", "value-weighted", "Attention times the size of what it writes, in units of the residual stream."],
+  ];
+  // A first head to look at: one that does something that a person can follow.
+  const TELLING = ["induction", "same identifier", "definition", "matching bracket", "previous token"];
 
-  const note = el("p", { class: "message", hidden: "" });
-  const grid = el("div", { class: "heads-grid", role: "grid", "aria-label": "Attention of all heads" });
-  const title = el("h3", {});
-  const map = el("canvas", { class: "map", tabindex: "0", role: "img" });
-  const readout = el("p", { class: "readout", role: "status" });
-  const bar = el("canvas", { class: "ramp" });
+  const views = ptx.segments("View", VIEWS, (view) => store.set({ view }));
+  const lines = ptx.lines();
+  const linesOn = el("button", { type: "button", class: "quiet", "aria-pressed": "true", title: "Draw attention over the text, from the cursor to where it looked" }, "lines in the text");
+  const atlas = ptx.atlas();
+  const readout = el("div", { class: "readout looks", role: "status" });
+  const ramp = el("canvas", { class: "ramp" });
   const ticks = el("div", { class: "ticks", "aria-hidden": "true" });
+  const unit = el("span", { class: "unit" });
+  const price = ptx.price({ relabel: () => draw() });
+  const cards = Array.from({ length: MOST }, card);
+  const peek = card();
+  const maps = el("div", { class: "maps" }, ...cards.map(({ node }) => node), el("div", { class: "peek", hidden: "" }, peek.node));
+  const roles = el("details", { class: "roles" }, el("summary", {}, "What the roles mean"),
+    el("dl", {}, ...Object.values(ptx.roles).filter(([name]) => name).flatMap(([name, means]) => [el("dt", {}, name), el("dd", {}, means)])));
   element.replaceChildren(
-    el("section", { class: "heads-panel" },
-      el("div", { class: "bar" }, el("h2", {}, "Heads"), el("span", { class: "stats" }, "where each one looks: row = query, column = key")),
-      note,
-      el("div", { class: "heads-body" },
-        grid,
-        el("div", { class: "large" }, el("div", { class: "bar" }, title), map, readout,
-          el("div", { class: "legend" }, el("span", {}, "weight"), el("div", { class: "scale" }, bar, ticks))))),
+    el("section", { class: "panel heads-panel", "aria-label": "Heads" },
+      el("div", { class: "bar" }, el("h2", {}, "Heads"), views.node, linesOn),
+      el("div", { class: "heads-body" }, atlas.node,
+        el("div", { class: "large" }, maps, readout,
+          el("div", { class: "legend" }, el("div", { class: "scale" }, ramp, ticks), unit))),
+      price.node,
+      roles),
   );
-  for (const weight of [0, 0.01, 0.1, 0.25, 0.5, 1]) {
-    const tick = el("span", {}, String(weight));
-    tick.style.left = `${100 * Math.sqrt(weight)}%`;
-    ticks.append(tick);
-  }
 
-  let view = null; // the last overview
-  let pinned = { layer: 0, head: 0 };
-  let cells = null; // {ids, labels, start, layer, head, values}: the large map
-  let at = null; // [query, key] under the pointer or the arrow keys
-  let asked = 0;
+  let cell = null; // under the pointer on a large map
+  let picture = null; // the last that there was
+  let first = store.state.pinned; // what nobody has chosen yet
 
-  const name = (layer, head) => `layer ${layer} · head ${head}`;
+  // ---- large maps --------------------------------------------------------------------------------
 
-  // ---- all heads -------------------------------------------------------------------------------
+  function card() {
+    const title = el("b", {});
+    const role = el("span", { class: "role" });
+    const mute = el("button", { type: "button", class: "quiet", title: "Mute: it writes nothing (M)" }, "M");
+    const close = el("button", { type: "button", class: "quiet", title: "Unpin" }, "×");
+    const map = ptx.map({ tell: tellCell, label: (name) => `Attention of head ${name}: row = the token that looks, column = the token looked at` });
+    const node = el("div", { class: "card", hidden: "" },
+      el("div", { class: "card-head" }, el("span", { class: "dot" }), title, role, mute, close), map.node);
+    const one = { node, name: null, draw };
+    mute.addEventListener("click", () => pins.mute(one.name));
+    close.addEventListener("click", () => pins.toggle(one.name));
 
-  function buildGrid() {
-    grid.style.setProperty("--heads", view.heads);
-    grid.replaceChildren(
-      el("span", {}),
-      ...Array.from({ length: view.heads }, (_, h) => el("span", { class: "column" }, `H${h}`)),
-    );
-    for (let layer = 0; layer < view.layers; layer += 1) {
-      grid.append(el("span", { class: "row" }, `L${layer}`));
-      for (let head = 0; head < view.heads; head += 1) {
-        const button = el("button", { type: "button", "aria-label": name(layer, head), title: name(layer, head) }, el("canvas", {}));
-        Object.assign(button.dataset, { layer, head });
-        grid.append(button);
-      }
+    function draw(name) {
+      node.hidden = !name;
+      one.name = name;
+      if (!name) return;
+      const muted = store.state.muted.includes(name);
+      const hue = pins.colour(name);
+      node.style.setProperty("--hue", `var(${hue})`);
+      title.textContent = name;
+      const { short, long } = roleOf(name);
+      role.textContent = short;
+      role.title = long;
+      mute.setAttribute("aria-pressed", muted);
+      mute.setAttribute("aria-label", `Mute head ${name}`);
+      close.setAttribute("aria-label", `Unpin head ${name}`);
+      map.draw(attention.square(name), name, hue);
     }
+    return one;
   }
 
-  const buttonOf = (layer, head) => grid.querySelector(`[data-layer="${layer}"][data-head="${head}"]`);
-
-  function drawGrid() {
-    const colors = ptx.colormap();
-    const pixels = ptx.bytes(view.thumbnails);
-    const size = view.side * view.side;
-    grid.querySelectorAll("canvas").forEach((canvas, i) => {
-      canvas.width = canvas.height = view.side;
-      const image = new ImageData(view.side, view.side);
-      for (let p = 0; p < size; p += 1) {
-        image.data.set(colors[pixels[i * size + p]], 4 * p);
-        image.data[4 * p + 3] = 255;
-      }
-      canvas.getContext("2d").putImageData(image, 0, 0);
-    });
+  function roleOf(name) {
+    const [layer, head] = name.split(".").map(Number);
+    const found = picture?.roles[layer]?.[head];
+    if (!found) return { short: "", long: "" };
+    const [short, means] = ptx.roles[found.label] ?? [found.label, found.label];
+    const judged = found.here ? "judged on this text" : "judged on a reference text, as this one has too little of it";
+    return { short, long: short ? `${found.label} (${found.score.toFixed(2)}): ${means}; ${judged}` : means };
   }
 
-  function markPinned() {
-    for (const button of grid.querySelectorAll("button")) {
-      const chosen = +button.dataset.layer === pinned.layer && +button.dataset.head === pinned.head;
-      button.setAttribute("aria-pressed", chosen);
-      button.tabIndex = chosen ? 0 : -1;
-    }
+  function labelOf(name) {
+    const role = roleOf(name);
+    return price.labelOf(name) ?? { text: role.short, title: `head ${name}: ${role.long}` };
   }
 
-  grid.addEventListener("click", (event) => {
-    const button = event.target.closest("button");
-    if (button) pin(+button.dataset.layer, +button.dataset.head);
-  });
+  // ---- in words --------------------------------------------------------------------------------
 
-  grid.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    const button = event.target.closest("button");
-    if (!step || !button) return;
-    event.preventDefault();
-    buttonOf(+button.dataset.layer + step[0], +button.dataset.head + step[1])?.focus();
-  });
+  const show = (weight) =>
+    store.state.view === "weighted" ? weight.toPrecision(2) : `${(100 * weight).toFixed(weight < 0.1 ? 1 : 0)} %`;
 
-  // ---- one head --------------------------------------------------------------------------------
+  function tellCell(found) {
+    cell = found;
+    read();
+  }
 
-  async function pin(layer, head) {
-    pinned = { layer, head };
-    markPinned();
-    const { ids, labels, start } = view;
-    const turn = (asked += 1);
-    const answer = await server.head({ ids, layer, head }).catch(() => undefined);
-    if (turn !== asked) return; // a newer text or another head overtook this one
-    if (!answer?.triangle) {
-      readout.textContent = answer?.error ?? "This head could not be fetched; try again.";
+  function read() {
+    const { tokens, pinned, writing, following } = store.state;
+    const cursor = attention.cursor();
+    readout.style.setProperty("--lines", 1 + Math.max(3, pinned.length));
+    readout.setAttribute("aria-live", writing && following ? "off" : "polite");
+    if (cell) {
+      const token = ({ text, index }) => [el("code", {}, ptx.visible(text, 24)), el("small", {}, String(index))];
+      readout.replaceChildren(el("p", {}, `Head ${cell.name}: `, ...token(cell.from), " looks at ", ...token(cell.to), " with ", el("b", {}, cell.weight.toFixed(3))));
       return;
     }
-    cells = { ids, labels, start, layer, head, values: ptx.bytes(answer.triangle) };
-    if (at && at[0] >= ids.length) at = null;
-    title.textContent = name(layer, head);
-    drawMap();
-    describe();
-  }
-
-  const valueOf = (q, k) => cells.values[(q * (q + 1)) / 2 + k];
-
-  function geometry() {
-    const side = Math.max(160, Math.floor(map.parentElement.clientWidth));
-    const n = cells.ids.length;
-    return { side, n, cell: (side - GUTTER - 1) / n };
-  }
-
-  function drawMap() {
-    if (!cells || !map.parentElement.clientWidth) return;
-    const { side, n, cell } = geometry();
-    const g = ptx.fit(map, side, side);
-    g.imageSmoothingEnabled = n * 2 > side; // few cells stay sharp squares
-    g.drawImage(image(n), GUTTER, GUTTER, cell * n, cell * n);
-    g.strokeStyle = ptx.color("--border-color-primary");
-    g.strokeRect(GUTTER - 0.5, GUTTER - 0.5, cell * n + 1, cell * n + 1);
-    drawLabels(g, n, cell);
-    if (at) drawCross(g, n, cell);
-  }
-
-  function image(n) {
-    const colors = ptx.colormap();
-    const picture = new OffscreenCanvas(n, n);
-    const data = new ImageData(n, n);
-    for (let q = 0; q < n; q += 1) {
-      for (let k = 0; k <= q; k += 1) {
-        data.data.set(colors[valueOf(q, k)], 4 * (q * n + k));
-        data.data[4 * (q * n + k) + 3] = 255;
-      }
-    }
-    picture.getContext("2d").putImageData(data, 0, 0);
-    return picture;
-  }
-
-  function drawLabels(g, n, cell) {
-    const every = Math.ceil(ROW / cell);
-    g.font = `10px ${ptx.color("--font-mono")}`;
-    g.textBaseline = "middle";
-    for (let i = 0; i < n; i += 1) {
-      const chosen = (axis) => at && at[axis] === i;
-      // around the chosen row and column their own label needs the room
-      const crowded = (axis) => at && Math.abs(at[axis] - i) * cell < ROW;
-      if (chosen(0) || (i % every === 0 && !crowded(0))) label(g, i, cell, false, chosen(0));
-      if (chosen(1) || (i % every === 0 && !crowded(1))) label(g, i, cell, true, chosen(1));
-    }
-  }
-
-  function label(g, i, cell, above, chosen) {
-    const middle = GUTTER + (i + 0.5) * cell;
-    g.save();
-    g.fillStyle = ptx.color(chosen ? "--color-accent" : "--body-text-color");
-    g.globalAlpha = chosen ? 1 : 0.8;
-    g.textAlign = above ? "left" : "right";
-    if (above) {
-      g.translate(middle, GUTTER - 5);
-      g.rotate(-Math.PI / 2);
-    } else {
-      g.translate(GUTTER - 5, middle);
-    }
-    g.fillText(ptx.visible(cells.labels[i], 9), 0, 0);
-    g.restore();
-  }
-
-  function drawCross(g, n, cell) {
-    const [q, k] = at;
-    // outlines, not a tint: the colours of the cells must stay those of the legend
-    g.strokeStyle = ptx.color("--color-accent");
-    g.globalAlpha = 0.55;
-    g.strokeRect(GUTTER, GUTTER + q * cell, cell * n, cell);
-    g.strokeRect(GUTTER + k * cell, GUTTER, cell, cell * n);
-    g.globalAlpha = 1;
-    g.lineWidth = 2;
-    const grow = Math.max(0, (5 - cell) / 2);
-    g.strokeRect(GUTTER + k * cell - grow, GUTTER + q * cell - grow, cell + 2 * grow, cell + 2 * grow);
-  }
-
-  function describe() {
-    if (!cells) return;
-    if (!at) {
-      readout.replaceChildren(el("span", { class: "hint" }, "Point at a cell, or use the arrow keys."));
+    if (!cursor) {
+      readout.replaceChildren();
       return;
     }
-    const [q, k] = at;
-    const token = (i) => `${ptx.visible(cells.labels[i], 24)}`;
-    const weight = (valueOf(q, k) / 255) ** 2;
+    const heads = pins.shown(store.state);
+    // until there is something to say, what was said stays
+    if (readout.childElementCount && heads.length && !heads.some(attention.atCursor)) return;
+    const token = tokens[cursor];
+    const what = token ? [el("code", {}, ptx.visible(token.bytes || token.text, 24)), el("small", {}, String(cursor))] : ["what comes next"];
     readout.replaceChildren(
-      el("code", {}, token(q)), el("small", {}, String(cells.start + q)), " → ",
-      el("code", {}, token(k)), el("small", {}, String(cells.start + k)), ": ",
-      el("b", {}, weight.toFixed(3)),
+      el("p", {}, "Choosing ", ...what, token ? ", it looked at" : ", it looks at"),
+      ...heads.map(looks),
+      ...(heads.length === 1 ? [el("p", { class: "hint means", title: roleOf(heads[0]).long }, roleOf(heads[0]).long)] : []),
     );
   }
 
-  function select(q, k) {
-    const n = cells.ids.length;
-    q = Math.min(n - 1, Math.max(0, q));
-    at = [q, Math.min(q, Math.max(0, k))];
-    drawMap();
-    describe();
+  // One head's strongest from the cursor.
+  function looks(name) {
+    const found = attention.atCursor(name);
+    const line = el("p", { class: "look" }, el("span", { class: "dot", style: `--hue: var(${pins.colour(name)})` }), el("b", {}, name), " ");
+    if (!found) return line;
+    const best = Array.from(found.weights, (weight, k) => [weight, k]).sort((a, b) => b[0] - a[0]).slice(0, NAMED);
+    const labels = ptx.labels(found.start, found.weights.length);
+    for (const [weight, k] of best) {
+      if (weight > 0.005) line.append(el("code", {}, ptx.visible(labels[k] ?? "", 14)), ` ${show(weight)} `);
+    }
+    return line;
   }
 
-  map.addEventListener("pointermove", (event) => {
-    if (!cells) return;
-    const { cell, n } = geometry();
-    const q = Math.floor((event.offsetY - GUTTER) / cell);
-    const k = Math.floor((event.offsetX - GUTTER) / cell);
-    if (q < 0 || k < 0 || q >= n || k > q) return;
-    if (!at || at[0] !== q || at[1] !== k) select(q, k);
-  });
-  map.addEventListener("pointerleave", () => {
-    if (document.activeElement === map) return;
-    at = null;
-    drawMap();
-    describe();
-  });
-  map.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    if (!step || !cells) return;
-    event.preventDefault();
-    const [q, k] = at ?? [cells.ids.length - 1, 0];
-    select(q + (at ? step[0] : 0), k + (at ? step[1] : 0));
-  });
+  // ---- the legend ------------------------------------------------------------------------------
+
+  let legend = ""; // what it shows
+
+  function drawLegend(scale = 1) {
+    const { view } = store.state;
+    if (legend === (legend = [view, scale, ptx.isDark()].join())) return;
+    const g = ramp.getContext("2d");
+    ramp.width = 256;
+    ramp.height = 1;
+    const data = new ImageData(256, 1);
+    new Uint32Array(data.data.buffer).set(ptx.packedColormap());
+    g.putImageData(data, 0, 0);
+    unit.textContent = `${VIEWS.find(([name]) => name === view)[2]} Row: the token that looks; column: the token looked at.`;
+    ticks.replaceChildren(...[0, 0.01, 0.1, 0.25, 0.5, 1].map((weight) =>
+      el("span", { style: `left: ${100 * Math.sqrt(weight)}%` }, ptx.number(Number((weight * scale).toPrecision(2)), 2))));
+  }
 
   // ---- together --------------------------------------------------------------------------------
 
-  function drawRamp() {
-    const colors = ptx.colormap();
-    bar.width = 256;
-    bar.height = 1;
-    const data = new ImageData(256, 1);
-    colors.forEach((c, i) => data.data.set([...c, 255], 4 * i));
-    bar.getContext("2d").putImageData(data, 0, 0);
+  function settle() {
+    const { model, pinned, muted } = store.state;
+    if (!model) return;
+    const exists = (name) => name.split(".").every((n, i) => Number(n) < [model.layers, model.heads][i]);
+    picture = null;
+    if (!pinned.every(exists)) store.set({ pinned: pinned.filter(exists) });
+    if (!store.state.pinned.length) first = store.state.pinned;
+    if (!muted.every(exists)) store.set({ muted: muted.filter(exists) });
   }
 
-  function redraw() {
-    drawRamp();
-    if (view) drawGrid();
-    drawMap();
+  // The clearest of the most telling role, in place of the head that happens to be the first.
+  function choose({ roles }) {
+    if (store.state.pinned === first) {
+      const heads = roles.flatMap((row, l) => row.map((role, h) => ({ ...role, name: `${l}.${h}` })));
+      const rank = ({ label, score }) => TELLING.length - TELLING.indexOf(label) + score;
+      const telling = heads.filter(({ label }) => TELLING.includes(label)).sort((a, b) => rank(b) - rank(a));
+      if (telling.length) store.set({ pinned: [telling[0].name] });
+    }
+    first = null;
   }
 
-  function update() {
-    if (!props.value) return;
-    const first = !view;
-    view = props.value;
-    if (first) buildGrid();
-    note.hidden = view.start === 0;
-    note.textContent = `The text is longer than the context: these maps show the last ${view.ids.length} tokens, which the model still sees.`;
-    drawGrid();
-    pin(pinned.layer, pinned.head);
+  function draw() {
+    picture = attention.picture() ?? picture;
+    if (picture && first) choose(picture);
+    const { pinned, peek: name, view } = store.state;
+    atlas.draw(picture, labelOf);
+    maps.dataset.count = pinned.length;
+    cards.forEach((one, i) => one.draw(pinned[i] ?? null));
+    peek.node.parentElement.hidden = !name;
+    peek.draw(name);
+    views.set(view);
+    drawLegend(picture?.scale);
+    read();
+    lines.draw();
   }
 
-  new ResizeObserver(drawMap).observe(map.parentElement);
-  ptx.onTheme(redraw);
-  drawRamp();
-  watch("value", update);
-  update();
+  let due = false;
+  function ask() {
+    if (due) return;
+    due = true;
+    requestAnimationFrame(() => {
+      due = false;
+      draw();
+    });
+  }
+
+  linesOn.addEventListener("click", () => {
+    const on = linesOn.getAttribute("aria-pressed") !== "true";
+    linesOn.setAttribute("aria-pressed", on);
+    lines.toggle(on);
+  });
+  store.on(["model"], settle);
+  store.on(["pinned", "peek", "tokens"], ask);
+  attention.onChange(ask);
+  ptx.onTheme(ask);
+  ask();
 };

@@ -1,21 +1,16 @@
 // Ctrl+Enter generates and Esc stops, wherever the focus is.
-(() => {
-  function press(event, id) {
-    const button = document.getElementById(id);
-    if (!button?.offsetParent) return; // another tab is open
-    event.preventDefault();
-    button.click();
-  }
-  document.addEventListener(
-    "keydown",
-    (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-        event.stopPropagation(); // the editor would add a line
-        press(event, "generate");
-      } else if (event.key === "Escape") {
-        press(event, "stop");
-      }
-    },
-    true,
-  );
-})();
+document.addEventListener(
+  "keydown",
+  (event) => {
+    if (!document.getElementById("generate")?.offsetParent) return; // another tab is open
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      event.stopPropagation(); // the editor would add a line
+      ptx.writing.generate();
+    } else if (event.key === "Escape" && ptx.store.state.writing) {
+      event.preventDefault(); // else it is the editor's: Escape, then Tab leaves it
+      ptx.writing.stop();
+    }
+  },
+  true,
+);

@@ -1,56 +1,78 @@
-// The text as it grows: code with its tokens, what each of them is on hover, and how it went.
-ptx.text = ({ element, props, watch }) => {
-  const { el } = ptx;
+// The text: its tokens as code, one of them under the cursor, coloured by how likely they were.
+ptx.text = ({ element }) => {
+  const { el, store, writing } = ptx;
   const CHUNK = 64; // tokens
+  const PAGE = 10; // lines
+  const MOST_BITS = 12; // of surprise that have a colour of their own
   const FINISH = {
     length: "reached the length",
     "end of text": "the model ended the text",
     stopped: "stopped",
+    interrupted: "interrupted: the server did not go on",
+    refused: "refused",
+  };
+  const COLOURS = {
+    none: { name: "Python", heat: () => null },
+    surprise: {
+      name: "Surprise",
+      heat: ({ bits }) => (bits === null ? null : Math.min(1, bits / MOST_BITS)),
+      ticks: [[0, "0"], [0.25, "3"], [0.5, "6"], [0.75, "9"], [1, "12+"]],
+      about: "bits of surprise: 1 is one chance in 2, 10 are one in 1,024",
+    },
+    probability: {
+      name: "Probability",
+      heat: ({ bits }) => (bits === null ? null : 1 - 2 ** -bits),
+      ticks: [[0, "100"], [0.25, "75"], [0.5, "50"], [0.75, "25"], [1, "0"]],
+      about: "percent that the model gave to a token, before the knobs",
+    },
   };
 
-  const stats = el("span", { class: "stats" });
+  // ---- the parts -------------------------------------------------------------------------------
+
   const finish = el("span", { class: "finish", role: "status" });
-  const copy = el("button", { type: "button", class: "quiet", hidden: "" }, "Copy");
+  const stats = el("span", { class: "stats" });
+  const syntax = el("button", { type: "button", class: "syntax", hidden: "" });
+  const colours = el("select", { "aria-label": "Colours" },
+    ...Object.entries(COLOURS).map(([key, { name }]) => el("option", { value: key }, name)));
+  const blanks = el("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Show spaces, tabs and line ends" }, "· → ↵");
+  const copy = el("button", { type: "button", class: "quiet" }, "Copy");
+  const ticks = el("div", { class: "ticks" });
+  const about = el("span", {});
+  const legend = el("div", { class: "heat-legend" },
+    el("div", { class: "scale" }, el("div", { class: "heat-ramp" }), ticks), about);
+  const code = el("pre", {
+    class: "code", tabindex: "0", role: "textbox", "aria-readonly": "true", "aria-multiline": "true",
+    "aria-label": "Text, token by token", "aria-describedby": "text-keys", spellcheck: "false",
+  });
+  const keys = el("p", { class: "hint", id: "text-keys" },
+    "Click a token, or use the arrow keys; Enter or a double click goes on from there.");
+  const seen = el("p", { class: "seen", role: "status" });
   const error = el("p", { class: "message error", role: "alert", hidden: "" });
   const notes = el("div", { class: "notes" });
-  const code = el("pre", { class: "code", tabindex: "0", "aria-label": "Generated text" });
-  const hint = el(
-    "p",
-    { class: "hint" },
-    "Ctrl+Enter generates, Esc stops. Point at a word to see its tokens.",
-  );
+  const caret = el("span", { class: "caret" });
   const tip = el("div", { class: "tip", hidden: "" });
   element.replaceChildren(
-    el("section", { class: "text-panel" },
-      el("div", { class: "bar" }, el("h2", {}, "Text"), stats, finish, copy),
-      error, notes, code, hint),
+    el("section", { class: "panel text-panel", "aria-label": "Text" },
+      el("div", { class: "bar" }, el("h2", {}, "Text"), finish,
+        el("span", { class: "tools" }, el("label", {}, "Colours ", colours), blanks, copy)),
+      el("div", { class: "bar facts" }, stats, syntax),
+      code,
+      el("div", { class: "beside" }, keys, legend),
+      el("div", { class: "under-text" }, seen, error, notes)),
     tip,
   );
 
-  let run = null;
-  let consumed = ""; // the lines drawn so far
-  let tokens = []; // {id, text, probability, own, bytes, start, node, key}
+  let tokens = []; // those drawn: {token, start, node, key}
   let text = "";
   let lexemes = [];
-  let unseen = 0; // tokens that the model no longer sees
+  let unseen = 0; // tokens that the model did not see at the cursor
   let chunk = null; // the last block of whole lines
+  let marked = null; // the entry under the cursor
+  let column = null; // where Up and Down want to be
 
-  function reset(v) {
-    run = v.run;
-    consumed = text = "";
-    tokens = [];
-    lexemes = [];
-    unseen = 0;
-    chunk = null;
-    code.replaceChildren();
-  }
+  // ---- drawing tokens ----------------------------------------------------------------------------
 
-  function parse(lines) {
-    return lines.split("\n").filter(Boolean).map((line) => {
-      const [id, text, probability, own, bytes] = JSON.parse(line);
-      return { id, text, probability, own, bytes };
-    });
-  }
+  const same = (a, b) => a === b || (a.id === b.id && a.text === b.text && a.own === b.own && a.bytes === b.bytes);
 
   // A browser lays out a block anew when it grows, so a long text is many blocks. A block that ends
   // in a line feed shows no line for it: neither the looks nor the characters change.
@@ -63,147 +85,371 @@ ptx.text = ({ element, props, watch }) => {
   }
 
   function append(token) {
-    token.start = text.length;
-    token.node = el("span", { class: "token" });
-    token.node.dataset.i = tokens.length;
-    token.key = null;
-    place(token.node);
+    const node = el("span", { class: "token" });
+    node.dataset.i = tokens.length;
+    place(node);
+    tokens.push({ token, start: text.length, node, key: null, heat: undefined });
     text += token.text;
-    tokens.push(token);
   }
 
-  // The tail is the end of the prompt that has no token yet: drawn as one, then taken back.
-  function dropTail() {
-    const last = tokens.at(-1);
-    if (last?.id !== undefined || !last) return;
-    tokens.pop();
-    text = text.slice(0, last.start);
-    last.node.remove();
+  function cutTo(count) {
+    while (tokens.length > count) {
+      const { node, start } = tokens.pop();
+      text = text.slice(0, start);
+      node.remove();
+      while (chunk && !chunk.childElementCount) {
+        chunk.remove();
+        chunk = code.lastElementChild;
+      }
+    }
   }
 
-  // Cuts a token where a lexeme or the prompt ends: [{end, kind, own}], offsets within the token.
-  function pieces(token, from) {
-    const end = token.start + token.text.length;
+  // Cuts a token where a lexeme or the prompt ends and around what has to be made visible:
+  // [{end, kind, own, blank}], offsets within the token.
+  function pieces({ token, start }, from) {
+    const end = start + token.text.length;
     const result = [];
-    let at = token.start;
+    let at = start;
     let i = from;
     while (at < end) {
       while (lexemes[i].end <= at) i += 1;
       let stop = Math.min(end, lexemes[i].end);
-      const border = token.start + token.own;
+      const border = start + token.own;
       if (at < border && border < stop) stop = border;
-      result.push({ end: stop - token.start, kind: lexemes[i].kind, own: at < border });
+      cutBlanks(text.slice(at, stop), at - start, { kind: lexemes[i].kind, own: at < border }, result);
       at = stop;
     }
     return [result, i];
   }
 
+  const blankOf = (char) =>
+    ptx.isUnseen(char) ? "unseen" : char === "\n" ? "line" : char === "\t" ? "tab" : char === " " ? "space" : null;
+
+  function cutBlanks(part, offset, looks, result) {
+    let blank;
+    let end = offset;
+    for (const char of part) {
+      const kind = blankOf(char);
+      if (kind !== blank || kind === "unseen" || kind === "line" || kind === "tab") {
+        result.push({ ...looks, blank: kind, end });
+        blank = kind;
+      }
+      end += char.length;
+      result.at(-1).end = end;
+    }
+  }
+
+  function piece({ kind, own, blank }, part) {
+    const names = [`py-${kind}`];
+    if (!own) names.push("new");
+    if (blank) names.push(`blank-${blank}`);
+    return el("span", { class: names.join(" "), "data-mark": blank === "unseen" ? ptx.mark(part) : null }, part);
+  }
+
   function paint(from) {
     let i = Math.max(0, lexemes.findLastIndex((lexeme) => lexeme.start <= from));
-    let t = Math.max(0, tokens.findLastIndex((token) => token.start <= from));
+    let t = Math.max(0, tokens.findLastIndex((entry) => entry.start <= from));
     for (; t < tokens.length; t += 1) {
-      const token = tokens[t];
-      if (!token.text) continue;
-      const [cut, at] = pieces(token, Math.min(i, lexemes.length - 1));
+      const entry = tokens[t];
+      if (!entry.token.text) continue;
+      const [cut, at] = pieces(entry, Math.min(i, lexemes.length - 1));
       i = at;
       const key = cut.map((p) => `${p.end}${p.kind}${p.own}`).join();
-      if (key === token.key) continue;
-      token.key = key;
+      if (key === entry.key) continue;
+      entry.key = key;
       let start = 0;
-      token.node.replaceChildren(
-        ...cut.map(({ end, kind, own }) => {
-          const node = el("span", { class: `py-${kind}${own ? "" : " new"}` }, token.text.slice(start, end));
-          start = end;
-          return node;
-        }),
-      );
+      entry.node.replaceChildren(...cut.map((one) => {
+        const node = piece(one, entry.token.text.slice(start, one.end));
+        start = one.end;
+        return node;
+      }));
     }
   }
 
-  function dim(to) {
-    for (let i = Math.min(unseen, to); i < Math.max(unseen, to) && i < tokens.length; i += 1) {
-      tokens[i].node.classList.toggle("unseen", i < to);
-    }
-    unseen = to;
+  // How far before `to` a colour may have changed: to the start of the lexeme that reaches it.
+  function changedBefore(to) {
+    const i = Math.max(0, lexemes.findLastIndex((lexeme) => lexeme.start < to) - 4);
+    return lexemes.length ? Math.max(0, to - lexemes[i].start) : 0;
   }
 
-  function drawText(v) {
-    if (v.run !== run || !v.lines.startsWith(consumed)) reset(v);
+  function warm(entry) {
+    const heat = COLOURS[colours.value].heat(entry.token);
+    if (heat === entry.heat) return;
+    entry.heat = heat;
+    if (heat === null) entry.node.style.removeProperty("--heat");
+    else entry.node.style.setProperty("--heat", `${Math.round(100 * heat)}%`);
+  }
+
+  function drawText(list) {
     const atEnd = code.scrollTop + code.clientHeight >= code.scrollHeight - 24;
-    dropTail();
-    const same = text.length;
-    parse(v.lines.slice(consumed.length)).forEach(append);
-    consumed = v.lines;
-    if (v.tail) append({ id: undefined, text: v.tail, probability: null, own: v.tail.length });
-    lexemes = ptx.lex(text, lexemes, same);
+    let kept = 0;
+    while (kept < tokens.length && kept < list.length && same(tokens[kept].token, list[kept])) {
+      tokens[kept].token = list[kept];
+      kept += 1;
+    }
+    const fresh = kept === 0;
+    caret.remove();
+    cutTo(kept);
+    const before = text.length;
+    list.slice(kept).forEach(append);
+    lexemes = ptx.lex(text, lexemes, before);
     // what was certain keeps its colours; begin where the lexer began again
-    paint(Math.max(0, same - changedBefore(same)));
-    dim(v.visible_from);
-    if (atEnd) code.scrollTop = code.scrollHeight;
+    paint(Math.max(0, before - changedBefore(before)));
+    tokens.forEach(warm);
+    if (fresh) code.scrollTop = 0;
+    else if (atEnd && store.state.writing && store.state.following) code.scrollTop = code.scrollHeight;
   }
 
-  // How far before `same` a colour may have changed: to the start of the lexeme that reaches it.
-  function changedBefore(same) {
-    let i = lexemes.findLastIndex((lexeme) => lexeme.start < same);
-    i = Math.max(0, i - 4);
-    return lexemes.length ? Math.max(0, same - lexemes[i].start) : 0;
+  // ---- the cursor ------------------------------------------------------------------------------
+
+  function drawCursor({ cursor, ids, model }) {
+    marked?.node.classList.remove("at");
+    caret.remove();
+    marked = cursor === null ? null : (tokens[cursor] ?? null);
+    if (marked) marked.node.classList.add("at");
+    else if (cursor !== null && chunk) chunk.append(caret);
+    const from = cursor === null || !model ? 0 : store.visibleFrom(Math.min(cursor, ids.length));
+    for (let i = Math.min(unseen, from); i < Math.max(unseen, from) && i < tokens.length; i += 1) {
+      tokens[i].node.classList.toggle("unseen", i < from);
+    }
+    unseen = from;
   }
 
-  function update() {
-    const v = props.value;
-    if (!v) return;
-    error.textContent = v.error ?? "";
-    error.hidden = !v.error;
-    if (v.lines === undefined) {
-      finish.textContent = "";
+  function reveal() {
+    const node = marked?.node ?? caret;
+    const [box] = node.getClientRects();
+    if (!box) return;
+    const frame = code.getBoundingClientRect();
+    const margin = 22;
+    if (box.top < frame.top + margin) code.scrollTop -= frame.top + margin - box.top;
+    else if (box.bottom > frame.bottom - margin) code.scrollTop += box.bottom - frame.bottom + margin;
+  }
+
+  function moveTo(index) {
+    const { ids, writing: busy } = store.state;
+    if (ids.length < 2) return;
+    const last = busy ? ids.length - 1 : ids.length;
+    const cursor = Math.min(Math.max(1, index), ids.length);
+    store.set({ cursor, following: cursor >= last });
+    drawCursor(store.state);
+    reveal();
+  }
+
+  const lineStart = (offset) => text.lastIndexOf("\n", offset - 1) + 1;
+  const offsetOf = (index) => tokens[index]?.start ?? text.length;
+
+  // The token that holds a character; the one past the last for the end of the text.
+  function tokenAt(offset) {
+    if (offset >= text.length) return tokens.length;
+    return tokens.findLastIndex((entry) => entry.start <= offset && entry.token.text);
+  }
+
+  // The cursor `lines` lines further down, in the same column where there is one.
+  function moveLines(lines) {
+    const from = offsetOf(store.state.cursor);
+    let start = lineStart(from);
+    const wanted = column ?? from - start;
+    for (let n = 0; n < Math.abs(lines); n += 1) {
+      if (lines < 0) {
+        if (start === 0) break;
+        start = lineStart(start - 1);
+      } else {
+        const end = text.indexOf("\n", start);
+        if (end < 0) break;
+        start = end + 1;
+      }
+    }
+    let index = onLine(start, wanted);
+    if (lines > 0 && index <= store.state.cursor) index = store.state.cursor + 1;
+    if (lines < 0 && index >= store.state.cursor) index = store.state.cursor - 1;
+    moveTo(index);
+    column = wanted;
+  }
+
+  // The token in a column of the line that begins at `start`. One that began on a line above, and
+  // holds this one's indentation, is taken only if no other begins here.
+  function onLine(start, wanted) {
+    const end = text.indexOf("\n", start);
+    const last = end < 0 ? text.length : end;
+    const index = tokenAt(Math.min(start + wanted, last));
+    return offsetOf(index) < start && index + 1 < tokens.length && offsetOf(index + 1) <= last ? index + 1 : index;
+  }
+
+  const home = () => moveTo(onLine(lineStart(offsetOf(store.state.cursor)), 0));
+  const end = () => moveTo(onLine(lineStart(offsetOf(store.state.cursor)), Infinity));
+
+  code.addEventListener("keydown", (event) => {
+    const { cursor, ids } = store.state;
+    if (cursor === null || event.altKey || event.shiftKey) return;
+    const control = event.ctrlKey || event.metaKey;
+    const key = (control ? "Control+" : "") + event.key;
+    const moves = {
+      ArrowLeft: () => moveTo(cursor - 1),
+      ArrowRight: () => moveTo(cursor + 1),
+      ArrowUp: () => moveLines(-1),
+      ArrowDown: () => moveLines(1),
+      PageUp: () => moveLines(-PAGE),
+      PageDown: () => moveLines(PAGE),
+      Home: home,
+      End: end,
+      "Control+Home": () => moveTo(1),
+      "Control+End": () => moveTo(ids.length),
+      Enter: () => writing.goOn(cursor + 1),
+      "Control+z": writing.undo,
+      "Control+y": writing.redo,
+    };
+    if (!moves[key]) return;
+    event.preventDefault();
+    if (!["ArrowUp", "ArrowDown", "PageUp", "PageDown"].includes(key)) column = null;
+    moves[key]();
+  });
+
+  // The token at a point; beside a line it is the nearest character's.
+  function indexAt(event) {
+    let node = event.target.closest?.(".token");
+    if (!node) {
+      const at = document.caretPositionFromPoint?.(event.clientX, event.clientY)?.offsetNode
+        ?? document.caretRangeFromPoint?.(event.clientX, event.clientY)?.startContainer;
+      node = (at?.nodeType === Node.TEXT_NODE ? at.parentElement : at)?.closest?.(".token");
+      const box = node?.getClientRects();
+      if (box && event.clientY > box[box.length - 1].bottom) node = null; // below the text: its end
+    }
+    return node && code.contains(node) ? Number(node.dataset.i) : tokens.length;
+  }
+
+  code.addEventListener("click", (event) => {
+    if (!document.getSelection().isCollapsed) return; // somebody selects text
+    column = null;
+    moveTo(indexAt(event));
+  });
+  code.addEventListener("dblclick", (event) => {
+    document.getSelection().removeAllRanges();
+    writing.goOn(indexAt(event) + 1);
+  });
+
+  // ---- what the cursor sees, in words ----------------------------------------------------------------
+
+  const percent = (p) =>
+    p >= 0.9995 && p < 1 ? "99.9+ %" : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? `${(100 * p).toExponential(0)} %` : "0 %";
+
+  function drawSeen({ cursor, ids, tokens: list, prompt, look, writing: busy, following }) {
+    // a screen reader is not told of every token while the text streams past
+    seen.setAttribute("aria-live", busy && following ? "off" : "polite");
+    if (cursor === null || ids.length < 2) {
+      seen.textContent = "";
       return;
     }
-    drawText(v);
-    hint.hidden = copy.hidden = false;
-    stats.textContent = v.generated
-      ? `${v.generated} token${v.generated === 1 ? "" : "s"} · ${v.rate.toFixed(1)} tokens/s · seed ${v.seed}`
-      : `seed ${v.seed}`;
-    finish.textContent = v.error ? "refused" : v.finish ? FINISH[v.finish] : "writing…";
-    finish.dataset.finish = v.error ? "refused" : (v.finish ?? "");
-    notes.replaceChildren(...v.notes.map((note) => el("p", { class: "message" }, note)));
+    const token = list[cursor];
+    const about = look?.at === cursor ? look : null;
+    const from = store.state.model ? store.visibleFrom(cursor) : 0;
+    const window = from ? `the last ${cursor - from} of ${cursor} tokens before it` : `all ${cursor} tokens before it`;
+    if (!token) {
+      const bits = about ? `, ${about.entropy.toFixed(1)} bits undecided` : "";
+      seen.textContent = `The end of the text${bits}: what could come next is listed under Next token.`;
+      return;
+    }
+    const parts = [`Token ${cursor} of ${ids.length - 1}`, cursor < prompt ? "prompt" : "generated"];
+    const likely = about && about.prob !== null
+      ? `The model gave it ${percent(about.prob)}, rank ${ptx.number(about.rank)}, ${about.bits.toFixed(1)} bits of surprise`
+      : token.bits !== null ? `The model gave it ${percent(2 ** -token.bits)}, ${token.bits.toFixed(1)} bits of surprise` : "";
+    seen.replaceChildren(
+      el("code", {}, ptx.visible(token.bytes ?? token.text, 40)),
+      ` ${parts.join(", ")}. ${likely}${likely ? "; it" : "It"} saw ${window}.`,
+    );
   }
 
-  function describe(token) {
-    const name = token.bytes ?? JSON.stringify(token.text);
-    const facts = [`id ${token.id}`];
-    if (token.probability !== null) facts.push(`probability ${ptx.number(token.probability, 4)}`);
-    else facts.push("prompt");
-    return [el("code", {}, name), el("span", {}, facts.join(" · "))];
+  // ---- how it goes -----------------------------------------------------------------------------
+
+  function stateOf({ finish: end, place, waiting, error: problem }, busy) {
+    if (busy && place) return `waiting: ${place} text${place === 1 ? " is" : "s are"} before this one`;
+    if (busy && waiting) return "waiting for the model…";
+    if (busy) return "writing…";
+    return problem ? FINISH.refused : (FINISH[end] ?? "");
   }
 
-  function point(event) {
-    const node = event.target.closest?.(".token");
-    const token = node && tokens[node.dataset.i];
-    tip.hidden = !token || token.id === undefined || token.id === null;
-    if (tip.hidden) return;
-    tip.replaceChildren(...describe(token));
-    const box = node.getClientRects()[0];
-    const left = Math.min(box.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
-    tip.style.left = `${Math.max(8, left)}px`;
-    tip.style.top = `${box.top - tip.offsetHeight - 6}px`;
+  const SYNTAX = { parses: "✓ parses as Python", unfinished: "… unfinished Python" };
+
+  function drawStatus({ status, writing: busy }) {
+    finish.textContent = stateOf(status, busy);
+    finish.dataset.finish = busy ? "" : status.error ? "refused" : (status.finish ?? "");
+    stats.textContent = status.generated
+      ? `${status.generated} token${status.generated === 1 ? "" : "s"} · ${status.rate.toFixed(1)} tokens/s · seed ${status.seed}`
+      : "";
+    const parsed = status.syntax;
+    syntax.hidden = !parsed?.state;
+    if (parsed?.state) {
+      syntax.dataset.state = parsed.state;
+      syntax.textContent = SYNTAX[parsed.state] ?? `✗ line ${parsed.line}: ${parsed.message}`;
+      syntax.disabled = parsed.state !== "error";
+      syntax.title = syntax.disabled ? "" : "Go to that line";
+    }
+    error.textContent = status.error ?? "";
+    error.hidden = !status.error;
+    notes.replaceChildren(...(status.notes ?? []).map((note) => el("p", { class: "message" }, note)));
   }
 
-  code.addEventListener("pointerover", point);
-  code.addEventListener("pointerleave", () => (tip.hidden = true));
-  code.addEventListener("scroll", () => (tip.hidden = true));
-  document.addEventListener("scroll", () => (tip.hidden = true), { passive: true });
+  syntax.addEventListener("click", () => {
+    let start = 0;
+    for (let n = 1; n < store.state.status.syntax.line; n += 1) start = text.indexOf("\n", start) + 1;
+    moveTo(tokenAt(start));
+    code.focus({ preventScroll: true });
+  });
+
+  function drawLegend() {
+    const { ticks: marks, about: what } = COLOURS[colours.value];
+    code.classList.toggle("heat", Boolean(marks));
+    legend.hidden = !marks;
+    keys.classList.toggle("sr-only", Boolean(marks));
+    about.textContent = what ?? "";
+    ticks.replaceChildren(...(marks ?? []).map(([where, label]) =>
+      el("span", { style: `left: ${100 * where}%` }, label)));
+    tokens.forEach(warm);
+  }
+
+  colours.addEventListener("change", drawLegend);
+  blanks.addEventListener("click", () => {
+    blanks.setAttribute("aria-pressed", code.classList.toggle("blanks"));
+  });
   copy.addEventListener("click", async () => {
     await navigator.clipboard?.writeText(text);
     copy.textContent = "Copied";
     setTimeout(() => (copy.textContent = "Copy"), 1200);
   });
-  // A text may have to wait for its turn: say so from the click on, not from the first answer.
-  document.addEventListener("click", (event) => {
-    if (!event.target.closest?.("#generate")) return;
-    finish.textContent = "waiting for the model…";
-    finish.dataset.finish = "";
-  });
 
-  watch("value", update);
-  update();
+  // ---- what a token is, on hover -----------------------------------------------------------------
+
+  function describe({ id, text: own, bytes, p, bits }, index) {
+    const facts = [`id ${id}`];
+    if (index < store.state.prompt) facts.push("prompt");
+    if (bits !== null) facts.push(`${bits.toFixed(1)} bits`);
+    if (p !== null) facts.push(`drawn with ${percent(p)}`);
+    return [el("code", {}, bytes ?? ptx.visible(own)), el("span", {}, facts.join(" · "))];
+  }
+
+  function point(event) {
+    const node = event.target.closest?.(".token");
+    const entry = node && tokens[node.dataset.i];
+    tip.hidden = !entry;
+    if (tip.hidden) return;
+    tip.replaceChildren(...describe(entry.token, Number(node.dataset.i)));
+    const box = node.getClientRects()[0];
+    const left = Math.min(box.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
+    tip.style.left = `${Math.max(8, left)}px`;
+    tip.style.top = `${box.top - tip.offsetHeight - 6}px`;
+  }
+  code.addEventListener("pointerover", point);
+  code.addEventListener("pointerleave", () => (tip.hidden = true));
+  code.addEventListener("scroll", () => (tip.hidden = true));
+  document.addEventListener("scroll", () => (tip.hidden = true), { passive: true });
+
+  store.on(["tokens", "cursor", "ids", "model"], (state, changed) => {
+    if (changed.has("tokens")) drawText(state.tokens);
+    drawCursor(state);
+  });
+  store.on(["tokens", "cursor", "ids", "prompt", "look", "writing", "following"], drawSeen);
+  store.on(["status", "writing"], drawStatus);
+  drawText(store.state.tokens);
+  drawCursor(store.state);
+  drawStatus(store.state);
+  drawLegend();
 };

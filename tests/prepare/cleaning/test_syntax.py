@@ -19,6 +19,10 @@ STDLIB = Path(sysconfig.get_path("stdlib"))
 MODULES = ["argparse.py", "ast.py", "json/decoder.py", "textwrap.py", "typing.py", "difflib.py"]
 
 
+def fault_of(data: bytes) -> str | None:
+    return syntax_fault(data, quoted(data))
+
+
 def share(data: bytes) -> float:
     return comment_share(data, quoted(data))
 
@@ -101,7 +105,7 @@ def test_what_the_parser_refuses_is_found_and_python_2_told_apart(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert syntax_fault(code.encode()) == fault
+        assert fault_of(code.encode()) == fault
 
 
 @given(st.text(alphabet="()[]:x=1 \n\t'\"#\\def", max_size=60))
@@ -111,4 +115,4 @@ def test_what_ast_refuses_is_refused(code: str) -> None:
         try:
             ast.parse(code)
         except (SyntaxError, ValueError):
-            assert syntax_fault(code.encode()) is not None
+            assert fault_of(code.encode()) is not None

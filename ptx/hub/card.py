@@ -1,0 +1,109 @@
+"""The card of a model repository: what its files say, in the words of huggingface_hub's cards."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ptx import runlog
+from ptx.checkpoint import read_config
+from ptx.errors import UserError
+from ptx.hub.curve import draw
+
+CURVE = "curve.png"
+FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+SECTION = re.compile(r"^## From the Hub\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+TEMPLATE = Path(__file__).with_name("card.md")
+LIBRARY = "p-transformer"
+TAGS = ["python", "code-generation", LIBRARY, "from-scratch"]
+
+
+def write_card(folder: Path, name: str) -> None:
+    """README.md, and a picture of the training curve, for the model directory `folder` that goes to
+    the Hub as `name`. A card that is there keeps its words: its head and one section are set anew.
+    """
+    config = read_config(folder)
+    path, records = folder / "README.md", []
+    if (folder / runlog.METRICS).is_file():
+        records, _ = runlog.tail(folder / runlog.METRICS)
+    picture = draw(records)
+    if picture is not None:
+        picture.save(folder / CURVE)
+    text = path.read_text("utf-8") if path.is_file() else plain_card(name, config, records)
+    path.write_text(card(text, name, config.get("info") or {}, picture is not None), "utf-8")
+
+
+def card(text: str, name: str, info: dict[str, Any], curve: bool) -> str:
+    """`text`, a card, as the repository `name` shows it."""
+    from huggingface_hub import ModelCard
+
+    body = FRONT_MATTER.sub("", text.replace("\r\n", "\n"))
+    section = Template(TEMPLATE.read_text().split("<!-- section -->\n")[1]).substitute(
+        name=name,
+        short=name.rpartition("/")[2],
+        curve=f"![Bits per byte over minutes of training]({CURVE})\n\n" if curve else "",
+    )
+    body = SECTION.sub("", body)
+    head, heading, rest = body.partition("\n## ")
+    body = f"{head.rstrip()}\n\n{section.rstrip()}\n{heading}{rest}"
+    data = card_data(text, name, info)
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{body}"))
+
+
+def card_data(text: str, name: str, info: dict[str, Any]) -> Any:
+    """The card's head: what `text` had, completed by the facts that are known."""
+    import yaml
+    from huggingface_hub import EvalResult, ModelCardData
+
+    match = FRONT_MATTER.match(text.replace("\r\n", "\n"))
+    try:
+        had = yaml.safe_load(match[1]) if match else {}
+    except yaml.YAMLError as error:
+        where = str(error).replace("\n", " ")
+        raise UserError(f"README.md does not begin with readable YAML: {where}") from None
+    had = had if isinstance(had, dict) else {}
+    had.pop("model-index", None)
+    fixed: dict[str, Any] = {"library_name": LIBRARY}
+    if imported := info.get("imported_from"):
+        usual: dict[str, Any] = {"pipeline_tag": "text-generation", "tags": [LIBRARY]}
+        fixed["base_model"] = imported
+    else:
+        usual = {"pipeline_tag": "text-generation", "tags": TAGS, "language": "code",
+                 "license": "mit"}  # fmt: skip
+    if dataset := info.get("dataset"):
+        fixed["datasets"] = [dataset]
+    results = None
+    if isinstance(bpb := info.get("val_bpb"), int | float):
+        results = [
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=str(info.get("data", "held-out-projects")),
+                dataset_name="Python of projects it never saw",
+                metric_type="bits_per_byte",
+                metric_name="bits per byte",
+                metric_value=bpb,
+            )
+        ]
+    fields = {**usual, **had, **fixed}
+    return ModelCardData(model_name=name.rpartition("/")[2], eval_results=results, **fields)
+
+
+def plain_card(name: str, config: dict[str, Any], records: list[dict[str, Any]]) -> str:
+    """The card of a model that was never released: its shape, and what was logged."""
+    shape, info = config["model"], config.get("info") or {}
+    logged = [r["val_bpb"] for r in records if "val_bpb" in r]
+    facts = {key: value for key, value in info.items() if isinstance(value, str | int | float)}
+    if logged:
+        facts["validation, bits per byte, as logged in training"] = round(logged[-1], 4)
+    return Template(TEMPLATE.read_text().split("<!-- section -->\n")[0]).substitute(
+        short=name.rpartition("/")[2],
+        layers=shape["n_layer"],
+        heads=shape["n_head"],
+        width=shape["d_model"],
+        context=shape["context"],
+        tokenizer=config["tokenizer"]["name"],
+        vocabulary=f"{shape['vocab_size']:,}",
+        facts="\n".join(f"| {key} | {value} |" for key, value in facts.items()),
+    )

@@ -1,0 +1,434 @@
+"""Reading: what the page is told about one position of one text, its cursor.
+
+A text is a list of token ids that begins with end-of-text. The cursor stands on one of the others,
+or one past the last; what is told about it is the choice that the model made there: how likely
+every token was, where the heads looked, what the layers would have said. That is the output of the
+position before, the query, in the window that the model saw (`ptx.stream.visible_from`).
+
+Every question is one dict, any JSON; `model` in it is a key of `Models`, the page's first model if
+left out. Every answer is a dict that JSON can hold; {"error": sentence} if the question is not one.
+Bytes are in base64.
+"""
+
+from __future__ import annotations
+
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from functools import wraps
+from math import exp, isfinite, log
+from threading import Lock
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ptx import lens
+from ptx.errors import UserError
+from ptx.playground.models import Models
+from ptx.playground.openend import after_prompt
+from ptx.playground.question import Question
+from ptx.playground.runs import Runs
+from ptx.playground.served import Served
+from ptx.playground.traces import Seen
+from ptx.playground.transcript import Transcript
+from ptx.sampling import CUT, Choice, Sampling
+from ptx.stream import check_prompt, visible_from
+from ptx.tokenizer import Tokenizer
+
+SHARP = 256
+"""The likeliest tokens, whose logits are told exactly and whose texts are told."""
+LEVELS = 2**16 - 2
+"""The largest code of a logit; codes are 0 to 65,534, and 65,535 is minus infinity."""
+BEST = 3
+"""Tokens told of each layer."""
+ROWS = 64
+"""Rows of attention in one answer."""
+VIEWS = ("raw", "no sink", "weighted")
+EVIDENCE = 16
+"""Positions that a text must have for a role before the heads are judged on it alone."""
+PATIENCE = 30.0
+"""Seconds that a long computation waits for the one before it."""
+PART = 1.0
+"""Seconds after which a part of a long score is told."""
+BITS = 1 / log(2)
+
+Answer = dict[str, Any]
+
+
+def answered(method: Callable[[Any, Question], Answer]) -> Callable[[Any, Any], Answer]:
+    """A method for any JSON: the browser never learns of an exception, so it gets a sentence."""
+
+    @wraps(method)
+    def answer(self: Reading, request: Any) -> Answer:
+        try:
+            return method(self, Question(self.models, request))
+        except UserError as error:
+            return {"error": str(error)}
+
+    return answer
+
+
+class Reading:
+    """Answers questions about any text under any model of the page. For any number of threads."""
+
+    def __init__(self, models: Models, runs: Runs) -> None:
+        self.models, self.runs = models, runs
+        self._long = Lock()
+
+    def ask(self, request: Any) -> Answer:
+        """The question that `ask` in the request names; the one door for the browser."""
+        name = request.get("ask") if isinstance(request, dict) else None
+        methods = (self.tokens, self.score, self.look, self.maps, self.head, self.rows, self.price)
+        questions = {method.__name__: method for method in methods}
+        if not isinstance(name, str) or name not in questions:
+            return {"error": f"ask must be one of: {', '.join(questions)}"}
+        return questions[name](request)
+
+    def door(self) -> Callable[[Any], Answer]:
+        """`ask` as a function, which a panel can be given."""
+
+        def ask(request: Any) -> Answer:
+            return self.ask(request)
+
+        return ask
+
+    @answered
+    def tokens(self, q: Question) -> Answer:
+        """{text, ids = null} -> {ids, lines}: the text as the model reads it, end-of-text first; or
+        the given ids, which begin with the text.
+
+        lines: as those of `Transcript`.
+        """
+        text, tokenizer = q.text("text"), q.served.tokenizer
+        check_prompt(text)
+        ids = q.optional_ids or [tokenizer.eot, *tokenizer.encode(text)]
+        transcript = Transcript(tokenizer, text)
+        transcript.extend(ids)
+        transcript.close()
+        return {"ids": ids, "lines": transcript.lines}
+
+    @answered
+    def score(self, q: Question) -> Answer:
+        """{ids, from = 0, muted = []} -> {start, bits, probs, next}: what tokens cost.
+
+        bits, probs: of the tokens from `start` (which is `from`) on, each chosen in the window that
+            generation would have seen; null for the first of the text, which nothing chooses.
+        next: where to go on, null at the end: a long text is scored in parts of about a second.
+        """
+        ids, mute = q.ids, q.mute
+        start = q.whole("from", 0, len(ids) - 1, 0)
+        logprobs: list[float] = []
+        next_, until = max(1, start), time.monotonic() + PART
+        while next_ < len(ids) and (not logprobs or time.monotonic() < until):
+            # Up to here the window begins where it does for the first of these.
+            end = min(len(ids), visible_from(next_, q.served.context) + q.served.context + 1)
+            last = end == len(ids)  # the others are not looked at next
+            seen = q.served.traces.at(ids, end - 1, mute, keep=last)
+            logprobs += _logprobs(seen, ids[next_:end])
+            next_ = end
+        unknown = [None] if start == 0 else []
+        return {
+            "start": start,
+            "bits": unknown + [-x * BITS for x in logprobs],
+            "probs": unknown + [exp(x) for x in logprobs],
+            "next": next_ if next_ < len(ids) else None,
+        }
+
+    @answered
+    def look(self, q: Question) -> Answer:
+        """{ids, at, against = null, muted = [], run = null, open = null} -> everything about the
+        choice at `at`.
+
+        at, start: the cursor, and the first token that the model saw.
+        token, text, prob, bits, rank: of the token at the cursor; null at the end of the text.
+        logits, low, step: uint16[V], `low + step * code`, where 65,535 is minus infinity.
+        sharp, names: {ids: int32[n], logits: float32[n]} of the n = 256 likeliest tokens, exactly,
+            best first, and their texts. Tokens that cannot come are left out.
+        entropy: bits.
+        healed: the probabilities are of all ways to cut the end of a prompt, from which the first
+            new token is drawn: `run` has drawn it, or `open` is the prompt, a text, and the cursor
+            is at its end. Then the row, the layers and the parts are those of the likeliest way.
+        row: uint8[L][H][at - start], where each head looked; see `ptx.lens.quantize`.
+        lens: {tokens: [L + 1][3] of {id, text, p}, prob: [L + 1], rank: [L + 1],
+            followed: {id, text}}: after the embedding and after each block; followed is the token
+            at the cursor, at the end the likeliest.
+        parts: {token, against, embedding, heads: [L][H], mlps: [L], biases, total}: what lifted the
+            followed token's logit above that of `against`, the likeliest other one if left out.
+        """
+        ids, mute, served = q.ids, q.mute, q.served
+        at = q.cursor(ids)
+        seen = served.traces.at(ids, at, mute)
+        token = ids[at] if at < len(ids) else None
+        drawn = self._first_logits(q, ids[:at])
+        prompt = q.optional_text("open")
+        if prompt is not None and token is None:
+            check_prompt(prompt)
+            if opened := after_prompt(served, prompt, ids, mute):
+                drawn, seen = opened
+        followed = int(drawn.argmax()) if token is None and drawn is not None else token
+        layers = lens.logit_lens(served.model, seen.trace, seen.query, followed, BEST)
+        choice = Choice(layers.logits[-1] if drawn is None else drawn, Sampling())
+        against = q.token("against")
+        if against is None:
+            best, second = choice.logits.topk(2).indices.tolist()
+            against = second if best == layers.token else best
+        return {
+            "at": at,
+            "start": seen.start,
+            **of_token(served.tokenizer, choice, token),
+            **_all_logits(choice.logits),
+            **_likeliest(served.tokenizer, choice.logits),
+            "entropy": choice.entropy,
+            "healed": bool((choice.logits == CUT).any()),
+            "row": _base64(lens.row(_row(seen, at))),
+            "lens": _layers(served.tokenizer, layers),
+            "parts": _parts(served, seen, layers.token, against),
+        }
+
+    @answered
+    def maps(self, q: Question) -> Answer:
+        """{ids, at, view = "raw", muted = []} -> all heads, small, and what each one does.
+
+        at, start, layers, heads: the window and the shape.
+        side, thumbnails: uint8[L][H][side][side].
+        scale: the weight that 255 stands for; 1, but for the view "weighted", where it is in the
+            units of the residual stream.
+        roles: [L][H] of {label, score, here}: score is the share of the way from even attention to
+            a perfect head, of "first-token sink" the share of attention; label is "" where no
+            role stands out. here: judged on this text, not on the reference text.
+        sink: [L][H], share of attention on the first token.
+        """
+        ids = q.ids
+        at = q.cursor(ids)
+        seen = q.served.traces.at(ids, at, q.mute)
+        weights, scale = view_of(q, seen)
+        L, H, T, _ = weights.shape
+        roles, here = _roles(q.served, seen)
+        return {
+            "at": at,
+            "start": seen.start,
+            "layers": L,
+            "heads": H,
+            "side": lens.thumbnail_side(L * H, T),
+            "thumbnails": _base64(lens.thumbnails(weights)),
+            "scale": scale,
+            "roles": [[_role(roles, here, layer, head) for head in range(H)] for layer in range(L)],
+            "sink": roles.sink.tolist(),
+        }
+
+    @answered
+    def head(self, q: Question) -> Answer:
+        """{ids, at, layer, head, view = "raw", muted = []} -> {at, start, triangle, scale}: one
+        head, uint8 of its lower triangle row by row; scale as that of `maps`."""
+        ids = q.ids
+        at = q.cursor(ids)
+        layer, head = q.head
+        seen = q.served.traces.at(ids, at, q.mute)
+        weights, scale = view_of(q, seen)
+        triangle = _base64(lens.triangle(weights[layer, head]))
+        return {"at": at, "start": seen.start, "triangle": triangle, "scale": scale}
+
+    @answered
+    def rows(self, q: Question) -> Answer:
+        """{run, from = 0} -> {from, first, rows}: where each head looked for the tokens of a text
+        that is being written, at most 64 of them.
+
+        first: index in the text of the run's first new token, null before there is one.
+        rows: of the tokens at `first + from`, ...: uint8[L][H][S], S tokens before each; "" where
+            it was not recorded.
+        """
+        start = q.whole("from", 0, 2**31, 0)
+        first, rows = self.runs.rows(q.text("run"), start, ROWS)
+        return {"from": start, "first": first, "rows": [_base64(row) for row in rows]}
+
+    @answered
+    def price(self, q: Question) -> Answer:
+        """{ids, at, muted = [], target = null, each = false} -> what muting costs, in bits.
+
+        token: {id, text}: `target`, or the token at the cursor, at the end the likeliest.
+        next, loss: how many bits more `token` costs, and a token of the window on average (null
+            where there is none before the cursor).
+        base_next, base_loss: what they cost in the whole model.
+        each, each_loss: [L][H], the same for each head alone; null unless asked for.
+        """
+        ids, mute, served = q.ids, q.mute, q.served
+        at = q.cursor(ids)
+        token = q.token("target")
+        if token is None and at < len(ids):
+            token = ids[at]
+        c = served.model.config
+        single = lens.single_heads(c) if q.flag("each") else []
+        if not self._long.acquire(timeout=PATIENCE):
+            raise UserError("other visitors' heads are being muted: try again in a moment")
+        try:
+            window = ids[visible_from(at, c.context) : at]
+            found = lens.ablate(served.model, window, [mute, *single], token)
+        finally:
+            self._long.release()
+        following = [-x * BITS for x in found.next_logprob.tolist()]
+        loss = [finite(x * BITS) for x in found.loss.tolist()]
+        return {
+            "at": at,
+            "token": _named(served.tokenizer, found.token),
+            "next": following[0],
+            "loss": loss[0],
+            "base_next": -found.base_logprob * BITS,
+            "base_loss": finite(found.base_loss * BITS),
+            "each": _grid(following[1:], c.n_head) if single else None,
+            "each_loss": _grid(loss[1:], c.n_head) if single else None,
+        }
+
+    def _first_logits(self, q: Question, before: list[int]) -> Tensor | None:
+        """(V,), what a run's first new token was drawn from, if the question is about that one."""
+        run = q.optional_text("run")
+        if run is None or q.mute.heads:
+            return None
+        found = self.runs.first_choice(run, before)
+        return None if found is None else found.logits.float().cpu()
+
+
+def name_of(tokenizer: Tokenizer, token: int) -> str:
+    """A token in a list: its text, or bytes as Python writes them if they are no characters."""
+    if token == tokenizer.eot:
+        return "⟨end⟩"
+    data = tokenizer.token_bytes(token)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return repr(data)
+
+
+def _named(tokenizer: Tokenizer, token: int) -> Answer:
+    return {"id": token, "text": name_of(tokenizer, token)}
+
+
+def of_token(tokenizer: Tokenizer, choice: Choice, token: int | None) -> Answer:
+    if token is None:
+        return dict.fromkeys(("token", "text", "prob", "bits", "rank"))
+    logprob = choice.logprob(token)
+    return {
+        "token": token,
+        "text": name_of(tokenizer, token),
+        "prob": float(choice.raw[token]),
+        "bits": finite(-logprob * BITS),
+        "rank": choice.rank(token),
+    }
+
+
+def _row(seen: Seen, at: int) -> Tensor:
+    """(L, H, at - start): nothing of what the likeliest way through an open end has not read."""
+    row = seen.trace.attention[:, :, seen.query, : seen.size]
+    return F.pad(row, (0, at - seen.end))
+
+
+def _all_logits(logits: Tensor) -> Answer:
+    """(V,) in two bytes each: the error of a probability is far below what a page can show."""
+    possible = logits > CUT
+    low, high = (float(x) for x in logits[possible].aminmax())
+    step = (high - low) / LEVELS or 1.0
+    codes = torch.where(possible, ((logits - low) / step).round(), LEVELS + 1)
+    return {"low": low, "step": step, "logits": _base64(codes.numpy().astype("<u2").tobytes())}
+
+
+def _likeliest(tokenizer: Tokenizer, logits: Tensor) -> Answer:
+    most = min(SHARP, int((logits > CUT).sum()))
+    found = logits.topk(most)
+    ids = found.indices.numpy()
+    return {
+        "sharp": {
+            "ids": _base64(ids.astype("<i4").tobytes()),
+            "logits": _base64(found.values.numpy().astype("<f4").tobytes()),
+        },
+        "names": [name_of(tokenizer, token) for token in ids.tolist()],
+    }
+
+
+def _layers(tokenizer: Tokenizer, found: lens.LogitLens) -> Answer:
+    return {
+        "tokens": [
+            [_named(tokenizer, token) | {"p": p} for token, p in zip(*layer)]
+            for layer in zip(found.tokens.tolist(), found.probs.tolist())
+        ],
+        "prob": found.prob.tolist(),
+        "rank": found.rank.tolist(),
+        "followed": _named(tokenizer, found.token),
+    }
+
+
+def _parts(served: Served, seen: Seen, token: int, against: int) -> Answer:
+    found = lens.attribution(served.model, seen.trace, token, against, seen.query)
+    return {
+        "token": _named(served.tokenizer, token),
+        "against": _named(served.tokenizer, against),
+        "embedding": float(found.embedding),
+        "heads": found.heads.tolist(),
+        "mlps": found.mlps.tolist(),
+        "biases": float(found.biases),
+        "total": float(found.total),
+    }
+
+
+def view_of(q: Question, seen: Seen) -> tuple[Tensor, float]:
+    """Attention in the window as it was asked for, (L, H, T, T) from 0 to 1, and what 1 means."""
+    view, T = q.one_of("view", VIEWS), seen.size
+    if view == "no sink":
+        return lens.without_sink(seen.square()), 1.0
+    if view == "weighted":
+        weighted = lens.value_weighted(q.served.model, seen.trace)[:, :, :T, :T]
+        return lens.to_unit(weighted), float(weighted.max())
+    return seen.square(), 1.0
+
+
+def _roles(served: Served, seen: Seen) -> tuple[lens.Roles, Tensor]:
+    """Roles of the heads on this window where it has enough to judge them by, on the reference text
+    where not; and which, bool (R + 1,), the last of the sink."""
+    text = lens.roles(served.tokenizer, seen.ids, seen.square())
+    reference = served.reference_roles
+    enough = text.queries >= EVIDENCE  # (R,)
+    long = seen.size >= EVIDENCE
+    roles = lens.Roles(
+        scores=torch.where(enough[:, None, None], text.scores, reference.scores),
+        uniform=torch.where(enough, text.uniform, reference.uniform),
+        queries=torch.where(enough, text.queries, reference.queries),
+        sink=text.sink if long else reference.sink,
+        uniform_sink=text.uniform_sink if long else reference.uniform_sink,
+        entropy=text.entropy if long else reference.entropy,
+        uniform_entropy=text.uniform_entropy if long else reference.uniform_entropy,
+        positions=text.positions if long else reference.positions,
+    )
+    return roles, torch.cat((enough, torch.tensor([long])))
+
+
+def _role(roles: lens.Roles, here: Tensor, layer: int, head: int) -> Answer:
+    label = roles.label(layer, head)
+    if label in lens.ROLES:
+        i = lens.ROLES.index(label)
+        return {"label": label, "score": float(roles.lift()[i, layer, head]), "here": bool(here[i])}
+    score = float(roles.sink[layer, head]) if label else 0.0
+    return {"label": label, "score": score, "here": bool(here[-1])}
+
+
+def _logprobs(seen: Seen, tokens: list[int]) -> list[float]:
+    """Natural logarithms of the probabilities of the last tokens of a window and the one after."""
+    found: list[Tensor] = []
+    final = seen.trace.final[seen.size - len(tokens) : seen.size]  # (n, C)
+    for rows, wanted in zip(final.split(64), torch.tensor(tokens).split(64)):
+        with torch.no_grad():
+            logits = seen.trace.head(rows).float().cpu()  # (64, V)
+        found.append(logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0].double())
+    return torch.cat(found).tolist()
+
+
+def _grid(values: list[Any], columns: int) -> list[list[Any]]:
+    return [values[i : i + columns] for i in range(0, len(values), columns)]
+
+
+def finite(value: float) -> float | None:
+    """None for what JSON has no number for."""
+    return value if isfinite(value) else None
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode()

@@ -1,0 +1,89 @@
+"""What is kept of the texts that are being written: where every head looked for each new token."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+from ptx import lens
+from ptx.errors import UserError
+from ptx.sampling import Choice
+from ptx.stream import Step
+
+MOST_BYTES = 64_000_000
+"""Of all runs together, but for the newest."""
+
+
+@dataclass
+class Run:
+    """One text. Row i is of the token at `first + i`."""
+
+    first: int | None = None
+    """Index of the first new token in the text; None before there is one."""
+    before: tuple[int, ...] = ()
+    """The tokens before it."""
+    choice: Choice | None = None
+    """What it was drawn from: not what the model says after `before` where the prompt ends inside
+    a token, because then all ways to cut that end are weighed."""
+    rows: list[bytes] = field(default_factory=list)
+    """`lens.row` of each new token, empty if its attention was not recorded."""
+    nbytes: int = 0
+
+
+class Runs:
+    """The newest runs, by names that nobody can guess. For any number of threads."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self.most_bytes = most_bytes
+        self._runs: OrderedDict[str, Run] = OrderedDict()  # the newest last
+        self._lock = Lock()
+
+    @staticmethod
+    def name() -> str:
+        """A new one."""
+        return secrets.token_urlsafe(12)
+
+    def start(self, run: str) -> None:
+        """From now on there is a run of this name, without a token."""
+        with self._lock:
+            self._runs[run] = Run()
+
+    def add(self, run: str, step: Step, ids: Sequence[int]) -> None:
+        """The next token. ids: the text with it, its last. A run that was dropped stays so, and a
+        step without a token adds nothing."""
+        if step.token is None:
+            return
+        row = b"" if step.attention is None else lens.row(step.attention)
+        with self._lock:
+            if not (found := self._runs.get(run)):
+                return
+            if found.first is None:
+                found.first, found.before = len(ids) - 1, tuple(ids[:-1])
+                found.choice = step.choice
+                found.nbytes += step.choice.logits.nbytes + 8 * len(ids)
+            found.rows.append(row)
+            found.nbytes += len(row)
+            self._runs.move_to_end(run)
+            while len(self._runs) > 1 and self.nbytes > self.most_bytes:
+                self._runs.popitem(last=False)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(run.nbytes for run in self._runs.values())
+
+    def rows(self, run: str, start: int, most: int) -> tuple[int | None, list[bytes]]:
+        """The index of the run's first new token, and its rows from `start` on, at most `most`.
+        Raises UserError for a run that is not kept (any more)."""
+        with self._lock:
+            if not (found := self._runs.get(run)):
+                raise UserError("the attention of this text is not kept any more: write it again")
+            return found.first, found.rows[start : start + most]
+
+    def first_choice(self, run: str, before: Sequence[int]) -> Choice | None:
+        """What a run's first new token was drawn from, if the text before it is this one."""
+        with self._lock:
+            found = self._runs.get(run)
+        return found.choice if found and found.before == tuple(before) else None

@@ -1,0 +1,132 @@
+// All heads small, a row for each layer: what each one does, which are pinned, which are muted.
+// Pointing at one peeks at it, a click pins it; M mutes it.
+ptx.atlas = () => {
+  const { el, store, pins, attention } = ptx;
+  const node = el("div", { class: "atlas", role: "grid", "aria-label": "Attention of all heads" });
+  let cells = []; // {name, box, button, canvas, mute, label, looks} in the order of the pictures
+  let shape = "";
+  let drawn = {}; // {picture, rows, read, dark}: what the pictures show
+  let current = "0.0"; // the head that Tab comes to
+
+  function build({ layers, heads }) {
+    node.style.setProperty("--heads", heads);
+    node.style.setProperty("--cell", layers > 6 ? "56px" : "66px"); // or the atlas would be too high
+    const line = (role, ...children) => el("div", { role, class: "line" }, ...children);
+    const numbers = Array.from({ length: heads }, (_, i) => i);
+    cells = [];
+    node.replaceChildren(
+      line("row", el("span", { role: "columnheader", class: "corner", "aria-label": "layer" }),
+        ...numbers.map((h) => el("span", { role: "columnheader" }, `H${h}`))),
+      ...Array.from({ length: layers }, (_, layer) =>
+        line("row", el("span", { role: "rowheader" }, `L${layer}`),
+          ...numbers.map((head) => cell(`${layer}.${head}`)))),
+    );
+    current = "0.0";
+  }
+
+  function cell(name) {
+    const canvas = el("canvas", {});
+    const button = el("button", { type: "button", class: "thumb", tabindex: "-1" }, canvas);
+    const mute = el("button", { type: "button", class: "mute", tabindex: "-1" }, "M");
+    const label = el("span", { class: "role" });
+    const box = el("div", { role: "gridcell", class: "head" }, button, mute, label);
+    button.addEventListener("click", () => pins.toggle(name));
+    mute.addEventListener("click", () => pins.mute(name));
+    box.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && store.set({ peek: name }));
+    box.addEventListener("pointerleave", () => store.set({ peek: null }));
+    button.addEventListener("focus", () => {
+      current = name;
+      rove();
+      if (button.matches(":focus-visible")) store.set({ peek: name });
+    });
+    button.addEventListener("blur", () => store.set({ peek: null }));
+    cells.push({ name, box, button, canvas, mute, label });
+    return box;
+  }
+
+  function rove() {
+    for (const { name, button } of cells) button.tabIndex = name === current ? 0 : -1;
+  }
+
+  node.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "m" || event.key === "M") {
+      event.preventDefault();
+      pins.mute(current);
+      return;
+    }
+    const heads = Number(node.style.getPropertyValue("--heads"));
+    const [layer, head] = current.split(".").map(Number);
+    const to = {
+      ArrowLeft: [layer, head - 1], ArrowRight: [layer, head + 1], ArrowUp: [layer - 1, head],
+      ArrowDown: [layer + 1, head], Home: [layer, 0], End: [layer, heads - 1],
+    }[event.key];
+    if (!to) return;
+    event.preventDefault();
+    cells.find(({ name }) => name === to.join("."))?.button.focus();
+  });
+
+  // ---- drawing ---------------------------------------------------------------------------------
+
+  function paint({ side, from: first, rows, size, pixels }) {
+    const colors = ptx.packedColormap();
+    // the lines of a picture that hold a row of the text
+    const begin = Math.floor((first * side) / size);
+    const end = Math.ceil((rows * side) / size);
+    cells.forEach(({ canvas }, i) => {
+      canvas.width = canvas.height = side; // which clears it
+      const data = new ImageData(side, side);
+      const values = new Uint32Array(data.data.buffer);
+      for (let y = begin; y < end; y += 1) {
+        const from = (i * side + y) * side;
+        for (let x = 0; x <= y; x += 1) values[y * side + x] = colors[pixels[from + x]];
+      }
+      canvas.getContext("2d").putImageData(data, 0, 0);
+    });
+  }
+
+  // labels: name -> {text, title, sign} written under the pictures.
+  function draw(picture, labels) {
+    const { model, pinned, muted, peek } = store.state;
+    if (!model) return;
+    const wanted = `${model.key}|${model.layers}|${model.heads}`;
+    if (wanted !== shape) {
+      shape = wanted;
+      drawn = {};
+      build(model);
+      rove();
+    }
+    const now = { picture, rows: picture?.rows, read: picture?.read, dark: ptx.isDark() };
+    if (picture && Object.keys(now).some((key) => now[key] !== drawn[key])) {
+      drawn = now;
+      paint(picture);
+    }
+    // the row of the cursor, in all of them
+    const row = picture ? attention.cursor() - 1 - picture.start : -1;
+    node.classList.toggle("with-row", row >= 0 && row < (picture?.rows ?? 0));
+    node.style.setProperty("--row", `${(100 * (row + 0.5)) / (picture?.size ?? 1)}%`);
+    for (const one of cells) {
+      const { name, box, button, mute, label } = one;
+      const { text: own = "", title = "", sign = "" } = labels(name) ?? {};
+      const looks = [own, title, sign, pinned.includes(name) && pins.colour(name), muted.includes(name), peek === name].join("|");
+      if (one.looks === looks) continue;
+      one.looks = looks;
+      label.textContent = own;
+      label.title = button.title = title;
+      label.dataset.sign = sign;
+      const isPinned = pinned.includes(name);
+      const isMuted = muted.includes(name);
+      button.setAttribute("aria-pressed", isPinned);
+      button.setAttribute("aria-label", [`head ${name}`, own, isMuted && "muted"].filter(Boolean).join(", "));
+      mute.setAttribute("aria-pressed", isMuted);
+      mute.setAttribute("aria-label", `Mute head ${name}`);
+      mute.title = isMuted ? "Let it write again (M)" : "Mute: it writes nothing (M)";
+      box.classList.toggle("muted", isMuted);
+      box.classList.toggle("pinned", isPinned);
+      box.classList.toggle("peeked", peek === name);
+      if (isPinned) box.style.setProperty("--hue", `var(${pins.colour(name)})`);
+    }
+  }
+
+  return { node, draw };
+};

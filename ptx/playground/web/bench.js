@@ -1,0 +1,161 @@
+// Next token: what could stand at the cursor, before the knobs and after them, and what each knob
+// cut. Computed here, over the full vocabulary, so that the bars follow a knob at once.
+ptx.bench = ({ element }) => {
+  const { el, store, sampler } = ptx;
+  const ROWS = 12; // of the likeliest tokens; then the chosen one if it is not among them, and the rest
+  const CUT = {
+    prompt: "the prompt",
+    temperature: "temperature 0",
+    top_k: "top-k",
+    top_p: "top-p",
+    min_p: "min-p",
+  };
+
+  const where = el("span", { class: "hint" });
+  const rows = Array.from({ length: ROWS + 1 }, row);
+  const rest = row(true);
+  const summary = el("p", { class: "summary", role: "status" });
+  const list = el("div", { class: "tokens", role: "group", "aria-label": "Tokens that could come" },
+    el("div", { class: "head", "aria-hidden": "true" },
+      el("span", {}, "token"), el("span", {}, "model"), el("span", {}, "after the knobs"), el("span", {}, "cut by")),
+    ...rows.map(({ node }) => node), rest.node);
+  element.replaceChildren(
+    el("section", { class: "panel bench-panel", "aria-label": "Next token" },
+      el("div", { class: "bar" }, el("h2", {}, "Next token"), where),
+      list, summary,
+      el("p", { class: "hint" }, "Click a token, or press Enter on it, and the text goes on from it; Undo brings this one back.")),
+  );
+
+  function row(still = false) {
+    const name = el("code", {});
+    const raw = bar("raw");
+    const final = bar("final");
+    const cut = el("span", { class: "cut" });
+    const node = el(still ? "div" : "button", { class: "candidate", type: still ? null : "button" }, name, raw.node, final.node, cut);
+    const one = { node, name, raw, final, cut, token: null };
+    if (!still) node.addEventListener("click", () => one.token !== null && ptx.branch(one.token));
+    return one;
+  }
+
+  function bar(kind) {
+    const fill = el("i", {});
+    const value = el("b", {});
+    const node = el("span", { class: `share ${kind}` }, el("span", { class: "track" }, fill), value);
+    return {
+      node,
+      show(p) {
+        fill.style.width = `${100 * p}%`;
+        value.textContent = percent(p);
+      },
+    };
+  }
+
+  function percent(p) {
+    if (p === 0) return "0";
+    if (p >= 0.9995 && p < 1) return "99.9+";
+    return p >= 0.001 ? (100 * p).toFixed(1) : "<0.1";
+  }
+
+  // ---- the numbers -----------------------------------------------------------------------------
+
+  let look = null;
+  let choice = null; // of `look`
+  let names = null; // {id: text} of the likeliest
+
+  function take(answer) {
+    look = answer;
+    const ids = new Int32Array(ptx.bytes(look.sharp.ids).buffer);
+    names = new Map(Array.from(ids, (id, i) => [id, look.names[i]]));
+    choice = sampler.choice(ptx.logits(look), store.state.ids.slice(0, look.at));
+  }
+
+  // The likeliest tokens, and the chosen one.
+  function shown() {
+    const likeliest = [...names.keys()].slice(0, ROWS);
+    const beyond = look.token !== null && !likeliest.includes(look.token);
+    return [...likeliest, ...Array(ROWS - likeliest.length).fill(null), beyond ? look.token : null];
+  }
+
+  const nameOf = (id) => (id === look.token ? look.text : names.get(id));
+
+  function draw() {
+    const after = choice.after(store.state.knobs);
+    const tokens = shown();
+    tokens.forEach((id, i) => drawRow(rows[i], id, after));
+    drawRest(tokens.filter((id) => id !== null), after);
+    drawSummary(after);
+    where.textContent = look.token === null ? "at the end of the text" : `for token ${look.at}`;
+  }
+
+  function drawRow(one, id, after) {
+    one.token = id;
+    one.node.classList.toggle("none", id === null);
+    one.node.disabled = id === null;
+    if (id === null) return;
+    const chosen = id === look.token;
+    const reason = after.cut[id] ? CUT[sampler.KNOBS[after.cut[id] - 1]] : "";
+    const label = labelOf(nameOf(id), id);
+    one.name.textContent = label;
+    one.raw.show(choice.raw[id]);
+    one.final.show(after.final[id]);
+    const rank = choice.rank(id);
+    const place = rank > ROWS ? `chosen, rank ${ptx.number(rank)}` : "chosen";
+    one.cut.textContent = [reason, chosen ? `◂ ${place}` : ""].filter(Boolean).join(" ");
+    one.node.classList.toggle("chosen", chosen);
+    one.node.classList.toggle("gone", Boolean(reason));
+    one.node.setAttribute("aria-label",
+      `${label}: model ${percent(choice.raw[id])} percent, after the knobs ${percent(after.final[id])} percent${reason ? `, cut by ${reason}` : ""}${chosen ? `, ${place}` : ""}`);
+  }
+
+  function labelOf(text, id) {
+    if (id === store.state.model?.eot) return "⟨end of text⟩";
+    return text ? ptx.visible(text, 24) : `token ${id}`;
+  }
+
+  function drawRest(tokens, after) {
+    const sum = (probs) => Math.max(0, 1 - tokens.reduce((total, id) => total + probs[id], 0));
+    rest.name.textContent = `${ptx.number(choice.raw.length - tokens.length)} more`;
+    rest.raw.show(sum(choice.raw));
+    rest.final.show(sum(after.final));
+    const among = after.left - tokens.filter((id) => !after.cut[id]).length;
+    rest.cut.textContent = among ? `${ptx.number(among)} may come` : "none may come";
+  }
+
+  function drawSummary({ left, entropy, removed }) {
+    const cut = Object.entries(removed).filter(([, mass]) => mass > 0)
+      .map(([knob, mass]) => `${CUT[knob]} ${percent(mass)} %`);
+    const mass = Object.values(removed).reduce((total, one) => total + one, 0);
+    summary.replaceChildren(
+      fact("may come", `${ptx.number(left)} of ${ptx.number(choice.raw.length)}`),
+      fact("entropy", `${choice.entropy.toFixed(2)} → ${entropy.toFixed(2)} bits`),
+      fact("cut off", cut.length ? `${percent(mass)} %${cut.length > 1 || mass ? ` (${cut.join(", ")})` : ""}` : "nothing"),
+    );
+    summary.title = "Entropy: how many bits of a choice there are, before and after the knobs. Cut off: the probability of what the knobs removed.";
+  }
+
+  const fact = (name, value) => el("span", {}, el("small", {}, name), ` ${value}`);
+
+  // ---- together --------------------------------------------------------------------------------
+
+  let asked = false;
+  function redraw() {
+    if (asked || !choice) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      if (choice) draw();
+    });
+  }
+
+  // An answer about another position is out of date, but better than bars that vanish.
+  function update({ look: answer }) {
+    if (answer && answer !== look) take(answer);
+    redraw();
+  }
+
+  store.on(["look", "knobs"], update);
+  // an older answer is shown as such until the new one comes
+  store.on(["cursor", "look", "writing"], ({ cursor, look: answer, writing }) =>
+    list.classList.toggle("old", !writing && answer !== null && answer.at !== cursor));
+  if (store.state.look) update(store.state);
+};

@@ -1,0 +1,75 @@
+// The knobs of sampling, each with what it does in plain words. They change the store at once.
+ptx.knobs = ({ element, props }) => {
+  const { el, store } = ptx;
+  const { length, seed } = props.value;
+  // [key, name, help, lowest, highest of the slider, step, highest of all]
+  const KNOBS = [
+    ["temperature", "Temperature", "Low is safe, high is wild; 0 takes the likeliest.", 0, 2, 0.05, 100],
+    ["top_k", "Top-k", "Only the k likeliest tokens; 0 allows all.", 0, 200, 1, 1e6],
+    ["top_p", "Top-p", "The fewest tokens with this share of probability.", 0.05, 1, 0.01, 1],
+    ["min_p", "Min-p", "Drops what is less likely than this share of the likeliest.", 0, 1, 0.01, 1],
+    ["repetition_penalty", "Repetition", "Above 1, what the text has already comes less often.", 0.5, 2, 0.05, 100],
+    ["length", "Length", "Stop after this many new tokens.", 1, length, 1, length],
+    ["seed", "Seed", "The same seed writes the same text.", 0, null, 1, seed],
+  ];
+  const defaults = { ...store.state.knobs };
+  const shown = {}; // key: [inputs]
+
+  function change(key, value) {
+    store.set({ knobs: { ...store.state.knobs, [key]: value } });
+  }
+
+  function knob([key, name, help, low, high, step, most]) {
+    const id = key.replaceAll("_", "-");
+    const number = el("input", {
+      type: "number", min: key === "top_p" ? 0.001 : low && Math.min(low, 0.05), max: most, step: "any",
+      "aria-label": name, "aria-describedby": `${id}-help`, inputmode: "decimal",
+    });
+    const range = high === null ? null : el("input", {
+      type: "range", min: low, max: high, step, "aria-label": `${name}, slider`, "aria-describedby": `${id}-help`,
+    });
+    const whole = step === 1;
+    number.addEventListener("input", () => {
+      const value = number.valueAsNumber;
+      if (number.value !== "" && number.validity.valid) change(key, whole ? Math.round(value) : value);
+    });
+    // what cannot be is put right when the field is left
+    number.addEventListener("change", () => {
+      const value = number.valueAsNumber;
+      if (Number.isFinite(value)) change(key, Math.min(most, Math.max(Number(number.min), whole ? Math.round(value) : value)));
+      number.value = store.state.knobs[key];
+    });
+    range?.addEventListener("input", () => change(key, range.valueAsNumber));
+    shown[key] = [number, range].filter(Boolean);
+    return el("div", { class: "knob", id },
+      el("label", {}, el("span", {}, name), number),
+      range ?? again(),
+      el("p", { id: `${id}-help` }, help));
+  }
+
+  function again() {
+    const node = el("button", { type: "button", class: "quiet", id: "new-seed" }, "New seed");
+    node.addEventListener("click", () => change("seed", Math.floor(Math.random() * 1e6)));
+    return node;
+  }
+
+  const reset = el("button", { type: "button", class: "quiet" }, "Reset");
+  reset.addEventListener("click", () => store.set({ knobs: { ...defaults } }));
+  element.replaceChildren(
+    el("section", { class: "panel knobs-panel", "aria-label": "Knobs" },
+      el("div", { class: "bar" }, el("h2", {}, "Knobs"),
+        el("span", { class: "hint" }, "how the next token is drawn"), reset),
+      el("div", { class: "knobs" }, ...KNOBS.map(knob))),
+  );
+
+  function update({ knobs }) {
+    for (const [key, inputs] of Object.entries(shown)) {
+      for (const input of inputs) {
+        // nobody's typing is interrupted
+        if (input.valueAsNumber !== knobs[key] && !(input.type === "number" && input === document.activeElement)) input.value = knobs[key];
+      }
+    }
+  }
+  store.on(["knobs"], update);
+  update(store.state);
+};

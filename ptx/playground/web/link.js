@@ -1,0 +1,101 @@
+// The page's state in its address: after the #, which no server sees. It follows what a person does,
+// so a reload, or the link in another browser, opens the same picture.
+ptx.link = (() => {
+  const LONGEST = 8000; // characters, which mail and chat programs leave whole
+  const PAUSE = 400; // ms without a change until the address follows
+  const { state, on } = ptx.store;
+
+  async function through(stream, bytes) {
+    return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+  }
+
+  // Any JSON as letters that an address may hold.
+  async function pack(value) {
+    const bytes = await through(new CompressionStream("deflate-raw"), new TextEncoder().encode(JSON.stringify(value)));
+    const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+    return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  }
+
+  // What `pack` was given; null for anything else.
+  async function unpack(letters) {
+    if (!letters || letters.length > LONGEST) return null;
+    try {
+      const bytes = ptx.bytes(letters.replaceAll("-", "+").replaceAll("_", "/"));
+      const text = await through(new DecompressionStream("deflate-raw"), bytes);
+      return JSON.parse(new TextDecoder().decode(text));
+    } catch {
+      return null;
+    }
+  }
+
+  // Half of a surrogate pair cannot go through UTF-8: it becomes U+FFFD there, and here at once.
+  const whole = (text) => text.toWellFormed?.() ?? text;
+
+  function picture() {
+    const { model, ids, prompt, knobs, cursor, view, pinned, muted } = state;
+    const [written, origin] = [whole(ptx.writing.written()), ptx.writing.origin()];
+    return { m: model.key, w: written, o: origin, i: ids, n: prompt, k: knobs, c: cursor, v: view, h: pinned, u: muted };
+  }
+
+  // The address of what is on the screen; {error: sentence} if it would be too long.
+  async function address() {
+    const letters = await pack(picture());
+    if (letters.length > LONGEST) {
+      const much = ptx.number(letters.length);
+      return { error: `This text makes a link of ${much} characters, and ${ptx.number(LONGEST)} are the most: shorten the prompt, or write less.` };
+    }
+    return { href: `${location.origin}${location.pathname}${location.search}#${letters}` };
+  }
+
+  const list = (value, test) => (Array.isArray(value) && value.every(test) ? value : null);
+  const whether = (value, allowed) => (allowed.includes(value) ? value : allowed[0]);
+  const isHead = (name) => {
+    const [layer, head, ...rest] = String(name).split(".").map(Number);
+    return !rest.length && layer in [...Array(state.model.layers).keys()] && head in [...Array(state.model.heads).keys()];
+  };
+
+  const knobsOf = (found) => Object.fromEntries(
+    Object.entries(state.knobs).map(([name, value]) => [name, Number.isFinite(found?.[name]) ? found[name] : value]));
+
+  // A link may come from anyone: what does not fit is left out.
+  async function open(found) {
+    if (typeof found?.w !== "string") return;
+    if (typeof found.m === "string" && found.m !== state.model.key) await ptx.chooseModel(found.m);
+    ptx.store.set({
+      knobs: knobsOf(found.k),
+      view: whether(found.v, ["raw", "no sink", "weighted"]),
+      pinned: list(found.h, isHead)?.slice(0, 4) ?? state.pinned,
+      muted: list(found.u, isHead) ?? [],
+    });
+    await ptx.writing.open({
+      written: found.w,
+      origin: found.o ? knobsOf(found.o) : null,
+      ids: list(found.i, Number.isInteger) ?? [],
+      prompt: Number.isInteger(found.n) ? found.n : 0,
+      cursor: Number.isInteger(found.c) ? found.c : null,
+    });
+  }
+
+  let timer = null;
+  let opening = null; // until what the address holds is on the page, the address stays
+  function follow() {
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      if (opening || state.writing || !state.ids.length) return;
+      const { href } = await address();
+      if (!state.writing) history.replaceState(null, "", href ?? location.pathname + location.search);
+    }, PAUSE);
+  }
+
+  async function start() {
+    const letters = location.hash.slice(1);
+    if (letters) {
+      opening = unpack(letters).then(open);
+      await opening;
+      opening = null;
+    }
+    on(["model", "ids", "knobs", "cursor", "view", "pinned", "muted", "writing"], follow);
+  }
+
+  return { address, pack, unpack, start };
+})();

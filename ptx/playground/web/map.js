@@ -1,0 +1,187 @@
+// One head large: row = the token that looks, column = the token looked at. A canvas with the row of
+// the cursor marked; pointer and arrow keys read cells, a click or Enter moves the cursor to a row.
+ptx.map = ({ tell, label }) => {
+  const { el, store } = ptx;
+  const LABELS = 240; // pixels a side from which on the rows and columns are named
+  const GUTTER = 58;
+  const ROW = 11; // least distance of two names
+
+  const canvas = el("canvas", { class: "map", tabindex: "0", role: "img" });
+  const node = el("div", { class: "map-frame" }, canvas);
+  let shown = null; // the square drawn, with the labels of its tokens
+  let name = "";
+  let colour = "--color-accent";
+  let at = null; // [q, k] under the pointer or the arrow keys
+  let picture = null; // the cells as an image, of `shown` in this theme
+
+  const valueOf = (q, k) => shown.values[(q * (q + 1)) / 2 + k];
+  const weightOf = (q, k) => shown.scale * (valueOf(q, k) / 255) ** 2;
+
+  function geometry() {
+    const side = Math.floor(node.clientWidth);
+    const gutter = side >= LABELS ? GUTTER : 1;
+    return { side, gutter, cell: (side - gutter - 1) / shown.size };
+  }
+
+  function draw(square, head, hue) {
+    if (square && (square !== shown?.square || square.rows !== shown.rows || square.read !== shown.read || head !== name)) {
+      shown = { ...square, square, labels: ptx.labels(square.start, square.size) };
+      picture = null;
+      if (at && (at[0] < shown.from || at[0] >= shown.rows || head !== name)) at = null;
+      name = head;
+    }
+    colour = hue;
+    canvas.setAttribute("aria-label", label(head));
+    paint();
+  }
+
+  function paint() {
+    if (!shown || !node.clientWidth) return;
+    const { side, gutter, cell } = geometry();
+    const n = shown.size;
+    const g = ptx.fit(canvas, side, side);
+    picture ??= image(side);
+    g.imageSmoothingEnabled = false; // a cell stays a square of the legend's colour
+    g.drawImage(picture, gutter, gutter, cell * n, cell * n);
+    g.strokeStyle = ptx.color("--border-color-primary");
+    g.strokeRect(gutter - 0.5, gutter - 0.5, cell * n + 1, cell * n + 1);
+    const row = cursorRow();
+    if (gutter > 1) names(g, gutter, cell, row);
+    if (row !== null) {
+      g.strokeStyle = ptx.color(colour);
+      g.lineWidth = 1.5;
+      const grow = Math.max(0, (3 - cell) / 2);
+      g.strokeRect(gutter, gutter + row * cell - grow, cell * (row + 1), cell + 2 * grow);
+    }
+    if (at) cross(g, gutter, cell);
+  }
+
+  function cursorRow() {
+    const row = store.state.cursor - 1 - shown.start;
+    return store.state.cursor && row >= shown.from && row < shown.rows ? row : null;
+  }
+
+  // A cell for each weight, or where there are more weights than pixels, their largest: none is lost.
+  function image(side) {
+    const pixels = Math.round(side * (window.devicePixelRatio || 1));
+    const n = Math.min(shown.size, pixels);
+    const largest = new Uint8Array(n * n);
+    const place = Array.from({ length: shown.size }, (_, i) => Math.floor((i * n) / shown.size));
+    const drawn = new Uint8Array(n); // how far each row of the picture is known
+    for (let q = shown.from; q < shown.rows; q += 1) {
+      const line = place[q] * n;
+      drawn[place[q]] = 1;
+      for (let k = 0; k <= q; k += 1) {
+        const value = valueOf(q, k);
+        if (largest[line + place[k]] < value) largest[line + place[k]] = value;
+      }
+    }
+    const data = new ImageData(n, n);
+    const cells = new Uint32Array(data.data.buffer);
+    const colors = ptx.packedColormap();
+    for (let y = 0; y < n; y += 1) {
+      if (drawn[y]) for (let x = 0; x <= y; x += 1) cells[y * n + x] = colors[largest[y * n + x]];
+    }
+    const made = new OffscreenCanvas(n, n);
+    made.getContext("2d").putImageData(data, 0, 0);
+    return made;
+  }
+
+  function names(g, gutter, cell, row) {
+    const every = Math.ceil(ROW / cell);
+    const chosen = [at ? at[0] : row, at ? at[1] : null]; // these get their name in any case
+    g.font = `10px ${ptx.color("--font-mono")}`;
+    g.textBaseline = "middle";
+    const inks = [ptx.color("--body-text-color-subdued"), ptx.color(colour)];
+    for (let axis = 0; axis < 2; axis += 1) {
+      const mine = chosen[axis];
+      for (let i = 0; i < shown.rows; i += 1) {
+        const crowded = mine !== null && mine !== i && Math.abs(mine - i) * cell < ROW;
+        if (i === mine || (i % every === 0 && !crowded)) write(g, gutter, cell, i, axis === 1, inks[Number(i === mine)]);
+      }
+    }
+  }
+
+  function write(g, gutter, cell, i, above, ink) {
+    const middle = gutter + (i + 0.5) * cell;
+    g.save();
+    g.fillStyle = ink;
+    g.textAlign = above ? "left" : "right";
+    if (above) {
+      g.translate(middle, gutter - 4);
+      g.rotate(-Math.PI / 2);
+    } else {
+      g.translate(gutter - 4, middle);
+    }
+    g.fillText(ptx.visible(shown.labels[i], 8), 0, 0);
+    g.restore();
+  }
+
+  function cross(g, gutter, cell) {
+    const [q, k] = at;
+    // outlines, not a tint: the colours of the cells must stay those of the legend
+    g.strokeStyle = ptx.color("--body-text-color");
+    g.lineWidth = 1;
+    g.globalAlpha = 0.35;
+    g.strokeRect(gutter, gutter + q * cell, cell * shown.size, cell);
+    g.strokeRect(gutter + k * cell, gutter, cell, cell * shown.size);
+    g.globalAlpha = 1;
+    g.lineWidth = 2;
+    const grow = Math.max(0, (5 - cell) / 2);
+    g.strokeRect(gutter + k * cell - grow, gutter + q * cell - grow, cell + 2 * grow, cell + 2 * grow);
+  }
+
+  // ---- reading cells ---------------------------------------------------------------------------
+
+  function select(q, k) {
+    q = Math.min(shown.rows - 1, Math.max(shown.from, q));
+    at = [q, Math.min(q, Math.max(0, k))];
+    paint();
+    const token = (i) => ({ text: shown.labels[i], index: shown.start + i });
+    tell({ name, from: token(at[0]), to: token(at[1]), weight: weightOf(...at) });
+  }
+
+  function leave() {
+    if (!at) return;
+    at = null;
+    paint();
+    tell(null);
+  }
+
+  const toRow = () => at && store.set({ cursor: shown.start + at[0] + 1, following: false });
+
+  canvas.addEventListener("pointermove", (event) => {
+    if (!shown) return;
+    const { gutter, cell } = geometry();
+    const q = Math.floor((event.offsetY - gutter) / cell);
+    const k = Math.floor((event.offsetX - gutter) / cell);
+    if (q < shown.from || k < 0 || q >= shown.rows || k > q) leave();
+    else if (!at || at[0] !== q || at[1] !== k) select(q, k);
+  });
+  canvas.addEventListener("pointerleave", leave);
+  canvas.addEventListener("blur", leave);
+  canvas.addEventListener("click", toRow);
+  canvas.addEventListener("keydown", (event) => {
+    const step = {
+      ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0],
+      PageUp: [-10, 0], PageDown: [10, 0], Home: [0, -Infinity], End: [0, Infinity],
+    }[event.key];
+    if (!shown || (!step && event.key !== "Enter")) return;
+    event.preventDefault();
+    if (!step) return toRow();
+    const [q, k] = at ?? [cursorRow() ?? shown.rows - 1, 0];
+    if (at) select(q + step[0], k + step[1]);
+    else select(q, k);
+  });
+
+  new ResizeObserver(() => {
+    picture = null;
+    paint();
+  }).observe(node);
+  ptx.onTheme(() => {
+    picture = null;
+    paint();
+  });
+
+  return { node, draw, paint };
+};

@@ -1,0 +1,34 @@
+// The Model tab: figures of the model that is on the page, its parameters by part, its memory.
+ptx.model = ({ element }) => {
+  const { el, store, number } = ptx;
+
+  const figure = ([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
+  const percent = (share) => `${(100 * share).toFixed(share < 0.01 ? 2 : 1)} %`;
+
+  // One bar, cut by what the parameters do; the table under it says the same in words.
+  function partsPicture(parts) {
+    const total = parts.reduce((sum, { size }) => sum + size, 0);
+    const bar = el("div", { class: "parts", "aria-hidden": "true" });
+    const rows = parts.map(({ name, size, note }, i) => {
+      const piece = el("span", { class: `part part-${i}`, title: `${name}: ${number(size)}` });
+      piece.style.flexGrow = size;
+      if (size) bar.append(piece);
+      return el("tr", {},
+        el("th", { scope: "row" }, el("span", { class: `part part-${i}` }), name),
+        el("td", {}, number(size)), el("td", {}, percent(size / total)), el("td", { class: "note" }, note));
+    });
+    return [bar, el("table", { class: "parts-table" }, el("tbody", {}, ...rows))];
+  }
+
+  function draw({ about }) {
+    element.replaceChildren(
+      el("section", { class: "model-panel" },
+        el("div", { class: "bar" }, el("h2", {}, about.model.name)),
+        el("dl", { class: "figures" }, ...about.facts.map(figure)),
+        el("h3", {}, "Parameters, by what they do"), ...partsPicture(about.parts),
+        el("h3", {}, "Memory"), el("dl", { class: "figures" }, ...about.memory.map(figure))));
+  }
+
+  store.on(["about"], draw);
+  if (store.state.about) draw(store.state);
+};

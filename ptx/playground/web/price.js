@@ -1,0 +1,113 @@
+// Which heads are muted and what that costs: the token at the cursor, and a token of the text on
+// average, in bits. And what each head alone would cost, for the labels under the small pictures.
+ptx.price = ({ relabel }) => {
+  const { el, store, pins } = ptx;
+  const REST = 200; // ms for which the cursor has to stand still
+  const LABELS = [
+    ["role", "role"],
+    ["next", "price, this token"],
+    ["loss", "price, text"],
+  ];
+
+  const line = el("p", { class: "price-line", role: "status" });
+  const chips = el("div", { class: "chips" });
+  const choice = ptx.segments("Labels", LABELS, (value) => {
+    labels = value;
+    schedule(0);
+    relabel();
+  });
+  const node = el("div", { class: "price" }, el("div", { class: "bar" }, el("h3", {}, "Muted heads"), chips, choice.node), line);
+
+  let labels = "role";
+  let answer = null; // the last, with the key of what it is about
+  let each = null; // {key, next, loss} of each head alone
+  let timer = null;
+  let asked = "";
+
+  // What a price is about, as the server is asked: the window up to the cursor, and the token there.
+  function question() {
+    const { model, ids, cursor } = store.state;
+    if (!model || !(cursor >= 1 && cursor <= ids.length)) return null;
+    const start = store.visibleFrom(cursor);
+    const window = ids.slice(start, cursor + 1);
+    return { ids: window, at: cursor - start, key: [model.key, start, window.join()].join("|") };
+  }
+
+  function schedule(pause = REST) {
+    clearTimeout(timer);
+    const { muted, writing, following } = store.state;
+    draw();
+    if (writing && following) return; // every token would ask; at the end is early enough
+    if (muted.length || labels !== "role") timer = setTimeout(ask, pause);
+  }
+
+  async function ask() {
+    const now = question();
+    if (!now) return;
+    const { muted } = store.state;
+    const all = labels !== "role" && each?.key !== now.key;
+    const about = `${now.key}|${muted.join()}`;
+    if (asked === `${about}|${all}` || (!all && answer?.about === about)) return;
+    asked = `${about}|${all}`;
+    const found = await ptx.ask("price", { ids: now.ids, at: now.at, muted, each: all });
+    if (asked === `${about}|${all}`) asked = "";
+    if (!found) return;
+    answer = { ...found, about };
+    if (all) each = { key: now.key, next: found.each, loss: found.each_loss };
+    draw();
+    relabel();
+  }
+
+  function change(name, before, by) {
+    if (before === null || by === null) return [];
+    return [`${name} ${before.toFixed(2)} → ${(before + by).toFixed(2)} bits `, el("b", { "data-sign": Math.sign(Math.round(100 * by)) }, ptx.signed(by))];
+  }
+
+  function draw() {
+    const { muted, writing, following } = store.state;
+    chips.replaceChildren(...muted.map((name) => {
+      const chip = el("button", { type: "button", class: "chip", "aria-label": `Let head ${name} write again` }, `${name} ×`);
+      chip.addEventListener("click", () => pins.mute(name));
+      return chip;
+    }));
+    if (muted.length > 1) {
+      const all = el("button", { type: "button", class: "quiet" }, "none");
+      all.addEventListener("click", () => store.set({ muted: [] }));
+      chips.append(all);
+    }
+    const now = question();
+    if (!muted.length || !now) {
+      line.replaceChildren(el("span", { class: "hint" }, "Mute a head (M, or the corner of its picture) and see what it was worth, in bits."));
+    } else if (writing && following) {
+      line.replaceChildren(el("span", { class: "hint" }, "The price is worked out when the text has ended."));
+    } else if (answer?.about === `${now.key}|${muted.join()}`) {
+      line.replaceChildren(
+        ...change("Without them ", null, null),
+        el("code", {}, ptx.visible(answer.token.text, 16)),
+        ...change("", answer.base_next, answer.next),
+        ...(answer.loss === null ? [] : [" · ", ...change("a token of the text", answer.base_loss, answer.loss)]),
+      );
+    } // else what is there stays until the new price has come
+    line.classList.toggle("stale", Boolean(muted.length && now && answer?.about !== `${now.key}|${muted.join()}`));
+  }
+
+  // The label of one head, or null where it is its role's.
+  function labelOf(name) {
+    if (labels === "role") return null;
+    const now = question();
+    if (!now || each?.key !== now.key) return { text: "…", title: "being worked out" };
+    const [layer, head] = name.split(".").map(Number);
+    const bits = each[labels][layer][head];
+    if (bits === null) return { text: "–", title: "there is no token before the cursor" };
+    const what = labels === "next" ? "the token at the cursor" : "a token of the text";
+    return {
+      text: ptx.signed(bits),
+      title: `Without head ${name} ${what} costs ${ptx.signed(bits)} bits`,
+      sign: Math.sign(Math.round(100 * bits)),
+    };
+  }
+
+  store.on(["muted", "ids", "cursor", "model", "writing", "following"], () => schedule());
+  draw();
+  return { node, labelOf };
+};

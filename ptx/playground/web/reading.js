@@ -1,0 +1,119 @@
+// The one door to the server for all panels, and what keeps `store.look` with the cursor.
+//
+//     const answer = await ptx.ask("maps", { ids, at, view });
+//
+// The questions and their answers are those of reading.py. null means that there is no answer to
+// draw: a newer question of the same kind, about the same head, overtook this one, another model
+// was chosen meanwhile, or the server refused; then its sentence is on the page already.
+(() => {
+  const { el, store } = ptx;
+  const PATIENCE = 30_000; // milliseconds
+  const WHILE_WRITING = 333; // milliseconds between two looks that only follow the newest token
+
+  let mount; // called with the server's functions once the panel is there
+  const mounted = new Promise((resolve) => (mount = resolve));
+  const newest = new Map(); // lane: number of its last question
+  const problems = new Map(); // lane: sentence
+  const message = el("p", { class: "message error", role: "alert", hidden: "" });
+
+  ptx.ask = async (name, request = {}) => {
+    const lane = [name, request.layer, request.head].join(" ");
+    const turn = (newest.get(lane) ?? 0) + 1;
+    newest.set(lane, turn);
+    const { ask } = await mounted;
+    const { key } = store.state.model;
+    const late = new Promise((resolve) => setTimeout(resolve, PATIENCE));
+    const answer = await Promise.race([ask({ model: key, ...request, ask: name }), late]).catch(() => undefined);
+    if (newest.get(lane) !== turn || store.state.model.key !== key) return null;
+    complain(lane, answer ? answer.error : "The server does not answer. Is it still running?");
+    return answer && !answer.error ? answer : null;
+  };
+
+  // The newest problem that has not gone away.
+  function complain(lane, sentence) {
+    problems.delete(lane);
+    if (sentence) problems.set(lane, sentence);
+    message.textContent = [...problems.values()].at(-1) ?? "";
+    message.hidden = !problems.size;
+  }
+
+  // ---- the cursor ------------------------------------------------------------------------------
+
+  let asked = null; // what `store.look` is about, or will be
+  let flying = false;
+  let waiting = null; // a timer
+  let started = 0;
+
+  // The prompt as text, at the end of a text that is nothing else: what comes first after it depends
+  // on all ways to cut its end into tokens.
+  const open = ({ ids, cursor, prompt, tokens }) =>
+    cursor === ids.length && prompt === cursor && tokens.length === cursor ? tokens.map(({ text }) => text).join("") : null;
+
+  function question(state) {
+    const { model, run, ids, cursor: at, muted, against } = state;
+    if (!model || !(at >= 1 && at <= ids.length)) return null;
+    return { key: model.key, run, ids, at, muted, against, open: open(state) };
+  }
+
+  // Whether two questions have the same answer: only tokens up to the cursor matter.
+  function same(a, b) {
+    if (a === b || !a || !b) return a === b;
+    if (a.key !== b.key || a.run !== b.run || a.at !== b.at || a.against !== b.against || a.open !== b.open) return false;
+    if (a.muted.join() !== b.muted.join()) return false;
+    if (a.ids === b.ids) return true;
+    for (let i = 0; i <= a.at; i += 1) if (a.ids[i] !== b.ids[i]) return false;
+    return true;
+  }
+
+  // One question at a time, always about where the cursor is now.
+  async function look() {
+    const wanted = question(store.state);
+    if (flying || same(wanted, asked)) return;
+    const { writing, following } = store.state;
+    const pause = writing && following ? started + WHILE_WRITING - performance.now() : 0;
+    if (wanted && pause > 0) {
+      waiting ??= setTimeout(() => {
+        waiting = null;
+        look();
+      }, pause);
+      return;
+    }
+    asked = wanted;
+    if (!wanted) return store.set({ look: null });
+    flying = true;
+    started = performance.now();
+    const { key, ...asks } = wanted;
+    const answer = await ptx.ask("look", { ...asks, model: key });
+    flying = false;
+    if (answer) store.set({ look: answer });
+    look();
+  }
+
+  store.on(["model", "run", "ids", "tokens", "prompt", "cursor", "muted", "against", "writing"], (state, changed) => {
+    if (changed.has("model")) store.set({ look: null, against: null });
+    else if (changed.has("cursor") && !changed.has("against")) store.set({ against: null });
+    queueMicrotask(look); // after other panels have said what they make of this
+  });
+
+  // ---- what an answer holds --------------------------------------------------------------------
+
+  const decoded = new WeakMap();
+
+  // All logits of an answer to "look", as a Float32Array; -Infinity where a token cannot come.
+  ptx.logits = (answer) => {
+    if (decoded.has(answer)) return decoded.get(answer);
+    const { low, step, sharp } = answer;
+    const codes = new Uint16Array(ptx.bytes(answer.logits).buffer);
+    const values = Float32Array.from(codes, (code) => (code === 65_535 ? -Infinity : low + step * code));
+    const exact = new Float32Array(ptx.bytes(sharp.logits).buffer);
+    new Int32Array(ptx.bytes(sharp.ids).buffer).forEach((id, i) => (values[id] = exact[i]));
+    decoded.set(answer, values);
+    return values;
+  };
+
+  // The panel: nothing to see but what the server refused.
+  ptx.reading = ({ element, server }) => {
+    element.replaceChildren(message);
+    mount(server);
+  };
+})();

@@ -1,0 +1,91 @@
+// Taking it with you: a link, the Python behind the screen, and what a picture shows as a file.
+ptx.share = (() => {
+  const { el, store } = ptx;
+
+  function save(name, parts, type) {
+    const href = URL.createObjectURL(new Blob(parts, { type }));
+    const link = el("a", { href, download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(href), 10_000);
+  }
+
+  const cell = (value) => {
+    const text = String(value ?? "");
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+
+  // Rows of equal objects as CSV (RFC 4180).
+  function csv(rows) {
+    const names = Object.keys(rows[0] ?? {});
+    return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+  }
+
+  // Buttons that save a picture and its numbers.
+  // canvas: () => a canvas with the picture, or null if there is none; rows: () => its numbers, a
+  // list of objects, or a promise of one.
+  function exports(name, canvas, rows) {
+    const button = (label, title, call) => {
+      const node = el("button", { type: "button", class: "quiet export", title }, label);
+      node.addEventListener("click", call);
+      return node;
+    };
+    const png = async () => {
+      const picture = await canvas();
+      if (picture) picture.toBlob((blob) => blob && save(`${name}.png`, [blob], "image/png"));
+    };
+    const table = async () => save(`${name}.csv`, [csv(await rows())], "text/csv");
+    const json = async () => save(`${name}.json`, [JSON.stringify(await rows(), null, 1)], "application/json");
+    return el("span", { class: "exports", role: "group", "aria-label": `Save ${name}` },
+      ...(canvas ? [button("PNG", "Save the picture", png)] : []),
+      button("CSV", "Save the numbers as a table", table),
+      button("JSON", "Save the numbers as JSON", json));
+  }
+
+  // The text, a line of JSON for each token.
+  function lines() {
+    const { tokens, prompt, model } = store.state;
+    const rows = tokens.map(({ id, text, p, bits }, i) =>
+      JSON.stringify({ index: i, id, text, prompt: i < prompt, probability: p ?? null, bits: bits ?? null }));
+    save(`${model.name.replaceAll("/", "-")}.jsonl`, [rows.join("\n") + "\n"], "application/jsonl");
+  }
+
+  function briefly(button, words) {
+    const before = button.textContent;
+    button.textContent = words;
+    setTimeout(() => (button.textContent = before), 1500);
+  }
+
+  // A window with code to copy.
+  function show(title, code) {
+    const copy = el("button", { type: "button", class: "quiet" }, "Copy");
+    const close = el("button", { type: "button", class: "quiet" }, "Close");
+    const dialog = el("dialog", { class: "code-window", "aria-label": title },
+      el("div", { class: "bar" }, el("h2", {}, title), copy, close), el("pre", { class: "code", tabindex: "0" }, ...ptx.colored(code)));
+    copy.addEventListener("click", async () => {
+      await navigator.clipboard?.writeText(code);
+      briefly(copy, "Copied");
+    });
+    close.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => dialog.remove());
+    document.querySelector(".gradio-container").append(dialog);
+    dialog.showModal();
+  }
+
+  // What the header offers.
+  function buttons(say) {
+    const link = el("button", { type: "button", class: "quiet", id: "copy-link", title: "A link that opens this picture" }, "Copy link");
+    link.addEventListener("click", async () => {
+      const { href, error } = await ptx.link.address();
+      say(error ?? "");
+      if (!href) return;
+      history.replaceState(null, "", href);
+      await navigator.clipboard?.writeText(href).catch(() => undefined);
+      briefly(link, "Copied");
+    });
+    const python = el("button", { type: "button", class: "quiet", id: "show-python", title: "The lines of Python that compute what you see" }, "Python");
+    python.addEventListener("click", () => show("The Python behind this page", ptx.python(store.state, ptx.writing.written(), ptx.writing.origin())));
+    return [link, python];
+  }
+
+  return { exports, lines, buttons, csv };
+})();

@@ -1,0 +1,306 @@
+// The texts: the one at hand, those before it that Undo brings back, and how one is written.
+//
+//     ptx.writing.generate();             continues what the editor holds
+//     ptx.continueFrom(ids, n_prompt);    goes on from exact tokens
+//     ptx.branch(token);                  the text up to the cursor, then this token
+//
+// A text is {written, origin, tokens, prompt, run, cursor, status}: what a person typed; the knobs
+// that wrote all that follows, or null if it took more than one request; and the rest as in the
+// store. Each is kept, also when another one branches off it.
+ptx.writing = (() => {
+  const { state, set } = ptx.store;
+  const KEPT = 50; // texts
+  const PAUSE = 150; // ms without a key until the prompt is read
+
+  let panel = null; // {trigger, server, facts} of the component that talks to Gradio
+  let texts = [];
+  let at = -1; // the index of the text at hand
+  let editor = ""; // what it holds
+  let asked = 0; // the number of the last request: answers to others come too late
+  let base = null; // {written, origin, tokens} that the text being written goes on from
+  let next = null; // a request that waits for the end of the text being written
+  let lines = ""; // of the text being written, as far as they were read
+  let begun = false; // whether the text at hand is the one being written
+  let stopping = false;
+  let timer = null;
+  let turn = 0; // of reading the prompt: a newer one, or another text, overtakes it
+
+  const newlines = (text) => text.replace(/\r\n?/g, "\n"); // as the editor has them
+  const text = () => texts[at];
+
+  // ---- showing ---------------------------------------------------------------------------------
+
+  function add(one) {
+    texts.push(one);
+    if (texts.length > KEPT) texts.shift();
+    at = texts.length - 1;
+  }
+
+  function show() {
+    const { tokens, prompt, run, cursor, status } = text();
+    set({ tokens, ids: tokens.map((token) => token.id), prompt, run, cursor, status });
+    const written = text().written;
+    if (newlines(written) !== newlines(editor)) {
+      api.editor = editor = written;
+      panel.trigger("edit");
+    }
+  }
+
+  // Of the text at hand.
+  function setStatus(changes) {
+    text().status = { ...text().status, ...changes };
+    set({ status: text().status });
+  }
+
+  // What is said now and not kept: a text that is not there yet waits, or was refused.
+  const say = (changes) => set({ status: { ...state.status, ...changes } });
+
+  // ---- reading lines -----------------------------------------------------------------------------
+
+  // A line without an id is what is left of half a character: it joins the token before.
+  function read(block, tokens) {
+    for (const line of block.split("\n")) {
+      if (!line) continue;
+      const [id, piece, p, own, bits, bytes] = JSON.parse(line);
+      if (id === null) tokens[tokens.length - 1] = { ...tokens.at(-1), text: tokens.at(-1).text + piece };
+      else tokens.push({ id, text: piece, own, bytes, p, bits });
+    }
+    return tokens;
+  }
+
+  // What was known about the same tokens before: the surprise depends on nothing else, and a text
+  // that goes on keeps the rest too.
+  function inherit(tokens, before, all) {
+    for (let i = 0; i < Math.min(tokens.length, before.length); i += 1) {
+      if (tokens[i].id !== before[i].id) break;
+      if (all && tokens[i].text === before[i].text) tokens[i] = before[i];
+      else tokens[i].bits ??= before[i].bits;
+    }
+    return tokens;
+  }
+
+  // ---- the prompt ------------------------------------------------------------------------------
+
+  // The editor holds something else.
+  function edited(written) {
+    editor = written ?? "";
+    clearTimeout(timer);
+    if (text() && newlines(text().written) === newlines(editor)) return;
+    timer = setTimeout(readPrompt, PAUSE);
+  }
+
+  async function readPrompt() {
+    if (state.writing || !state.model) return;
+    const mine = (turn += 1);
+    const written = editor;
+    const size = new Blob([written]).size;
+    if (size > panel.facts.longest) {
+      const most = panel.facts.longest;
+      say({
+        finish: null,
+        error: `the prompt has ${ptx.number(size)} bytes and at most ${ptx.number(most)} are read: shorten it`,
+      });
+      return;
+    }
+    const [answer, syntax] = await Promise.all([
+      ptx.ask("tokens", { text: written }),
+      panel.server.parse({ text: written }),
+    ]);
+    if (!answer || mine !== turn || written !== editor || state.writing) return;
+    const tokens = inherit(read(answer.lines, []), text()?.tokens ?? [], false);
+    // a prompt that was never continued is not worth keeping
+    if (text() && text().tokens.length === text().prompt) texts.splice(at, 1);
+    const status = { finish: null, notes: [], syntax, error: null };
+    add({ written, tokens, prompt: tokens.length, run: null, cursor: tokens.length, status });
+    set({ following: true });
+    show();
+    score();
+  }
+
+  // Asks how surprising the tokens are of which that is not known, window by window.
+  async function score() {
+    const one = text();
+    const ids = one.tokens.map((token) => token.id);
+    let from = one.tokens.findIndex((token, i) => i && token.bits === null);
+    while (from > 0) {
+      const answer = await ptx.ask("score", { ids, from });
+      if (!answer || text() !== one || one.tokens.length !== ids.length) return;
+      const bits = (token, i) => token.bits ?? answer.bits[i - answer.start] ?? null;
+      one.tokens = one.tokens.map((token, i) => (token.bits === null ? { ...token, bits: bits(token, i) } : token));
+      one.tokens[0].bits = null;
+      set({ tokens: one.tokens });
+      from = answer.next;
+    }
+  }
+
+  // ---- writing ---------------------------------------------------------------------------------
+
+  function begin(request, from) {
+    if (state.writing) {
+      next = [request, from];
+      stop();
+      return;
+    }
+    clearTimeout(timer);
+    asked += 1;
+    base = from;
+    stopping = false;
+    set({ writing: true, following: true });
+    begun = false;
+    say({ generated: 0, finish: null, error: null, place: 0, waiting: true });
+    const { key } = state.model;
+    panel.trigger("submit", { request: { ...request, ...state.knobs, model: key, asked } });
+  }
+
+  function generate() {
+    begin({}, { written: editor, origin: state.knobs, tokens: text()?.tokens ?? [] });
+  }
+
+  // Goes on from tokens that stay as they are; `first` is one to choose before the sampler does.
+  function continueFrom(ids, n_prompt) {
+    const { tokens, written } = text();
+    const own = (token) => token.text.slice(0, token.own);
+    const kept = n_prompt < state.prompt ? tokens.slice(0, n_prompt).map(own).join("") : written;
+    begin({ prompt: ids, n_prompt }, { written: kept, tokens });
+  }
+
+  // Another token where the cursor is. Where a prompt's open end was weighed, the tokens before it
+  // depend on what comes, so that the prompt is given again as text.
+  function branch(token) {
+    const { ids, cursor, prompt, look } = state;
+    if (look?.healed && look.at === cursor) {
+      const { written, tokens } = text();
+      begin({ prompt: written, first: token }, { written, tokens });
+    } else {
+      continueFrom([...ids.slice(0, cursor), token], Math.min(prompt, cursor));
+    }
+  }
+
+  // Keeps the text up to the cursor's token and goes on from there. A prompt that nothing follows
+  // yet may end anywhere, so its last tokens are not certain.
+  function goOn(to = state.ids.length) {
+    if (to >= state.ids.length && state.prompt === state.ids.length) generate();
+    else continueFrom(state.ids.slice(0, to), Math.min(state.prompt, to));
+  }
+
+  function stop() {
+    if (!state.writing) return;
+    stopping = true;
+    panel.trigger("stop");
+  }
+
+  // One frame from the server, see write.py.
+  function take(v) {
+    if (!v || v.asked !== asked || !state.writing) return;
+    if (v.error) {
+      say({ finish: "refused", error: v.error, waiting: false });
+      return;
+    }
+    if (text()?.run !== v.run) {
+      lines = "";
+      begun = true;
+      add({ written: base.written, origin: base.origin ?? null, tokens: [], run: v.run });
+    }
+    const one = text();
+    const goesOn = v.lines.startsWith(lines) && lines !== "";
+    one.tokens = read(v.lines.slice(goesOn ? lines.length : 0), goesOn ? one.tokens.slice() : []);
+    if (!goesOn) inherit(one.tokens, base.tokens, v.continued);
+    lines = v.lines;
+    one.prompt = v.prompt;
+    const { generated, rate, seed, place, finish, notes, syntax } = v;
+    one.status = {
+      generated, rate, seed, place, finish, notes, error: null,
+      syntax: syntax ?? one.status?.syntax ?? null, waiting: !generated && !finish,
+    };
+    if (state.following || !one.cursor) one.cursor = Math.max(1, one.tokens.length - (generated ? 1 : 0));
+    else one.cursor = Math.min(state.cursor, one.tokens.length);
+    show();
+  }
+
+  // Whatever ended it: the text was finished or refused, a person stopped it, the server failed.
+  function ended() {
+    setTimeout(async () => {
+      if (!state.writing) return;
+      const { finish } = state.status;
+      set({ writing: false });
+      const end = { finish: finish ?? (stopping ? "stopped" : "interrupted"), waiting: false, place: 0 };
+      if (begun) setStatus(end);
+      else say(end);
+      if (next) {
+        const request = next;
+        next = null;
+        begin(...request);
+        return;
+      }
+      const one = text();
+      if (!begun) return;
+      if (!finish) {
+        const syntax = await panel.server.parse({ text: one.tokens.map((token) => token.text).join("") });
+        if (text() === one && !state.writing && syntax?.state) setStatus({ syntax });
+      }
+      score();
+    });
+  }
+
+  // ---- before and after ------------------------------------------------------------------------
+
+  function move(by) {
+    if (state.writing || !texts[at + by]) return;
+    if (text()) text().cursor = state.cursor;
+    at += by;
+    set({ following: false });
+    show();
+    score();
+  }
+
+  // A text from elsewhere: {written, origin, ids, prompt, cursor}, from a link, so that anything in it
+  // may be wrong; then a sentence is on the page and the text at hand stays.
+  async function open({ written, origin, ids, prompt, cursor }) {
+    turn += 1;
+    if (ids.length < 2) {
+      api.edit(written);
+      return;
+    }
+    const answer = await ptx.ask("tokens", { text: written, ids });
+    if (!answer || state.writing) return;
+    turn += 1;
+    const tokens = read(answer.lines, []);
+    const inside = (n, least) => Math.min(tokens.length, Math.max(least, n ?? tokens.length));
+    const syntax = await panel.server.parse({ text: tokens.map((token) => token.text).join("") });
+    const status = { finish: null, notes: [], syntax, error: null };
+    add({ written, origin, tokens, prompt: inside(prompt, 1), run: null, cursor: inside(cursor, 1), status });
+    set({ following: false });
+    show();
+    score();
+  }
+
+  function connect(component) {
+    panel = component;
+    editor = panel.facts.prompt;
+    // another model reads the same text in its own tokens
+    ptx.store.on(["model"], () => {
+      texts = [];
+      at = -1;
+      readPrompt();
+    });
+    readPrompt();
+    ptx.link.start();
+  }
+
+  const api = {
+    editor, // what the editor is to hold, when Gradio asks
+    connect, edited, take, ended, generate, goOn, stop, open,
+    written: () => text()?.written ?? editor,
+    origin: () => text()?.origin ?? null,
+    undo: () => move(-1),
+    redo: () => move(1),
+    edit: (written) => {
+      api.editor = written;
+      panel.trigger("edit");
+    },
+    place: () => ({ at: at + 1, of: texts.length }),
+  };
+  ptx.continueFrom = continueFrom;
+  ptx.branch = branch;
+  return api;
+})();

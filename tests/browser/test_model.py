@@ -1,0 +1,81 @@
+"""Which model is on the page: what it is, and another one in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Page, expect
+
+from ptx import GPT, ModelConfig, get_tokenizer, lens, load_model, save_model
+from tests.browser.driving import Playground
+
+MINI = Path(__file__).parents[2] / "checkpoints" / "mini"
+
+
+@pytest.fixture(scope="module")
+def run(runs_dir: Path) -> str:
+    """The key of a local run, of a shape that the page's first model does not have."""
+    tokenizer = get_tokenizer("py16k")
+    torch.manual_seed(0)
+    shape = ModelConfig(
+        vocab_size=tokenizer.n_vocab, context=64, n_layer=2, n_head=3, n_kv_head=3,
+        head_size=8, d_model=16, d_mlp=32, init="gpt2",
+    )  # fmt: skip
+    save_model(
+        runs_dir / "other" / "checkpoints" / "step_000010",
+        GPT(shape),
+        tokenizer,
+        {"val_bpb": 7.5, "made of": "<img src=x onerror=window.hacked=1>"},
+    )
+    return "runs/other"
+
+
+def test_the_model_tab_counts_every_parameter_once(page: Page, app_url: str) -> None:
+    playground = Playground(page, app_url)
+    playground.tab("Model")
+    cells = page.locator(".parts-table td:nth-child(2)")
+    expect(cells).to_have_count(5)
+    sizes = [int(text.replace(",", "")) for text in cells.all_text_contents()]
+    model, _, _ = load_model(MINI)
+    assert sum(sizes) == model.n_params()
+    expect(page.locator("#card")).to_contain_text("bits per byte")
+    assert "license:" not in (page.locator("#card").text_content() or "")
+
+
+def test_another_model_takes_the_place_of_the_first(page: Page, app_url: str, run: str) -> None:
+    playground = Playground(page, app_url)
+    page.select_option("#model-choice", run)
+    expect(page.locator(".header .summary")).to_contain_text("7.500 bits per byte")
+    playground.tab("Model")
+    expect(page.locator("#model-panel h2")).to_have_text("step_000010")
+    expect(page.locator("#model-panel")).to_contain_text("<img src=x")
+    expect(page.locator("#card")).to_contain_text("has no card")
+    assert page.evaluate("window.hacked") is None
+    page.select_option("#model-choice", "")
+    expect(page.locator(".header .summary")).to_contain_text("context 256")
+    expect(page.locator("#card")).to_contain_text("bits per byte")
+
+
+def test_the_heads_are_those_of_the_other_model(
+    page: Page, app_url: str, run: str, runs_dir: Path
+) -> None:
+    playground = Playground(page, app_url)
+    page.evaluate("ptx.store.set({ pinned: ['5.3', '1.2'], muted: ['4.1'] })")
+    page.select_option("#model-choice", run)
+    thumbs = page.locator("#heads-panel .atlas .thumb")
+    expect(thumbs).to_have_count(6)
+    assert page.evaluate("[ptx.store.state.pinned, ptx.store.state.muted]") == [["1.2"], []]
+    page.wait_for_function("() => ptx.attention.square('1.2')")
+    told = page.evaluate("Array.from(ptx.attention.square('1.2').values)")
+    model, _, _ = load_model(runs_dir / "other")
+    ids = playground.ids
+    weights = lens.attention(model, ids)[1, 2]
+    shown = torch.tensor(told) / 255
+    wanted = weights[torch.ones(len(ids), len(ids), dtype=torch.bool).tril()].sqrt()
+    assert float((shown - wanted).abs().max()) <= 0.5 / 255 + 1e-5
+    expect(page.locator("#why-panel .lens tbody tr")).to_have_count(3)
+    page.select_option("#model-choice", "")
+    first = load_model(MINI)[0].config
+    expect(thumbs).to_have_count(first.n_layer * first.n_head)

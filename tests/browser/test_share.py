@@ -1,0 +1,129 @@
+"""Taking a picture with you: a link that opens it again, and the Python that computes it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.driving import Playground
+
+ROOT = Path(__file__).parents[2]
+PICTURE = """() => {
+    const { model, ids, prompt, knobs, cursor, view, pinned, muted } = ptx.store.state;
+    return { model: model.key, ids, prompt, knobs, cursor, view, pinned, muted };
+}"""
+
+
+@pytest.fixture
+def playground(page: Page, app_url: str) -> Playground:
+    return Playground(page, app_url)
+
+
+def picture(page: Page) -> dict[str, Any]:
+    return page.evaluate(PICTURE)
+
+
+def arrange(playground: Playground) -> dict[str, Any]:
+    """A text, a cursor, knobs and heads that are not what a page begins with."""
+    playground.prompt("class Añejo:\n    def grüße(self):\n        return '\\u00e9 🐍'\n")
+    playground.set("length", 8)
+    playground.set("top-k", 40)
+    playground.generate()
+    playground.page.evaluate(
+        "ptx.store.set({ cursor: 9, following: false, pinned: ['1.2', '3.0'], muted: ['0.1'] })"
+    )
+    return picture(playground.page)
+
+
+def link(page: Page) -> str:
+    return page.evaluate("ptx.link.address().then(({ href }) => href)")
+
+
+def test_a_link_opens_the_same_picture_in_another_browser(
+    playground: Playground, browser: Browser, app_url: str
+) -> None:
+    before = arrange(playground)
+    other = browser.new_context().new_page()
+    other.goto(link(playground.page))
+    expect(other.locator("#text-panel pre.code")).to_have_text(playground.text)
+    expect(other.locator("#prompt .cm-content")).to_contain_text("class Añejo:")
+    other.wait_for_function("ptx.store.state.cursor === 9")
+    assert picture(other) == before
+    other.close()
+
+
+def test_a_reload_changes_nothing(playground: Playground) -> None:
+    before = arrange(playground)
+    playground.page.wait_for_function("location.hash.length > 100")
+    playground.page.wait_for_timeout(600)
+    playground.page.reload()
+    playground.page.wait_for_function("window.ptx?.store?.state.cursor === 9")
+    assert picture(playground.page) == before
+
+
+def test_a_text_too_long_for_a_link_says_so(playground: Playground) -> None:
+    words = "".join(f"v{i * 7919 % 100_003} = {i * 104_729 % 99_991}\n" for i in range(900))
+    playground.prompt(words)
+    playground.page.wait_for_function("ptx.store.state.ids.length > 1000")
+    playground.page.click("#copy-link")
+    problem = playground.page.locator("#header-panel .message.error")
+    expect(problem).to_contain_text("shorten the prompt")
+    expect(problem).to_contain_text("8,000")
+
+
+@pytest.mark.parametrize(
+    "letters",
+    [
+        "x",
+        "AAAA",
+        "!!!!",
+        "%00",
+        "i={m:1}",
+        # packed: lists, numbers, wrong types, ids outside the vocabulary, heads that are not there
+        "PACK:[1,2]",
+        "PACK:7",
+        'PACK:{"m":"../../etc","w":3,"i":["a"],"k":{"temperature":"<img>"},"h":["9.9"],"c":-4}',
+        'PACK:{"m":"","w":"x = 1","i":[16384,99999999],"n":1,"c":1}',
+        'PACK:{"m":"","w":"<img src=x onerror=window.hacked=1>","v":"<b>","u":[{}],"h":[null]}',
+    ],
+)
+def test_a_broken_link_opens_the_page_all_the_same(
+    page: Page, playground: Playground, app_url: str, letters: str
+) -> None:
+    if letters.startswith("PACK:"):
+        value = letters.removeprefix("PACK:")
+        letters = page.evaluate("text => ptx.link.pack(JSON.parse(text))", value)
+    page.goto("about:blank")
+    page.goto(f"{app_url}/#{letters}")
+    page.wait_for_function("window.ptx?.store?.state.ids.length > 1")
+    page.wait_for_timeout(500)
+    playground.set("length", 3)
+    playground.generate()
+    assert page.evaluate("window.hacked") is None
+
+
+def test_the_python_computes_what_the_page_shows(playground: Playground) -> None:
+    playground.prompt('name = "quo\\te"  # $x `y` {z}\ndef f(')
+    playground.set("length", 6)
+    playground.set("seed", 3)
+    playground.generate()
+    page = playground.page
+    page.evaluate("ptx.store.set({ cursor: 12, following: false, muted: ['0.1'] })")
+    page.wait_for_function("ptx.store.state.look?.at === 12")
+    page.click("#show-python")
+    code = page.locator(".code-window pre").text_content() or ""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count(playground.text) == 1
+    assert page.evaluate("ptx.store.state.look.entropy") == pytest.approx(
+        float(ran.stdout.split("entropy ")[1].split()[0]), abs=1e-4
+    )
+    page.get_by_role("button", name="Close", exact=True).last.click()
+    expect(page.locator(".code-window")).to_have_count(0)

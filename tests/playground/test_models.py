@@ -1,0 +1,57 @@
+"""Choosing a model: only names from the list, a run means its newest checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ptx import save_model
+from ptx.errors import UserError
+from ptx.playground.models import FIRST, KEPT, Models
+from ptx.playground.served import Served
+
+
+@pytest.fixture
+def models(served: Served, tmp_path: Path) -> Models:
+    return Models(served, tmp_path / "checkpoints", tmp_path / "runs")
+
+
+def add(path: Path, served: Served) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_model(path, served.model, served.tokenizer, {"of": path.name})
+
+
+def test_a_page_without_neighbours_offers_its_own_model(models: Models, served: Served) -> None:
+    assert models.listing() == [{"key": "", "name": "tiny"}]
+    assert models.get(FIRST) is served
+
+
+def test_a_run_means_its_newest_checkpoint(models: Models, served: Served) -> None:
+    add(models.runs / "a" / "checkpoints" / "step_000010", served)
+    assert models.get("runs/a").info == {"of": "step_000010"}
+    add(models.runs / "a" / "checkpoints" / "step_000020", served)
+    assert models.get("runs/a").info == {"of": "step_000020"}
+    assert models.get("runs/a") is models.get("runs/a")
+
+
+def test_released_models_are_offered_once(models: Models, served: Served) -> None:
+    add(models.released / "other", served)
+    models = Models(Served.load(models.released / "other"), models.released, models.runs)
+    assert models.listing() == [{"key": "", "name": "other"}]
+
+
+@pytest.mark.parametrize("key", ["nothing", "../tiny", "/etc", "runs/", 3, None, ["tiny"], "\0"])
+def test_another_name_is_refused(models: Models, served: Served, key: object) -> None:
+    add(models.released / "other", served)
+    with pytest.raises(UserError, match="choose one of the list"):
+        models.get(key)
+
+
+def test_only_so_many_stay_in_memory(models: Models, served: Served) -> None:
+    for i in range(KEPT + 1):
+        add(models.released / f"m{i}", served)
+    first = models.get("m0")
+    for i in range(KEPT + 1):
+        models.get(f"m{i}")
+    assert models.get("m0") is not first

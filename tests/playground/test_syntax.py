@@ -1,0 +1,91 @@
+"""Whether a text is Python, according to Python."""
+
+from __future__ import annotations
+
+import ast
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptx.playground.syntax import ERROR, PARSES, UNFINISHED, Watch, syntax
+
+WHOLE = '''class Stack:
+    """Last in, first out."""
+
+    def __init__(self):
+        self.items = [1,
+                      2]
+
+    @property
+    def top(self):
+        return self.items[-1] if self.items else f"{None!r}"
+
+
+try:
+    print(Stack().top)
+except IndexError as error:
+    raise SystemExit(str(error)) from None
+'''
+
+
+def test_every_start_of_a_program_may_still_become_one() -> None:
+    for end in range(len(WHOLE) + 1):
+        found = syntax(WHOLE[:end])
+        assert found["state"] in (PARSES, UNFINISHED), WHOLE[:end]
+        try:
+            ast.parse(WHOLE[:end])
+        except SyntaxError:
+            assert found["state"] == UNFINISHED
+        else:
+            assert found["state"] == PARSES
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("x = 'abc\ny = 1\n", 1),
+        ("def f(:\n    pass\n", 1),
+        ("if x\n    y\n", 1),
+        ("y = 2\n  x = 1\n", 2),
+        ("try:\n    x\nx = 2\n", 3),
+        ("x = (1\ndef f():\n    pass\n", 1),
+        ("a = 1\nb\0 = 2", 2),
+        ("x = '\ud800'", 1),
+        ("9" * 5000 + "\n", 1),
+    ],
+)
+def test_an_error_tells_its_line(text: str, line: int) -> None:
+    found = syntax(text)
+    assert (found["state"], found["line"]) == (ERROR, line)
+    assert found["message"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 60_000, "-" * 60_000 + "1", "a" + ".b" * 32_000, "1" + "+1" * 32_000,
+        "lambda:" * 9_000 + "x", "if x:\n pass\n" + "elif x:\n pass\n" * 4_000,
+    ],
+    ids=lambda text: text[:8],
+)  # fmt: skip
+def test_what_is_nested_too_deeply_is_an_error_in_any_thread(text: str) -> None:
+    found: list[dict] = []
+    thread = threading.Thread(target=lambda: found.append(syntax(text)))
+    thread.start()
+    thread.join()
+    assert found[0]["state"] in (ERROR, UNFINISHED)
+
+
+@given(st.text())
+def test_any_text_has_a_state(text: str) -> None:
+    assert syntax(text)["state"] in (PARSES, UNFINISHED, ERROR)
+
+
+def test_a_watch_looks_now_and_then() -> None:
+    watch = Watch()
+    assert watch.due
+    watch.look("x = 1")
+    assert watch.state == syntax("x = 1")
+    assert not watch.due

@@ -1,0 +1,203 @@
+"""Whether what a model writes is still Python: read by Python's own parser, never executed."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ptx.engine import Engine
+from ptx.errors import UserError
+from ptx.model import GPT
+from ptx.sampling import Sampling
+from ptx.stream import Limits
+from ptx.tokenizer import Tokenizer
+from train.heldout import Text
+
+NEW_TOKENS = 256
+SAMPLING = Sampling(temperature=0.8, top_p=0.95)
+LONGEST_PROMPT = 6_000
+"""Characters of a file that are given, at most."""
+SHORTEST_PROMPT = 200
+SLOTS = 16
+INCOMPLETE_INPUT = 0x4000
+"""CPython's PyCF_ALLOW_INCOMPLETE_INPUT, what its interactive prompt compiles with: text that only
+lacks its end fails with "incomplete input"."""
+PAIRS = {")": "(", "]": "[", "}": "{"}
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model wrote after the beginning of a held-out file."""
+
+    prompt: str
+    text: str
+    ended: bool
+    """Whether it closed the file itself, before its tokens were used up."""
+    other: str
+    """As much of another held-out file: what a check that can fail fails on."""
+
+
+@dataclass(frozen=True)
+class Closure:
+    """How well continuations close what they open."""
+
+    parsed: float
+    """Share that parses up to the last complete statement."""
+    parsed_control: float
+    """The same when another file's text takes the place of the model's."""
+    brackets: float
+    """Share of the brackets opened in the first half of a continuation that the right one closes
+    before its end."""
+    indentation: float
+    """Share of the new lines that stand at a depth which the lines before allow: one level in
+    after a colon, else at an open level."""
+    continuations: int
+
+
+def measure(texts: list[Text], model: GPT, tokenizer: Tokenizer, count: int, seed: int) -> Closure:
+    """Continues `count` held-out files and judges what comes."""
+    return judge(continue_all(prompts(texts, count, seed), model, tokenizer, seed))
+
+
+def prompts(texts: list[Text], count: int, seed: int) -> list[tuple[str, str]]:
+    """(the beginning of a held-out file, text of another one from a place like its end).
+
+    Files are drawn evenly; a beginning ends anywhere in the file, inside a word too.
+    """
+    files = [d.decode("utf-8", "ignore") for text in texts for d in text.documents]
+    long = [file for file in files if len(file) >= 2 * SHORTEST_PROMPT and parses(file)]
+    if len(long) < 2:
+        raise UserError(
+            f"continuations need two files of {2 * SHORTEST_PROMPT} characters that parse: score "
+            "more text, or leave out --continuations"
+        )
+    random = np.random.default_rng(seed)
+    order = random.permutation(np.arange(count) % len(long))
+    ends = [
+        int(random.integers(SHORTEST_PROMPT, min(len(long[i]) - 1, LONGEST_PROMPT))) for i in order
+    ]
+    return [
+        (long[i][:end], long[j][min(end, len(long[j]) // 2) :])
+        for i, j, end in zip(order, np.roll(order, 1), ends, strict=True)
+    ]
+
+
+def continue_all(
+    begun: list[tuple[str, str]], model: GPT, tokenizer: Tokenizer, seed: int
+) -> list[Continuation]:
+    """The model's continuation of each prompt, many at once."""
+    limits = Limits(max_tokens=NEW_TOKENS)
+    with (
+        Engine(model, tokenizer, slots=SLOTS, waiting=len(begun)) as engine,
+        ThreadPoolExecutor(SLOTS) as readers,
+    ):
+
+        def one(number: int, prompt: str, other: str) -> Continuation:
+            generation = engine.generate(prompt, SAMPLING, limits, seed + number)
+            text = "".join(step.text for step in generation)
+            ended = generation.finish == "end of text"
+            return Continuation(prompt, text, ended, other[: len(text)])
+
+        return list(readers.map(one, range(len(begun)), *zip(*begun, strict=True)))
+
+
+def judge(continuations: list[Continuation]) -> Closure:
+    """What `measure` returns, of texts at hand."""
+    parsed = [parses(c.prompt + c.text, c.ended) for c in continuations]
+    control = [parses(c.prompt + c.other) for c in continuations]
+    brackets = [ok for c in continuations for ok in bracket_closures(c)]
+    lines = [ok for c in continuations for ok in line_depths(c)]
+    return Closure(
+        *(share(found) for found in (parsed, control, brackets, lines)), len(continuations)
+    )
+
+
+def share(found: list[bool]) -> float:
+    return sum(found) / max(1, len(found))
+
+
+def parses(text: str, ended: bool = False) -> bool:
+    """Whether `text` is Python, or would be if it went on after its last whole line.
+
+    ended: nothing is to come, so it has to be whole.
+    """
+    source = text if ended else text[: text.rfind("\n") + 1]
+    flags = ast.PyCF_ONLY_AST if ended else ast.PyCF_ONLY_AST | INCOMPLETE_INPUT
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of invalid escapes, which are Python all the same
+            compile(source, "<continuation>", "exec", flags)  # to a syntax tree, nothing more
+    except SyntaxError as error:
+        return not ended and "incomplete input" in str(error)
+    except (ValueError, RecursionError, MemoryError):  # NUL bytes, or too deep for the parser
+        return False
+    return True
+
+
+def bracket_closures(c: Continuation) -> Iterator[bool]:
+    """For each bracket opened in the first half of the new text: is it closed by the right one?"""
+    text, begin, half = c.prompt + c.text, len(c.prompt), len(c.prompt) + len(c.text) // 2
+    lines = line_starts(text)
+    open_ones: list[tuple[str, int]] = []
+    for token in tokens(text):
+        place = lines[token.start[0] - 1] + token.start[1]
+        if token.type != tokenize.OP:
+            continue
+        if token.string in PAIRS.values():
+            open_ones.append((token.string, place))
+        elif token.string in PAIRS:
+            opener, opened_at = open_ones.pop() if open_ones else ("", -1)
+            if begin <= opened_at < half:
+                yield opener == PAIRS[token.string]
+    yield from (False for _, opened_at in open_ones if begin <= opened_at < half)
+
+
+def line_depths(c: Continuation) -> Iterator[bool]:
+    """For each logical line that begins in the new text, whether its indentation is allowed."""
+    text = c.prompt + c.text[: c.text.rfind("\n") + 1]
+    first = c.prompt.count("\n") + 2  # the line after the one that the prompt ends in
+    colon = indented = False
+    fresh = True  # at the start of a logical line
+    last = ""
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.INDENT:
+                indented = True
+            elif token.type == tokenize.NEWLINE:
+                colon, fresh = last == ":", True
+            elif token.type not in (tokenize.NL, tokenize.COMMENT, tokenize.DEDENT):
+                if fresh and token.start[0] >= first and token.type != tokenize.ENDMARKER:
+                    yield indented == colon
+                fresh = indented = False
+                last = token.string
+    except IndentationError:  # a dedent to no open level
+        yield False
+    except (tokenize.TokenError, SyntaxError):  # the text ends inside a bracket or a string
+        return
+
+
+def tokens(text: str) -> Iterator[tokenize.TokenInfo]:
+    """Python's tokens, up to where the text can no longer be read as such."""
+    try:
+        yield from tokenize.generate_tokens(io.StringIO(text).readline)
+    except (tokenize.TokenError, SyntaxError):
+        return
+
+
+def line_starts(text: str) -> list[int]:
+    """Where every line begins."""
+    starts = [0]
+    for line in io.StringIO(text):
+        starts.append(starts[-1] + len(line))
+    return starts
+
+
+def as_dict(found: Closure) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in asdict(found).items()}

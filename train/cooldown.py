@@ -1,0 +1,85 @@
+"""A cooldown branched off a run: its newest checkpoint goes on in a run of its own, to the end.
+
+A run at a constant rate has no end that its schedule needs (WSD; Hu et al., 2024): whenever a
+finished model is wanted, a copy of it cools down, while the run itself can go on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ptx import runlog
+from ptx.atomic import atomic_directory
+from ptx.checkpoint import find_model, is_run
+from ptx.errors import UserError
+from train import rundir, state
+from train import settings as run_settings
+from train.optim import rate
+from train.settings import Settings
+
+
+@dataclass
+class Cooldown:
+    """Copy a run's newest checkpoint into a run of its own, whose rates fall linearly to zero.
+
+    It ends bit for bit as one run with the settings in its config.json would have. The run that it
+    leaves stays as it is, and can go on at its constant rate (--steps 1000000 --cooldown 0).
+
+    Example:
+
+    python train/run.py cooldown runs/mini --steps 2000 --name mini-cooled
+
+    python train/run.py --resume runs/mini-cooled
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory."""
+    steps: int
+    """Further steps, over which the rates fall."""
+    name: str | None = None
+    """The new run's directory beside the old one; RUN-cooldown if left out."""
+
+
+def cooldown(args: Cooldown) -> Path:
+    """Writes the new run's directory and returns it."""
+    run = args.run.parent if args.run.name == "latest" else args.run
+    if not is_run(run):
+        raise UserError(f"{args.run} is no run directory: give one that train/run.py made")
+    if args.steps < 1:
+        raise UserError(f"--steps must be at least 1, not {args.steps}")
+    checkpoint = find_model(run)
+    done = state.read_progress(checkpoint).step
+    settings = cooled(run_settings.load(run), done, args.steps, args.name or f"{run.name}-cooldown")
+    target = run.parent / settings.name
+    if target.exists():
+        raise UserError(f"{target} exists: choose another --name")
+    with atomic_directory(target) as partial:
+        shutil.copytree(checkpoint, partial / "checkpoints" / checkpoint.name)
+        rundir.write_settings(partial, settings)
+        for log in (runlog.METRICS, runlog.SAMPLES):
+            if (run / log).exists():
+                shutil.copy(run / log, partial / log)
+                runlog.truncate(partial / log, done)
+    print(f"{target}: step {done:,}, {args.steps:,} more while the rates fall to zero")
+    print(f"train them with: python train/run.py --resume {target}")
+    return target
+
+
+def cooled(before: Settings, done: int, steps: int, name: str) -> Settings:
+    """The settings whose first `done` steps are `before`'s, and whose next ones cool down.
+
+    Raises UserError where the run has already begun another cooldown.
+    """
+    total = done + steps
+    after = replace(before, steps=total, cooldown=steps / total, name=name)
+    if any(rate(step, before) != rate(step, after) for step in range(done)):
+        raise UserError(
+            f"the rates of this run were no longer constant before step {done:,}: its cooldown has "
+            "begun, or its warm-up was not over"
+        )
+    return after
