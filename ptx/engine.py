@@ -12,8 +12,7 @@ may wait have given their slots, the one that did first ends ("not read").
 
 The same seed gives the same text alone and among others, bit for bit, where the compiled step runs
 (`ptx.decoder`). torch's operations, on a GPU or in bf16, round a row's sums by how many rows there
-are: a draw that falls between two roundings, rare in fp32 and not in bf16, gives another token, from
-the same distribution within that rounding.
+are: a draw right between two roundings, rare in fp32 and not in bf16, gives another token.
 """
 
 from __future__ import annotations
