@@ -21,7 +21,8 @@ from ptx.hub import space as spaces
 from ptx.hub.space import NEEDED, ROOT, contents, pinned, requirements, space, write
 from tests.ptx.hub.stand_in import Fault, Repositories
 
-MODEL = ("README.md", "config.json", "metrics.jsonl", "model.safetensors", "tokenizer.tiktoken")
+MODEL = ("README.md", "config.json", "metrics.jsonl", "model.safetensors", "samples.md",
+         "tokenizer.tiktoken")  # fmt: skip
 
 
 def tracked(*folders: str) -> set[str]:
