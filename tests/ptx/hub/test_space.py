@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gradio_client import Client
 
 from ptx.errors import UserError
 from ptx.hub import space as spaces
@@ -163,7 +164,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_it_starts_without_the_network(staged: Path) -> None:
+def test_it_starts_and_writes_without_the_network(staged: Path) -> None:
     """As the Space runs it: `python app.py` there, with limits, without training."""
     port = free_port()
     environment = {
@@ -190,6 +191,8 @@ def test_it_starts_without_the_network(staged: Path) -> None:
         text = json.dumps(config)
         assert "tiny" in text
         assert config["space_id"] == "me/play"
+        client = Client(f"http://127.0.0.1:{port}", verbose=False)
+        assert client.predict("def f(x", length=5, api_name="/generate")
     finally:
         process.terminate()
         process.wait(20)
