@@ -28,7 +28,8 @@ ptx.heads = ({ element }) => {
     el("dl", {}, ...Object.values(ptx.roles).filter(([name]) => name).flatMap(([name, means]) => [el("dt", {}, name), el("dd", {}, means)])));
   element.replaceChildren(
     el("section", { class: "panel heads-panel", "aria-label": "Heads" },
-      el("div", { class: "bar" }, el("h2", {}, "Heads"), views.node, linesOn),
+      el("div", { class: "bar" }, el("h2", {}, "Heads"), views.node, linesOn,
+        ptx.share.exports("attention", () => element.firstElementChild, numbers)),
       el("div", { class: "heads-body" }, atlas.node,
         el("div", { class: "large" }, maps, readout,
           el("div", { class: "legend" }, el("div", { class: "scale" }, ramp, ticks), unit))),
@@ -39,6 +40,26 @@ ptx.heads = ({ element }) => {
   let cell = null; // under the pointer on a large map
   let picture = null; // the last that there was
   let first = store.state.pinned; // what nobody has chosen yet
+
+  // Every weight of the pinned heads, exactly, for a file.
+  async function numbers() {
+    const now = attention.current();
+    const found = [];
+    for (const name of now ? store.state.pinned : []) {
+      const [layer, head] = name.split(".").map(Number);
+      const answer = await ptx.ask("head", { ...now.question, layer, head, exact: true });
+      if (!answer) continue;
+      const weights = new Float32Array(ptx.bytes(answer.triangle).buffer);
+      const labels = ptx.labels(answer.start, answer.at - answer.start);
+      for (let q = 0, i = 0; q < labels.length; q += 1) {
+        for (let k = 0; k <= q; k += 1, i += 1) {
+          found.push({ layer, head, view: store.state.view, query: answer.start + q, key: answer.start + k,
+            query_text: labels[q], key_text: labels[k], weight: weights[i] });
+        }
+      }
+    }
+    return found;
+  }
 
   // ---- large maps --------------------------------------------------------------------------------
 

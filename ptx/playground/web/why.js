@@ -14,7 +14,8 @@ ptx.why = ({ element }) => {
   const healed = el("span", { class: "hint", title: HEALED });
   element.replaceChildren(
     el("section", { class: "panel why-panel", "aria-label": "Why this token" },
-      el("div", { class: "bar" }, el("h2", {}, "Why this token"), title, healed),
+      el("div", { class: "bar" }, el("h2", {}, "Why this token"), title, healed,
+        ptx.share.exports("why", () => element.firstElementChild, numbers)),
       says,
       el("div", { class: "why-body" },
         el("div", { class: "why-lens" }, el("h3", {}, "What each layer would say"), layers),
@@ -28,6 +29,21 @@ ptx.why = ({ element }) => {
 
   const token = (text, longest = 16) => el("code", {}, ptx.visible(text, longest));
   const percent = (p) => (p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.0005 ? `${(100 * p).toFixed(1)} %` : "<0.1 %");
+
+  // The layers and the parts, for a file: logits of the parts, probabilities of the layers.
+  function numbers() {
+    if (!look) return [];
+    const { lens, parts: sum, at } = look;
+    const row = (kind, layer, head, value, rank = "", text = "") => ({ position: at, kind, layer, head, value, rank, text });
+    return [
+      ...lens.prob.map((p, i) => row("layer", i - 1, "", p, lens.rank[i], lens.tokens[i][0].text)),
+      row("embedding", "", "", sum.embedding),
+      ...sum.heads.flatMap((heads, layer) => heads.map((value, head) => row("head", layer, head, value))),
+      ...sum.mlps.map((value, layer) => row("MLP", layer, "", value)),
+      row("biases", "", "", sum.biases),
+      row("total", "", "", sum.total, "", `${sum.token.text} above ${sum.against.text}`),
+    ];
+  }
 
   // ---- layer by layer ----------------------------------------------------------------------------
 
