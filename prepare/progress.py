@@ -32,14 +32,15 @@ def bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    # Drawn when it is set: a thread that draws would keep the workers from being forked.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         task = progress.add_task("Cleaning", total=total)
         said = time.monotonic()
 
         def advance(done: int) -> None:
             nonlocal said
             whole = max(total, done, 1)
-            progress.update(task, completed=done, total=whole)
+            progress.update(task, completed=done, total=whole, refresh=True)
             if not console.is_terminal and time.monotonic() - said > QUIET_SECONDS:
                 said = time.monotonic()
                 share = f"{100 * done // whole} %"

@@ -96,22 +96,25 @@ def clean_shard(
             partial["signatures"].open("wb") as signatures,
             pq.ParquetWriter(partial["parquet"], SCHEMA) as table,
         ):
-            kept: list[tuple[int, Document, Cleaned]] = []
+            rows: list[dict[str, object]] = []
+            members: list[np.ndarray] = []  # their tokens
 
             def write() -> None:
-                for _, _, cleaned in kept:
-                    cleaned.tokens.astype(dtype).tofile(tokens)
+                for ids in members:
+                    ids.astype(dtype).tofile(tokens)
                 if cleaner.steps.near:
-                    near.signatures([cleaned.tokens for _, _, cleaned in kept]).tofile(signatures)
-                table.write_table(pa.Table.from_pylist(list(map(row, kept)), SCHEMA))
-                kept.clear()
+                    near.signatures(members).tofile(signatures)
+                table.write_table(pa.Table.from_pylist(rows, SCHEMA))
+                rows.clear()
+                members.clear()
 
             for place, document in enumerate(shard.documents()):
                 cleaned = cleaner.clean(document)
                 tally.add(cleaned)
                 if cleaned.fault is None:
-                    kept.append((place, document, cleaned))
-                    if len(kept) == TOGETHER:
+                    rows.append(row(place, document, cleaned))
+                    members.append(cleaned.tokens)
+                    if len(rows) == TOGETHER:
                         write()
                 progress(cleaned.size)
             write()
@@ -133,8 +136,7 @@ def clean_shard(
         ) from None
 
 
-def row(kept: tuple[int, Document, Cleaned]) -> dict[str, object]:
-    place, document, cleaned = kept
+def row(place: int, document: Document, cleaned: Cleaned) -> dict[str, object]:
     return {
         "project": presentable(document.project),
         "path": presentable(document.path),

@@ -178,6 +178,11 @@ def read_config(directory: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): restore it") from None
+    if isinstance(config, dict) and "model_type" in config:
+        raise UserError(
+            f"{directory} is a checkpoint of transformers: make a model directory of it with "
+            f"python -m ptx.hub import {directory} OUT"
+        )
     for section in ("model", "tokenizer"):
         if not isinstance(config, dict) or not isinstance(config.get(section), dict):
             raise UserError(f"{path} has no {section!r} section: not a P-Transformer model")

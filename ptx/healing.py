@@ -152,7 +152,7 @@ class Healer:
         nodes = [path[:j] for j in range(len(path) + 1)]
         starts = {node[:j] for node in found for j in range(len(node) + 1)}
         nodes += sorted(starts - set(nodes))
-        tokens = [np.unique(np.concatenate(found[node])) if node in found else [] for node in nodes]
+        tokens = [self._all_of(found.get(node, [])) for node in nodes]
         sizes = torch.tensor([len(some) for some in tokens])
         return OpenEnd(
             kept=ids[: len(ids) - len(path)],
@@ -178,6 +178,13 @@ class Healer:
             so_far[j] = so_far[parent] + logits[parent, token] - norms[parent]
         logprob = (so_far - norms)[end.node] + logits[end.node, end.token]
         return Candidates(end.node, end.token, logprob)
+
+    def _all_of(self, some: list[np.ndarray]) -> np.ndarray:
+        """The tokens in any of them, once each, in order."""
+        there = np.zeros(len(self._bytes), dtype=bool)
+        for tokens in some:
+            there[tokens] = True
+        return np.flatnonzero(there)
 
     # What may be encoded anew
 

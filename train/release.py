@@ -72,6 +72,8 @@ def release(args: Release) -> None:
         **{f"{s}_bpb": round(found[-1].bits_per_byte, 4) for s, found in scores.items()},
         "val_tokens_per_project": args.tokens,
     }
+    command = corpus.manifest.get("command", {})
+    info |= {name: command[name] for name in ("dataset", "commit") if name in command}  # the Hub's
     metrics, _ = runlog.tail(run / runlog.METRICS)
     samples = write_samples(model, tokenizer, args.samples)
     card = render_card(args, model, corpus, settings, info, scores, samples)

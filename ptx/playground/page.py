@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from threading import Thread
 from typing import Any
 
 import gradio as gr
@@ -31,7 +30,7 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
     trainer = trainer or Training(models.first, models.runs, Library(models.runs.parent / "data"))
     served = models.first
     served.start_engine()
-    Thread(target=lambda: served.reference_roles, name="roles").start()  # before they are asked for
+    served.get_ready()
     runs = Runs()
     reading = Reading(models, runs)
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
@@ -52,7 +51,7 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
         write.connect(models, controls, runs)
-        programs.expose(reading)
+        programs.expose(reading, trainer.curves)
     return page.queue(max_size=LIMITS.queue)
 
 

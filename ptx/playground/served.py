@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from ptx import lens
@@ -14,6 +15,7 @@ from ptx.model import GPT
 from ptx.playground import zero_gpu
 from ptx.playground.limits import LIMITS
 from ptx.playground.traces import Traces
+from ptx.stream import healer
 from ptx.tokenizer import Tokenizer
 
 
@@ -64,6 +66,15 @@ class Served:
     def reference_roles(self) -> lens.Roles:
         """What the heads do on the reference text, which takes a few forwards to see."""
         return lens.reference_roles(self.model, self.tokenizer)
+
+    def get_ready(self) -> None:
+        """Works out what the first visitor would wait for, in a thread of its own."""
+
+        def work() -> None:
+            healer(self.tokenizer)
+            _ = self.reference_roles
+
+        Thread(target=work, name="ready").start()
 
     @property
     def context(self) -> int:

@@ -42,11 +42,13 @@ class Playground:
         expect(page.locator("#heads-panel .atlas .role").first).to_be_visible()
 
     def prompt(self, text: str) -> None:
+        """In one step: an editor that is empty for a moment would be read as an empty prompt."""
         self.page.click("#prompt .cm-content")
         self.page.keyboard.press("Control+a")
-        self.page.keyboard.press("Delete")
         if text:
             self.page.evaluate(PASTE, text)
+        else:
+            self.page.keyboard.press("Delete")
 
     def set(self, knob: str, value: float) -> None:
         box = self.page.locator(f"#{knob} input[type=number]")

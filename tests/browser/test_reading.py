@@ -8,6 +8,7 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
+import ptx
 from ptx import lens, load_model
 from tests.browser.driving import Playground
 
@@ -24,15 +25,28 @@ def shown(page: Page, app_url: str) -> Page:
     return page
 
 
+def told(page: Page, at: int) -> torch.Tensor:
+    """(V,), the probabilities that the browser works out with the cursor at `at`."""
+    page.evaluate("at => ptx.store.set({ cursor: at })", at)
+    page.wait_for_function("at => ptx.store.state.look?.at === at", arg=at)
+    logits = page.evaluate("Array.from(ptx.logits(ptx.store.state.look), x => Math.max(x, -1e30))")
+    return torch.tensor(logits).softmax(-1)
+
+
 def test_the_logits_that_the_browser_has_are_the_models(shown: Page) -> None:
     model, tokenizer, _ = load_model(MODEL)
     ids = [tokenizer.eot, *tokenizer.encode(TEXT)]
-    for at in (5, len(ids), 1):
-        shown.evaluate("at => ptx.store.set({ cursor: at })", at)
-        shown.wait_for_function("at => ptx.store.state.look?.at === at", arg=at)
-        told = torch.tensor(shown.evaluate("Array.from(ptx.logits(ptx.store.state.look))"))
-        real = lens.trace(model, ids[:at]).logits[-1]
-        assert float((told.softmax(-1) - real.softmax(-1)).abs().max()) <= 1e-5
+    for at in (5, len(ids) - 1, 1):
+        real = lens.trace(model, ids[:at]).logits[-1].softmax(-1)
+        assert float((told(shown, at) - real).abs().max()) <= 1e-5
+
+
+def test_at_the_end_of_the_prompt_they_are_those_that_generation_draws_from(shown: Page) -> None:
+    model, tokenizer, _ = load_model(MODEL)
+    step = next(ptx.generate(model, tokenizer, TEXT))
+    at = 1 + len(tokenizer.encode(TEXT))
+    assert float((told(shown, at) - step.choice.raw).abs().max()) <= 1e-5
+    assert shown.evaluate("ptx.store.state.look.healed")
 
 
 def test_the_look_is_about_the_last_of_many_moves(shown: Page) -> None:

@@ -37,6 +37,12 @@ def reading(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Reading
     return Reading(Models(served, place / "checkpoints", place / "runs"), Runs())
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score comes in one part, however busy the machine."""
+    monkeypatch.setattr("ptx.playground.reading.PART", 600.0)
+
+
 @pytest.fixture(scope="module")
 def short(served: Served) -> list[int]:
     """A text that the context holds."""

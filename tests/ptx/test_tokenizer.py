@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiktoken
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ptx import tokenizer as module
@@ -59,6 +59,30 @@ def test_a_str_is_the_bytes_it_would_take(text: str) -> None:
 def test_o200k_encodes_as_tiktoken_does(o200k: Tokenizer, text: str) -> None:
     oracle = tiktoken.get_encoding("o200k_base")
     assert o200k.encode(text) == oracle.encode_ordinary(text)
+
+
+@given(data=hostile)
+@example(
+    "a\u3000\u2028 \n\n 'LL 'S ʼn\u0345ẞ１２x\u0300\U0001f468\u200d\U0001f469 \x1c\x85\xa0".encode()
+)
+def test_a_corpus_gets_the_same_ids(o200k: Tokenizer, data: bytes) -> None:
+    for tokenizer in (PY16K, o200k):
+        assert tokenizer.encode_array(data).tolist() == tokenizer.encode(data)
+
+
+@given(text=st.text())
+def test_a_corpus_gets_the_ids_of_tiktoken(o200k: Tokenizer, text: str) -> None:
+    oracle = tiktoken.get_encoding("o200k_base")
+    assert o200k.encode_array(text.encode()).tolist() == oracle.encode_ordinary(text)
+
+
+def test_every_character_gets_the_ids_of_tiktoken(o200k: Tokenizer) -> None:
+    oracle = tiktoken.get_encoding("o200k_base")
+    characters = [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000]
+    for start in range(0, len(characters), 1_000):  # those that tiktoken is asked for lie together
+        for joint in ("", "a", "1"):
+            text = joint.join(characters[start : start + 1_000])
+            assert o200k.encode_array(text.encode()).tolist() == oracle.encode_ordinary(text)
 
 
 def test_o200k_has_the_ids_of_the_original(o200k: Tokenizer) -> None:
@@ -182,6 +206,6 @@ def test_offline_without_a_copy_says_both_remedies(monkeypatch: pytest.MonkeyPat
     def offline(name: str) -> None:
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(tiktoken, "get_encoding", offline)
+    monkeypatch.setattr(module.openai_public, "o200k_base", offline)
     with pytest.raises(UserError, match=r"online once.*TIKTOKEN_CACHE_DIR"):
         module.o200k_base()

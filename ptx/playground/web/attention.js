@@ -129,7 +129,11 @@ ptx.attention = (() => {
     });
 
   store.on(["model"], () => (roles = []));
-  store.on(["model", "ids", "cursor", "muted", "view", "writing", "look"], changed);
+  store.on(["model", "ids", "cursor", "muted", "view", "writing"], changed);
+  // What was looked up stands in for a head whose square is not there yet.
+  store.on(["look"], () => {
+    if (!ptx.pins.shown(state).every(square)) changed();
+  });
 
   return {
     current, picture, square, cursor, atCursor, askHead, withoutSink, sideOf, changed,

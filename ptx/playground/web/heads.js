@@ -138,8 +138,11 @@ ptx.heads = ({ element }) => {
 
   // ---- the legend ------------------------------------------------------------------------------
 
+  let legend = ""; // what it shows
+
   function drawLegend(scale = 1) {
     const { view } = store.state;
+    if (legend === (legend = [view, scale, ptx.isDark()].join())) return;
     const g = ramp.getContext("2d");
     ramp.width = 256;
     ramp.height = 1;

@@ -69,7 +69,7 @@ ptx.parts = ({ tell }) => {
     g.textBaseline = "middle";
     g.fillStyle = subdued;
     g.textAlign = "center";
-    for (let c = 0; c < columns; c += 1) g.fillText(c === columns - 1 ? "MLP" : `H${c}`, xOf(c, shape) + cell / 2, 8);
+    for (let c = 0; c < columns; c += 1) g.fillText(c === columns - 1 ? "MLP" : cell < 22 ? c : `H${c}`, xOf(c, shape) + cell / 2, 8);
     g.textAlign = "left";
     g.fillText("sum so far", bars, 8);
     let total = 0;

@@ -4,19 +4,20 @@ ptx.why = ({ element }) => {
   const { el, store } = ptx;
   const LISTED = 30; // likeliest tokens to compare with
   const NAMED = 3; // parts named in words
+  const HEALED = "The prompt ended inside a token: this one was drawn among all ways to cut that end. The layers here read one of them.";
 
   const against = el("select", { "aria-label": "Compare with" });
   const title = el("span", { class: "why-title" });
   const says = el("p", { class: "readout", role: "status" });
   const layers = el("table", { class: "lens" });
   const parts = ptx.parts({ tell: (part) => tell(part) });
-  const healed = el("p", { class: "hint healed" });
+  const healed = el("span", { class: "hint", title: HEALED });
   element.replaceChildren(
     el("section", { class: "panel why-panel", "aria-label": "Why this token" },
-      el("div", { class: "bar" }, el("h2", {}, "Why this token"), title),
+      el("div", { class: "bar" }, el("h2", {}, "Why this token"), title, healed),
       says,
       el("div", { class: "why-body" },
-        el("div", { class: "why-lens" }, el("h3", {}, "What each layer would say"), layers, healed),
+        el("div", { class: "why-lens" }, el("h3", {}, "What each layer would say"), layers),
         el("div", { class: "why-parts" },
           el("div", { class: "bar" }, el("h3", {}, "What lifted it above"), against), parts.node))),
   );
@@ -40,7 +41,7 @@ ptx.why = ({ element }) => {
   let rows = [];
 
   function buildRows(count) {
-    rows = Array.from({ length: count + 1 }, (_, i) => row(i ? `layer ${i - 1}` : "embedding"));
+    rows = Array.from({ length: count + 1 }, (_, i) => row(i ? `L${i - 1}` : "embed"));
     layers.replaceChildren(
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "after"), el("th", { scope: "col" }, "likeliest"),
         el("th", { scope: "col" }, followedName), el("th", { scope: "col", class: "rank" }, "rank"))),
@@ -136,9 +137,7 @@ ptx.why = ({ element }) => {
     drawLayers(answer.lens);
     drawOptions(answer);
     parts.draw(answer.parts);
-    healed.textContent = answer.healed
-      ? "The prompt ended inside a token: this one was drawn among all ways to cut that end. The layers here read one of them."
-      : "";
+    healed.textContent = answer.healed ? "drawn with the prompt's end open" : ""; // HEALED on hover
     read();
   }
 

@@ -4,8 +4,9 @@
 //     ptx.continueFrom(ids, n_prompt);    goes on from exact tokens
 //     ptx.branch(token);                  the text up to the cursor, then this token
 //
-// A text is {written, origin, tokens, prompt, run, cursor, status}: what a person typed; the knobs that
-// wrote all that follows, or null if it took more than one request; and the rest as in the store. Each is kept, also when another one branches off it.
+// A text is {written, origin, tokens, prompt, run, cursor, status}: what a person typed; the knobs
+// that wrote all that follows, or null if it took more than one request; and the rest as in the
+// store. Each is kept, also when another one branches off it.
 ptx.writing = (() => {
   const { state, set } = ptx.store;
   const KEPT = 50; // texts
@@ -19,6 +20,7 @@ ptx.writing = (() => {
   let base = null; // {written, origin, tokens} that the text being written goes on from
   let next = null; // a request that waits for the end of the text being written
   let lines = ""; // of the text being written, as far as they were read
+  let begun = false; // whether the text at hand is the one being written
   let stopping = false;
   let timer = null;
   let turn = 0; // of reading the prompt: a newer one, or another text, overtakes it
@@ -44,11 +46,14 @@ ptx.writing = (() => {
     }
   }
 
+  // Of the text at hand.
   function setStatus(changes) {
-    const status = { ...text()?.status, ...changes };
-    if (text()) text().status = status;
-    set({ status });
+    text().status = { ...text().status, ...changes };
+    set({ status: text().status });
   }
+
+  // What is said now and not kept: a text that is not there yet waits, or was refused.
+  const say = (changes) => set({ status: { ...state.status, ...changes } });
 
   // ---- reading lines -----------------------------------------------------------------------------
 
@@ -91,7 +96,7 @@ ptx.writing = (() => {
     const size = new Blob([written]).size;
     if (size > panel.facts.longest) {
       const most = panel.facts.longest;
-      setStatus({
+      say({
         finish: null,
         error: `the prompt has ${ptx.number(size)} bytes and at most ${ptx.number(most)} are read: shorten it`,
       });
@@ -141,7 +146,8 @@ ptx.writing = (() => {
     base = from;
     stopping = false;
     set({ writing: true, following: true });
-    setStatus({ generated: 0, finish: null, error: null, place: 0, waiting: true });
+    begun = false;
+    say({ generated: 0, finish: null, error: null, place: 0, waiting: true });
     const { key } = state.model;
     panel.trigger("submit", { request: { ...request, ...state.knobs, model: key, asked } });
   }
@@ -187,11 +193,12 @@ ptx.writing = (() => {
   function take(v) {
     if (!v || v.asked !== asked || !state.writing) return;
     if (v.error) {
-      setStatus({ finish: "refused", error: v.error, waiting: false });
+      say({ finish: "refused", error: v.error, waiting: false });
       return;
     }
     if (text()?.run !== v.run) {
       lines = "";
+      begun = true;
       add({ written: base.written, origin: base.origin ?? null, tokens: [], run: v.run });
     }
     const one = text();
@@ -216,7 +223,9 @@ ptx.writing = (() => {
       if (!state.writing) return;
       const { finish } = state.status;
       set({ writing: false });
-      setStatus({ finish: finish ?? (stopping ? "stopped" : "interrupted"), waiting: false, place: 0 });
+      const end = { finish: finish ?? (stopping ? "stopped" : "interrupted"), waiting: false, place: 0 };
+      if (begun) setStatus(end);
+      else say(end);
       if (next) {
         const request = next;
         next = null;
@@ -224,7 +233,7 @@ ptx.writing = (() => {
         return;
       }
       const one = text();
-      if (!one) return;
+      if (!begun) return;
       if (!finish) {
         const syntax = await panel.server.parse({ text: one.tokens.map((token) => token.text).join("") });
         if (text() === one && !state.writing && syntax?.state) setStatus({ syntax });

@@ -139,6 +139,17 @@ def test_requirements_are_the_repositorys_with_a_torch_that_zerogpu_has() -> Non
         requirements("torch==2.13.0\n")
 
 
+def test_it_runs_on_the_oldest_python_there(directory: Path) -> None:
+    """ZeroGPU offers 3.10. `tests/oldest` runs the tests themselves on it."""
+    files = [str(path) for name, path in contents(directory).items() if name.endswith(".py")]
+    vermin = Path(sys.executable).with_name("vermin")
+    done = subprocess.run(
+        [vermin, "--target=3.10-", "--violations", "--no-tips", *files],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.fixture
 def staged(directory: Path, tmp_path: Path) -> Path:
     write(contents(directory), tmp_path / "space")

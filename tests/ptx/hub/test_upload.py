@@ -83,6 +83,19 @@ def test_a_model_without_a_card_gets_one_that_claims_nothing(
     assert "as logged in training | 3.3" in card.text
 
 
+def test_an_imported_model_names_where_it_came_from(hub: Repositories, copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    config["info"] = {"imported_from": "them/model"}
+    (copied / "config.json").write_text(json.dumps(config))
+    (copied / "README.md").write_text("---\nlicense: apache-2.0\nbase_model: x/y\n---\n# Theirs\n")
+    push(copied, "me/theirs")
+    card = ModelCard(hub.repositories["me/theirs"].files()["README.md"].decode())
+    assert (card.data.license, card.data.base_model) == ("apache-2.0", "them/model")
+    (copied / "README.md").write_text("---\nlicense: [\n---\n# Theirs\n")
+    with pytest.raises(UserError, match="does not begin with readable YAML"):
+        push(copied, "me/theirs")
+
+
 def test_a_checkpoint_of_a_run_brings_the_runs_metrics(
     hub: Repositories, copied: Path, tmp_path: Path
 ) -> None:
