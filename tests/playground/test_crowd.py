@@ -1,5 +1,5 @@
-"""Many visitors at once, through Gradio's own client: each gets its own text, and whoever is one too
-many is told so."""
+"""Many visitors at once, through Gradio's own client: each gets its own text, and whoever is one
+too many is told so."""
 
 from __future__ import annotations
 
