@@ -30,13 +30,23 @@ ptx.writing = (() => {
 
   // ---- showing ---------------------------------------------------------------------------------
 
+  // A text that is not at hand is one string, a tenth of the memory.
+  function pack(one) {
+    if (!one?.tokens) return;
+    const line = ({ id, text: piece, p, own, bits, bytes }) => JSON.stringify([id, piece, p, own, bits, bytes]);
+    one.packed = one.tokens.map(line).join("\n");
+    one.tokens = null;
+  }
+
   function add(one) {
+    pack(text());
     texts.push(one);
     if (texts.length > KEPT) texts.shift();
     at = texts.length - 1;
   }
 
   function show() {
+    text().tokens ??= read(text().packed, []);
     const { tokens, prompt, run, cursor, status } = text();
     set({ tokens, ids: tokens.map((token) => token.id), prompt, run, cursor, status });
     const written = text().written;
@@ -246,7 +256,8 @@ ptx.writing = (() => {
 
   function move(by) {
     if (state.writing || !texts[at + by]) return;
-    if (text()) text().cursor = state.cursor;
+    text().cursor = state.cursor;
+    pack(text());
     at += by;
     set({ following: false });
     show();
