@@ -33,7 +33,7 @@ ptx.heads = ({ element }) => {
         el("div", { class: "large" }, maps, readout,
           el("div", { class: "legend" }, el("div", { class: "scale" }, ramp, ticks), unit))),
       price.node,
-      roles),
+      el("div", { class: "bar" }, roles, ptx.share.exports("attention", sideBySide, () => large().flatMap(({ map }) => map.numbers())))),
   );
 
   let cell = null; // under the pointer on a large map
@@ -50,7 +50,7 @@ ptx.heads = ({ element }) => {
     const map = ptx.map({ tell: tellCell, label: (name) => `Attention of head ${name}: row = the token that looks, column = the token looked at` });
     const node = el("div", { class: "card", hidden: "" },
       el("div", { class: "card-head" }, el("span", { class: "dot" }), title, role, mute, close), map.node);
-    const one = { node, name: null, draw };
+    const one = { node, map, name: null, draw };
     mute.addEventListener("click", () => pins.mute(one.name));
     close.addEventListener("click", () => pins.toggle(one.name));
 
@@ -71,6 +71,24 @@ ptx.heads = ({ element }) => {
       map.draw(attention.square(name), name, hue);
     }
     return one;
+  }
+
+  const large = () => cards.filter(({ name }) => name);
+
+  // The large maps as one picture.
+  function sideBySide() {
+    const all = large().map(({ map }) => map.canvas);
+    if (!all.length) return null;
+    const made = el("canvas", { width: all.reduce((sum, { width }) => sum + width + 8, -8), height: Math.max(...all.map(({ height }) => height)) });
+    const g = made.getContext("2d");
+    g.fillStyle = ptx.color("--block-background-fill");
+    g.fillRect(0, 0, made.width, made.height);
+    let x = 0;
+    for (const canvas of all) {
+      g.drawImage(canvas, x, 0);
+      x += canvas.width + 8;
+    }
+    return made;
   }
 
   function roleOf(name) {
