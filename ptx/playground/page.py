@@ -51,7 +51,7 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
         write.connect(models, controls, runs)
-        programs.expose(reading)
+        programs.expose(reading, trainer.curves)
     return page.queue(max_size=LIMITS.queue)
 
 

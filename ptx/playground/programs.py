@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ptx import lens
 from ptx.errors import UserError
+from ptx.playground.curves import Curves
 from ptx.playground.openend import after_prompt
 from ptx.playground.question import Question
 from ptx.playground.reading import Answer, Reading, finite, name_of, of_token, view_of
@@ -257,10 +258,46 @@ class Programs:
         return q, ids, q.cursor(ids)
 
 
-def expose(reading: Reading) -> None:
+class Logs:
+    """The endpoints about training runs. Each raises gr.Error, as those of `Programs`."""
+
+    def __init__(self, curves: Curves) -> None:
+        self._curves = curves
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The training runs that the page shows, the newest first.
+
+        Returns:
+            [{"key", "name", "state", "step", "steps", "checkpoint", "lines"}]; lines: the last that
+            a failed run said
+        """
+        return self._curves.listing()
+
+    def metrics(self, run: str = "") -> dict[str, Any]:
+        """The curves of one run. A long run is thinned to some thousand points, which keep every
+        extreme.
+
+        Parameters:
+            run: a key from /runs; the newest or a live run if left out
+        Returns:
+            {"run", "train": {"step": [...], "bpb": [...], ...}, "val": {"step", "val_bpb", ...},
+            "latest": {name: newest value}, "texts": [{"step", "prompt", "text"}], "settings"}
+        """
+        if run and run not in self._curves.paths():
+            raise _refusal(f"there is no run {run!r} here: /runs has the list")
+        answer = self._curves.follow({"run": run})
+        if not answer["run"]:
+            raise _refusal("there is no run here yet")
+        shown = answer["shown"][answer["run"]]
+        names = ("train", "val", "latest", "texts", "settings")
+        return {"run": answer["run"]} | {name: shown[name] for name in names}
+
+
+def expose(reading: Reading, curves: Curves) -> None:
     """Adds the endpoints to the page that is being built."""
-    it = Programs(reading)
-    for endpoint in (it.tokens, it.look, it.attention, it.roles, it.lens, it.ablation):
+    it, logs = Programs(reading), Logs(curves)
+    endpoints = (it.tokens, it.look, it.attention, it.roles, it.lens, it.ablation)
+    for endpoint in (*endpoints, logs.runs, logs.metrics):
         gr.api(
             endpoint,
             api_name=endpoint.__name__,

@@ -216,13 +216,14 @@ def waiting(engine: Engine, generation: Generation) -> Iterator[int]:
 
 
 def throttled(items: Iterator[Any], per_second: float) -> Iterator[Any]:
-    """At most so many a second by the clock, and always the last: the browser is the slow one."""
-    shown, held = 0.0, None
+    """At most so many a second by the clock, but for the first two, a prompt and its first token,
+    and always the last: the browser is the slow one."""
+    at_once, shown, held = 2, 0.0, None
     for item in items:
         held = item
-        if (now := time.monotonic()) - shown >= 1 / per_second:
+        if at_once or time.monotonic() - shown >= 1 / per_second:
             yield item
-            shown, held = now, None
+            at_once, shown, held = max(0, at_once - 1), time.monotonic(), None
     if held is not None:
         yield held
 

@@ -284,6 +284,15 @@ def test_an_example_fills_the_editor(playground: Playground) -> None:
     playground.wait_for("state.tokens.map(t => t.text).join('').includes('read_config')")
 
 
+def test_a_text_that_waits_says_how_many_are_before_it(playground: Playground) -> None:
+    playground.page.evaluate(
+        "ptx.store.set({ writing: true, status: { place: 3, waiting: true } })"
+    )
+    expect(playground.finish).to_have_text("waiting: 3 texts are before this one")
+    playground.page.evaluate("ptx.store.set({ status: { place: 0, waiting: true } })")
+    expect(playground.finish).to_have_text("waiting for the model…")
+
+
 def test_nothing_moves_while_a_text_streams(playground: Playground) -> None:
     """A visitor may read, or point at something, meanwhile."""
     page = playground.page

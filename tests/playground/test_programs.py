@@ -45,6 +45,19 @@ def ids(served: Served) -> list[int]:
     return [served.tokenizer.eot, *served.tokenizer.encode(TEXT)]
 
 
+def test_runs_and_their_metrics(client: Client, served: Served) -> None:
+    [run] = client.predict(api_name="/runs")
+    assert (run["key"], run["state"], run["step"]) == ("model", "done", 9)
+    answer = client.predict(run["key"], api_name="/metrics")
+    assert answer["run"] == "model"
+    assert answer["train"]["step"] == list(range(10))
+    assert answer["train"]["bpb"] == [3 - step / 10 for step in range(10)]
+    assert answer == client.predict(api_name="/metrics")
+    for wrong in ("runs/nothing", "../model", 7):
+        with pytest.raises(AppError, match="there is no run"):
+            client.predict(wrong, api_name="/metrics")
+
+
 def test_tokens(client: Client, served: Served, ids: list[int]) -> None:
     answer = client.predict(TEXT, api_name="/tokens")
     assert answer["ids"] == ids

@@ -229,7 +229,7 @@ def test_texts_that_wait_say_how_many_are_before_them(served: Served) -> None:
 def test_throttling_drops_the_middle_and_never_the_last() -> None:
     made = [{"n": n} for n in range(1000)]
     shown = list(throttled(iter(made), per_second=1.0))
-    assert shown[0] is made[0]
+    assert shown[:2] == made[:2]
     assert shown[-1] is made[-1]
     assert len(shown) < 10
 
