@@ -241,6 +241,14 @@ def test_the_roles_are_the_librarys(playground: Playground) -> None:
         ).to_have_text(short)
 
 
+def test_the_first_head_to_see_does_something(playground: Playground) -> None:
+    playground.page.wait_for_function("() => ptx.pins.chosen()")
+    [name] = playground.page.evaluate("ptx.store.state.pinned")
+    role = playground.page.locator("#heads-panel .maps > .card .role").first
+    expect(role).to_have_text(re.compile("induction|same name|definition|bracket|previous"))
+    expect(thumb(playground, name)).to_have_attribute("aria-pressed", "true")
+
+
 # ---- peeking and pinning ------------------------------------------------------------------------
 
 

@@ -38,7 +38,7 @@ ptx.heads = ({ element }) => {
 
   let cell = null; // under the pointer on a large map
   let picture = null; // the last that there was
-  let first = store.state.pinned; // what nobody has chosen yet
+  let choosing = true; // a head to begin with
 
   // ---- large maps --------------------------------------------------------------------------------
 
@@ -180,24 +180,24 @@ ptx.heads = ({ element }) => {
     const exists = (name) => name.split(".").every((n, i) => Number(n) < [model.layers, model.heads][i]);
     picture = null;
     if (!pinned.every(exists)) store.set({ pinned: pinned.filter(exists) });
-    if (!store.state.pinned.length) first = store.state.pinned;
+    choosing ||= !store.state.pinned.length;
     if (!muted.every(exists)) store.set({ muted: muted.filter(exists) });
   }
 
   // The clearest of the most telling role, in place of the head that happens to be the first.
   function choose({ roles }) {
-    if (store.state.pinned === first) {
+    choosing = false;
+    if (!pins.chosen() || !store.state.pinned.length) {
       const heads = roles.flatMap((row, l) => row.map((role, h) => ({ ...role, name: `${l}.${h}` })));
       const rank = ({ label, score }) => TELLING.length - TELLING.indexOf(label) + score;
       const telling = heads.filter(({ label }) => TELLING.includes(label)).sort((a, b) => rank(b) - rank(a));
       if (telling.length) store.set({ pinned: [telling[0].name] });
     }
-    first = null;
   }
 
   function draw() {
     picture = attention.picture() ?? picture;
-    if (picture && first) choose(picture);
+    if (picture && choosing) choose(picture);
     const { pinned, peek: name, view } = store.state;
     atlas.draw(picture, labelOf);
     maps.dataset.count = pinned.length;

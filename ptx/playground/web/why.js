@@ -21,7 +21,7 @@ ptx.why = ({ element }) => {
           el("div", { class: "bar save" }, ptx.share.exports("layers", null, layerNumbers))),
         el("div", { class: "why-parts" },
           el("div", { class: "bar" }, el("h3", {}, "What lifted it above"), against), parts.node,
-          el("div", { class: "bar save" }, ptx.share.exports("contributions", () => parts.canvas, parts.numbers))))),
+          el("div", { class: "bar save" }, el("span", { class: "hint" }, "Blue lifts, orange lowers."), ptx.share.exports("contributions", () => parts.canvas, parts.numbers))))),
   );
 
   let look = null;
