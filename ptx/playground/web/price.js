@@ -82,7 +82,6 @@ ptx.price = ({ relabel }) => {
       line.replaceChildren(el("span", { class: "hint" }, "The price is worked out when the text has ended."));
     } else if (answer?.about === `${now.key}|${muted.join()}`) {
       line.replaceChildren(
-        ...change("Without them ", null, null),
         el("code", {}, ptx.visible(answer.token.text, 16)),
         ...change("", answer.base_next, answer.next),
         ...(answer.loss === null ? [] : [" · ", ...change("a token of the text", answer.base_loss, answer.loss)]),
