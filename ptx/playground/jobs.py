@@ -22,6 +22,8 @@ from ptx.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TETHER = Path(__file__).with_name("tethered.py")
+NICE = 10
+"""A tenth of the page's share of a core that both want."""
 LINES = 200
 """Last lines of a job's output that are kept."""
 LONGEST = 20_000
@@ -51,7 +53,7 @@ class Job:
         self.status: int | None = None
         self.lines: deque[str] = deque(maxlen=LINES)
         self._process = subprocess.Popen(
-            [sys.executable, str(TETHER), *words],
+            [sys.executable, str(TETHER), str(NICE), *words],
             cwd=ROOT,
             env=os.environ | {
                 "OMP_NUM_THREADS": str(threads()), "PYTHONUNBUFFERED": "1", "COLUMNS": "100",

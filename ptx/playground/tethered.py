@@ -1,4 +1,4 @@
-"""python tethered.py SCRIPT ARGUMENTS : runs a script that ends with the page that started it.
+"""python tethered.py NICE SCRIPT ARGUMENTS : runs a script that ends with the page that started it.
 
 The page holds the other end of standard input. When it closes that, or is ended, or is killed, the
 script gets what Ctrl+C would send: training finishes its step and saves, preparing keeps its
@@ -14,9 +14,6 @@ import signal
 import sys
 import threading
 from typing import TextIO
-
-NICE = 10
-"""A tenth of the page's share of a core that both want."""
 
 
 class Unbreakable:
@@ -38,12 +35,12 @@ class Unbreakable:
         return getattr(self._stream, name)
 
 
-def step_back() -> None:
+def step_back(nice: int) -> None:
     """The page goes first."""
     with contextlib.suppress(AttributeError, OSError):
-        os.nice(NICE)
+        os.nice(nice)
     with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:
-        file.write(str(NICE))  # where sessions share the machine, niceness counts inside of one
+        file.write(str(nice))  # where sessions share the machine, niceness counts inside of one
 
 
 def follow() -> None:
@@ -60,10 +57,10 @@ def follow() -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a page in the background ignores it
-    step_back()
+    step_back(int(sys.argv[1]))
     sys.stdout, sys.stderr = Unbreakable(sys.stdout), Unbreakable(sys.stderr)  # type: ignore
     threading.Thread(target=follow, daemon=True).start()
-    sys.argv = sys.argv[1:]
+    sys.argv = sys.argv[2:]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -290,7 +290,7 @@ class Training:
     def close(self) -> None:
         """Ends what is going on, as a pause does."""
         if job := self.jobs.now:
-            print(f"{job.name} finishes its step and saves; the next start finds it", flush=True)
+            print(f"{job.name} saves and ends; it can be resumed on the next page", flush=True)
         self.jobs.close()
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ptx import runlog
 from ptx.checkpoint import checkpoints, find_model
 from ptx.corpus import CorpusWriter
+from ptx.playground import jobs
 from ptx.playground import training as module
 from ptx.playground.library import Library
 from ptx.playground.limits import Limits
@@ -324,8 +325,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(600)
 def test_pause_and_resume_give_the_same_curve_bit_for_bit(
-    served: Served, data: Path, tmp_path: Path
+    served: Served, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(jobs, "NICE", 0)  # a busy machine would let it wait for minutes
     training = Training(served, tmp_path / "runs", Library(data.parent))
     named = {"source": "prepared", "name": data.name}
     request = {"do": "start", "data": named, "preset": "nano", "steps": 12, "batch_size": 1}

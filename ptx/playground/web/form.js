@@ -9,7 +9,7 @@ ptx.trainingForm = ({ act }) => {
 
   const data = el("select", { id: "train-data" });
   const text = el("textarea", { id: "train-text", rows: "6", spellcheck: "false", placeholder: "Paste Python here, or choose a file." });
-  const file = el("input", { type: "file", id: "train-file", accept: ".py,.txt,text/*", "aria-label": "A file to learn from" });
+  const file = el("input", { type: "file", id: "train-file", accept: ".py,.txt,text/*", "aria-label": "Or a text file" });
   const textName = el("input", { type: "text", id: "train-text-name", value: "pasted", maxlength: "60" });
   const pasted = el("div", { class: "pasted", hidden: "" }, text, file, field("Name of this data", textName));
   const preset = el("select", { id: "train-preset" });

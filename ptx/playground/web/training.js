@@ -28,7 +28,9 @@ ptx.training = ({ element, server }) => {
   const curves = ptx.curves({ onChoose: choose });
   const details = el("details", { class: "new-run", open: "" }, el("summary", {}, "New run"), form.element);
   const off = el("p", { class: "message", hidden: "" }, "Training is turned off on this page. Its runs can be looked at.");
-  const problem = el("p", { class: "message error", role: "alert", hidden: "" });
+  const sentence = el("span", {});
+  const problem = el("div", { class: "message error", role: "alert", hidden: "" }, sentence,
+    button("Close", "Put this message away", () => complain(null) || act({ do: "dismiss" })));
 
   const state = el("span", { class: "state", role: "status" });
   const bar = el("progress", { max: "1", "aria-label": "Progress of the run" });
@@ -89,8 +91,7 @@ ptx.training = ({ element, server }) => {
       details.hidden = !answer.options.training;
       if (answer.options.training) form.offer(answer.options);
     }
-    problem.hidden = !answer.problem;
-    problem.textContent = answer.problem ?? "";
+    complain(answer.problem);
     empty.hidden = Boolean(chosen);
     content.hidden = !chosen;
     drawJob(answer.job);
@@ -102,12 +103,16 @@ ptx.training = ({ element, server }) => {
     const answer = await server.act(request).catch(() => undefined);
     if (answer?.run) choose(answer.run);
     if (answer?.error && request.do !== "start" && request.do !== "estimate") {
-      problem.hidden = false;
-      problem.textContent = answer.error;
+      complain(answer.error);
     } else {
       ask();
     }
     return answer;
+  }
+
+  function complain(text) {
+    problem.hidden = !text;
+    sentence.textContent = text ?? "";
   }
 
   function choose(key) {
