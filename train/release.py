@@ -76,7 +76,7 @@ def release(args: Release) -> None:
     info |= {name: command[name] for name in ("dataset", "commit") if name in command}  # the Hub's
     metrics, _ = runlog.tail(run / runlog.METRICS)
     samples = write_samples(model, tokenizer, args.samples)
-    card = render_card(args, model, corpus, settings, info, scores, samples)
+    card = render_card(args, model, corpus, settings, info, scores, samples, curve(metrics))
     with atomic_directory(args.out) as directory:
         write_model(directory, model, tokenizer, info, torch.bfloat16)
         for record in metrics:
@@ -84,6 +84,17 @@ def release(args: Release) -> None:
         (directory / "README.md").write_text(card)
         (directory / "samples.md").write_text(page(args.out.name, samples))
     print(f"wrote {args.out}: {model.n_params():,} parameters, {info['val_bpb']} bits per byte")
+
+
+def curve(metrics: list[dict[str, Any]]) -> str:
+    """Rows of the validation curve: the last, and before each one that had half its tokens."""
+    found = [record for record in metrics if "val_bpb" in record]
+    chosen: list[dict[str, Any]] = []
+    for record in reversed(found):
+        if not chosen or record["tokens"] <= chosen[-1]["tokens"] / 2:
+            chosen.append(record)
+    rows = (f"| {r['step']:,} | {r['tokens']:,} | {r['val_bpb']:.3f} |" for r in reversed(chosen))
+    return "\n".join(rows)
 
 
 def held(corpus: Corpus) -> tuple[str, ...]:
@@ -106,6 +117,7 @@ def render_card(
     info: dict[str, Any],
     scores: dict[str, list[Score]],
     samples: list[Sample],
+    curve_rows: str,
 ) -> str:
     """The model card; every figure in it is an argument's."""
     trained_on = corpus.manifest["sources"]["train"]
@@ -147,6 +159,7 @@ def render_card(
         scored=info["val_tokens_per_project"] or "all",
         scores="\n".join(rows),
         settings=json.dumps(recipe, indent=2),
+        curve=curve_rows,
         samples="\n\n".join(quoted(sample) for sample in samples[:3]),
     )
 
