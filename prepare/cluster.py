@@ -185,6 +185,8 @@ class Options:
     """Of Slurm."""
     hours: int = 12
     """Slurm's limit for a task."""
+    memory: int = 4
+    """Gigabytes for a task, on Slurm or Ray; the last one needs more for billions of documents."""
     tokenizer: str = "py16k"
     """py16k, o200k_base or a directory written by the tokenizer command."""
     val_fraction: float = VAL_FRACTION
@@ -238,7 +240,12 @@ def executor(
     if options.executor == "slurm":
         limit = f"{options.hours}:00:00"
         return SlurmPipelineExecutor(
-            pipeline, time=limit, partition=options.partition, job_name=f"ptx-{name}", **common
+            pipeline,
+            time=limit,
+            partition=options.partition,
+            mem_per_cpu_gb=options.memory,
+            job_name=f"ptx-{name}",
+            **common,
         )
     from datatrove.executor import RayPipelineExecutor
 

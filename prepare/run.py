@@ -76,6 +76,8 @@ class Options:
     """Of the order of the training projects."""
     limit: str = ""
     """Stop after so much clean text: 500MB, 10000files or 50Mtokens."""
+    languages: tuple[str, ...] = ("Python",)
+    """Python, and no other: the steps, the parser and the tokenizer are made for it."""
     steps: Annotated[Rules, tyro.conf.arg(name="")] = field(default_factory=Rules)
 
 
@@ -211,6 +213,11 @@ def prepare(read: Callable[[], Source], options: Options, command: str) -> None:
         raise UserError(
             "--test-fraction must be 0 or more, and with --val-fraction leave projects to train "
             f"on, not {options.test_fraction}."
+        )
+    if other := [name for name in options.languages if name.lower() != "python"]:
+        raise UserError(
+            f"--languages {' '.join(other)}: only Python is prepared here, since the steps, the "
+            "parser and the tokenizer are made for it. Leave the option out."
         )
     out = options.out or Path("data") / command
     limit = parse_limit(options.limit)

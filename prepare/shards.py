@@ -32,7 +32,7 @@ from ptx.atomic import flush
 from ptx.errors import UserError
 
 FORMAT = 1  # of these files, and of the steps' meaning: part of KEY
-TOGETHER = 256  # documents signed at once
+TOGETHER = 64  # documents signed at once
 SCHEMA = pa.schema(
     [
         ("project", pa.string()),

@@ -24,6 +24,7 @@ from ptx.corpus import DTYPES, dtype_for
 from ptx.errors import UserError
 from ptx.tokenizer import get_tokenizer
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 LOOK_EVERY = 0.2  # seconds between two looks at the progress
 
 Task = tuple[Shard, ShardFiles]
@@ -86,6 +87,16 @@ def prepare_tokenizer(name: str) -> None:
     get_tokenizer(name).encode_array(b"x")
     gc.collect()
     gc.freeze()
+    return_free_memory()
+
+
+def return_free_memory() -> None:
+    """Have malloc give back what is freed: a forked worker would fill a copy of its own, and a
+    document's tree, once in memory, would stay there."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 18)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 19)
+        libc.malloc_trim(0)
 
 
 # --- in the workers

@@ -20,7 +20,7 @@ from ptx.fastest import Fastest
 from ptx.model import GPT, KVCache
 
 WORTH_SPLITTING = 4
-"""Rows from which on a step is shared among threads, if that is faster."""
+"""Rows of several texts from which on a step is shared among threads, if that is faster."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,8 @@ class _Native:
 
         self._step, self._weights = native.step, native.pack(model)
         self._cache_k, self._cache_v = cache.k.numpy(), cache.v.numpy()
-        self._config = model.config
+        self._config = c = model.config
         self._threads = Fastest([torch.get_num_threads(), 1])
-        c = model.config
         self._no_weights = np.empty((0, c.n_layer, c.n_head, c.context), np.float32)
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), "decoder")
 
@@ -206,16 +205,21 @@ class _Native:
         def work(part: slice) -> None:
             self._run(tokens[part], slots[part], positions[part], weights[part], logits[part])
 
-        if R < WORTH_SPLITTING:
+        if R < WORTH_SPLITTING or slots[0] == slots[-1]:
             work(slice(0, R))
         else:
             threads, began = self._threads.pick(), time.perf_counter()
-            list(self._pool.map(work, parts(slots.tolist(), threads)))
+            first, *others = parts(slots.tolist(), threads)
+            working = [self._pool.submit(work, part) for part in others]
+            work(first)
+            for part in working:
+                part.result()
             self._threads.note(threads, (time.perf_counter() - began) / R)
         if not attention:
             return torch.from_numpy(logits), None
-        seen = [torch.from_numpy(weights[i, :, :, : r.position + 1]) for i, r in enumerate(rows)]
-        return torch.from_numpy(logits), seen
+        # Copies, so that a step that is kept does not keep the weights of all texts.
+        seen = [weights[i, :, :, : r.position + 1].copy() for i, r in enumerate(rows)]
+        return torch.from_numpy(logits), [torch.from_numpy(some) for some in seen]
 
     def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:
         cache = self._cache_k, self._cache_v

@@ -9,6 +9,10 @@ reader holds nobody, and who does not fit in waits, or is refused when too many 
 A text that is far ahead of its reader pauses. While others wait, it gives them its slot; once its
 reader has caught up, it waits for one like everybody, and goes on where it was. If more texts than
 may wait have given their slots, the one that did first ends ("not read").
+
+The same seed gives the same text alone and among others, bit for bit, where the compiled step runs
+(`ptx.decoder`). torch's operations, on a GPU or in bf16, round a row's sums by how many rows there
+are: a draw right between two roundings, rare in fp32 and not in bf16, gives another token.
 """
 
 from __future__ import annotations

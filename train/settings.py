@@ -101,7 +101,7 @@ class Settings:
 
 RECIPES: dict[str, dict[str, Any]] = {
     "nano": {
-        "steps": 360,
+        "steps": 1000,
         "batch_size": 8,
         "micro_batch": 8,
         "optimizer": "muon",

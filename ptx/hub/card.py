@@ -16,6 +16,7 @@ CURVE = "curve.png"
 FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 SECTION = re.compile(r"^## From the Hub\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 TEMPLATE = Path(__file__).with_name("card.md")
+SIDES = {"test": "test", "val": "validation"}
 LIBRARY = "p-transformer"
 TAGS = ["python", "code-generation", LIBRARY, "from-scratch"]
 
@@ -74,20 +75,22 @@ def card_data(text: str, name: str, info: dict[str, Any]) -> Any:
                  "license": "mit"}  # fmt: skip
     if dataset := info.get("dataset"):
         fixed["datasets"] = [dataset]
-    results = None
-    if isinstance(bpb := info.get("val_bpb"), int | float):
-        results = [
-            EvalResult(
-                task_type="text-generation",
-                dataset_type=str(info.get("data", "held-out-projects")),
-                dataset_name="Python of projects it never saw",
-                metric_type="bits_per_byte",
-                metric_name="bits per byte",
-                metric_value=bpb,
-            )
-        ]
+    measured = {side: info[f"{side}_bpb"] for side in ("test", "val") if f"{side}_bpb" in info}
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=str(info.get("dataset", "held-out-projects")),
+            dataset_name="Python of projects it never saw",
+            dataset_split=SIDES[side],
+            metric_type="bits_per_byte",
+            metric_name="bits per byte",
+            metric_value=bpb,
+        )
+        for side, bpb in measured.items()
+        if isinstance(bpb, int | float)
+    ]
     fields = {**usual, **had, **fixed}
-    return ModelCardData(model_name=name.rpartition("/")[2], eval_results=results, **fields)
+    return ModelCardData(model_name=name.rpartition("/")[2], eval_results=results or None, **fields)
 
 
 def plain_card(name: str, config: dict[str, Any], records: list[dict[str, Any]]) -> str:

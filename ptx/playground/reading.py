@@ -220,15 +220,21 @@ class Reading:
 
     @answered
     def head(self, q: Question) -> Answer:
-        """{ids, at, layer, head, view = "raw", muted = []} -> {at, start, triangle, scale}: one
-        head, uint8 of its lower triangle row by row; scale as that of `maps`."""
+        """{ids, at, layer, head, view = "raw", muted = [], exact = false} -> {at, start, triangle,
+        scale}: one head, uint8 of its lower triangle row by row; scale as that of `maps`. exact:
+        float32 instead, in the view's own units."""
         ids = q.ids
         at = q.cursor(ids)
         layer, head = q.head
         seen = q.served.traces.at(ids, at, q.mute)
         weights, scale = view_of(q, seen)
-        triangle = _base64(lens.triangle(weights[layer, head]))
-        return {"at": at, "start": seen.start, "triangle": triangle, "scale": scale}
+        if q.flag("exact"):
+            size = weights.shape[-1]
+            below = torch.ones(size, size, dtype=torch.bool).tril()
+            cells = (weights[layer, head] * scale)[below].numpy().tobytes()
+        else:
+            cells = lens.triangle(weights[layer, head])
+        return {"at": at, "start": seen.start, "triangle": _base64(cells), "scale": scale}
 
     @answered
     def rows(self, q: Question) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,25 @@ def test_a_pinned_map_is_the_lenss(playground: Playground, view: str) -> None:
         assert told["rows"] == told["size"] == len(ids)
         assert told["scale"] == pytest.approx(scale, rel=1e-4)
         assert float((shown - weights[layer, head].sqrt()).abs().max()) <= ENCODING
+
+
+def test_the_large_maps_can_be_saved(playground: Playground) -> None:
+    ids = playground.ids
+    pin(playground, "4.1", "2.3")
+    playground.page.wait_for_timeout(300)
+    buttons = playground.page.get_by_role("group", name="Save attention")
+    with playground.page.expect_download() as download:
+        buttons.get_by_role("button", name="JSON").click()
+    rows = json.loads(Path(download.value.path()).read_text("utf-8"))
+    weights = lens.attention(MODEL, ids)
+    assert len(rows) == len(ids) * (len(ids) + 1)  # two triangles
+    for row in rows:
+        layer, head = map(int, row["head"].split("."))
+        real = float(weights[layer, head, row["query"], row["key"]])
+        assert row["weight"] == pytest.approx(real, abs=0.0045)
+    with playground.page.expect_download() as download:
+        buttons.get_by_role("button", name="PNG").click()
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_view_does_not_change_the_raw_map(playground: Playground) -> None:
@@ -219,6 +239,14 @@ def test_the_roles_are_the_librarys(playground: Playground) -> None:
         expect(
             thumb(playground, f"{layer}.{head}").locator("xpath=../*[@class='role']")
         ).to_have_text(short)
+
+
+def test_the_first_head_to_see_does_something(playground: Playground) -> None:
+    playground.page.wait_for_function("() => ptx.pins.chosen()")
+    [name] = playground.page.evaluate("ptx.store.state.pinned")
+    role = playground.page.locator("#heads-panel .maps > .card .role").first
+    expect(role).to_have_text(re.compile("induction|same name|definition|bracket|previous"))
+    expect(thumb(playground, name)).to_have_attribute("aria-pressed", "true")
 
 
 # ---- peeking and pinning ------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,9 +47,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def command(script: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, ROOT / script, *map(str, arguments)],
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -78,3 +81,51 @@ def test_slurm_needs_a_partition(source: Path, tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "Slurm needs a --partition" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+SBATCH = """#!/bin/sh
+# Stands in for Slurm's: keeps each script and numbers the jobs.
+for last; do :; done
+n=$(($(ls "$SUBMITTED" | wc -l) / 2 + 1))
+cp "$last" "$SUBMITTED/$n.sh"
+printf '%s\\n' "$@" > "$SUBMITTED/$n.arguments"
+echo "$n"
+"""
+
+
+def test_slurm_is_given_a_job_for_each_stage_that_waits_for_the_one_before(
+    source: Path, tmp_path: Path
+) -> None:
+    submitted = tmp_path / "submitted"
+    submitted.mkdir()
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text(SBATCH)
+    sbatch.chmod(0o755)
+    result = command(
+        "cluster.py",
+        *("jsonl", source, "--out", tmp_path / "data", "--executor", "slurm"),
+        *("--partition", "cpu", "--hours", "3"),
+        PATH=f"{sbatch.parent}:{os.environ['PATH']}",
+        SUBMITTED=str(submitted),
+    )
+    assert result.returncode == 0, result.stderr[-2_000:]
+    scripts = {  # datatrove submits jobs that add up statistics between them
+        int(path.stem): script
+        for path in submitted.glob("*.sh")
+        if "launch_pickled_pipeline" in (script := path.read_text())
+    }
+    stages = {"clean": 3, "pairs": 14, "clusters": 1, "assemble": 1}
+    before: list[str] = []
+    for number, (stage, tasks) in zip(sorted(scripts), stages.items(), strict=True):
+        for line in (
+            f"--job-name=ptx-{stage}",
+            "--partition=cpu",
+            "--time=3:00:00",
+            "--mem-per-cpu=4G",
+            f"--array=0-{tasks - 1}",
+        ):
+            assert f"#SBATCH {line}" in scripts[number]
+        given = (submitted / f"{number}.arguments").read_text()
+        assert re.findall(r"--dependency=afterok:(\d+)", given) == before
+        before = [str(number)]

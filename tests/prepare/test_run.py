@@ -203,3 +203,13 @@ def test_help_teaches() -> None:
     )
     for command in ("installed", "stack-v2", "hub", "verify", "report", "adopt"):
         assert command in result.stdout
+
+
+def test_another_language_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("folder", folder, "--out", tmp_path / "data", "--languages", "Python", "Java")
+    status, _, error = call(capsys, *arguments)
+    assert status
+    assert "--languages Java: only Python is prepared here" in " ".join(error.split())
+    assert not list(tmp_path.iterdir())

@@ -21,7 +21,8 @@ ptx.bench = ({ element }) => {
     ...rows.map(({ node }) => node), rest.node);
   element.replaceChildren(
     el("section", { class: "panel bench-panel", "aria-label": "Next token" },
-      el("div", { class: "bar" }, el("h2", {}, "Next token"), where),
+      el("div", { class: "bar" }, el("h2", {}, "Next token"), where,
+        ptx.share.exports("next-token", () => element.firstElementChild, numbers)),
       list, summary,
       el("p", { class: "hint" }, "Click a token, or press Enter on it, and the text goes on from it; Undo brings this one back.")),
   );
@@ -134,6 +135,16 @@ ptx.bench = ({ element }) => {
   }
 
   const fact = (name, value) => el("span", {}, el("small", {}, name), ` ${value}`);
+
+  // All the likeliest, for a file.
+  function numbers() {
+    if (!choice) return [];
+    const after = choice.after(store.state.knobs);
+    return [...names].map(([id, text]) => ({
+      position: look.at, id, text, raw: choice.raw[id], final: after.final[id],
+      cut_by: after.cut[id] ? sampler.KNOBS[after.cut[id] - 1] : "", chosen: id === look.token,
+    }));
+  }
 
   // ---- together --------------------------------------------------------------------------------
 

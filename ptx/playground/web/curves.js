@@ -53,7 +53,8 @@ ptx.curves = ({ onChoose }) => {
       el("label", {}, "Run ", choice),
       el("label", {}, "over ", over),
       el("label", { for: "curves-log" }, log, " log scale"),
-      el("label", { for: "curves-smooth" }, "Smoothing ", smooth), whole),
+      el("label", { for: "curves-smooth" }, "Smoothing ", smooth), whole,
+      ptx.share.exports("curves", () => element, numbers)),
     beside, differences, main.element,
     el("div", { class: "under" }, legend, readout),
     el("div", { class: "small-charts" }, ...small.map(({ chart }) => chart.element)),
@@ -71,6 +72,18 @@ ptx.curves = ({ onChoose }) => {
     whole.disabled = view.zoom === null;
     drawReadout();
   });
+
+  // Every point of the runs that are shown, for a file.
+  function numbers() {
+    const names = ["step", "tokens", "elapsed", "bpb", "val_bpb", "lr", "muon_lr", "grad_norm", "tokens_per_s"];
+    const rowsOf = (name, columns) => (columns.step ?? []).map((_, i) =>
+      ({ run: name, ...Object.fromEntries(names.map((n) => [n, columns[n]?.[i] ?? ""])) }));
+    return [run, ...others].filter((key) => histories.has(key)).flatMap((key) => {
+      const { train, val } = histories.get(key);
+      const { name } = listing.find((one) => one.key === key) ?? { name: key };
+      return [...rowsOf(name, train), ...rowsOf(name, val)];
+    });
+  }
 
   // ---- what the server sends -------------------------------------------------------------------
 

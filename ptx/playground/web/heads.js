@@ -28,17 +28,38 @@ ptx.heads = ({ element }) => {
     el("dl", {}, ...Object.values(ptx.roles).filter(([name]) => name).flatMap(([name, means]) => [el("dt", {}, name), el("dd", {}, means)])));
   element.replaceChildren(
     el("section", { class: "panel heads-panel", "aria-label": "Heads" },
-      el("div", { class: "bar" }, el("h2", {}, "Heads"), views.node, linesOn),
+      el("div", { class: "bar" }, el("h2", {}, "Heads"), views.node, linesOn,
+        ptx.share.exports("attention", () => element.firstElementChild, numbers)),
       el("div", { class: "heads-body" }, atlas.node,
         el("div", { class: "large" }, maps, readout,
           el("div", { class: "legend" }, el("div", { class: "scale" }, ramp, ticks), unit))),
       price.node,
-      roles),
+      el("div", { class: "bar" }, roles, ptx.share.exports("attention", sideBySide, () => large().flatMap(({ map }) => map.numbers())))),
   );
 
   let cell = null; // under the pointer on a large map
   let picture = null; // the last that there was
-  let first = store.state.pinned; // what nobody has chosen yet
+  let choosing = true; // a head to begin with
+
+  // Every weight of the pinned heads, exactly, for a file.
+  async function numbers() {
+    const now = attention.current();
+    const found = [];
+    for (const name of now ? store.state.pinned : []) {
+      const [layer, head] = name.split(".").map(Number);
+      const answer = await ptx.ask("head", { ...now.question, layer, head, exact: true });
+      if (!answer) continue;
+      const weights = new Float32Array(ptx.bytes(answer.triangle).buffer);
+      const labels = ptx.labels(answer.start, answer.at - answer.start);
+      for (let q = 0, i = 0; q < labels.length; q += 1) {
+        for (let k = 0; k <= q; k += 1, i += 1) {
+          found.push({ layer, head, view: store.state.view, query: answer.start + q, key: answer.start + k,
+            query_text: labels[q], key_text: labels[k], weight: weights[i] });
+        }
+      }
+    }
+    return found;
+  }
 
   // ---- large maps --------------------------------------------------------------------------------
 
@@ -50,7 +71,7 @@ ptx.heads = ({ element }) => {
     const map = ptx.map({ tell: tellCell, label: (name) => `Attention of head ${name}: row = the token that looks, column = the token looked at` });
     const node = el("div", { class: "card", hidden: "" },
       el("div", { class: "card-head" }, el("span", { class: "dot" }), title, role, mute, close), map.node);
-    const one = { node, name: null, draw };
+    const one = { node, map, name: null, draw };
     mute.addEventListener("click", () => pins.mute(one.name));
     close.addEventListener("click", () => pins.toggle(one.name));
 
@@ -71,6 +92,24 @@ ptx.heads = ({ element }) => {
       map.draw(attention.square(name), name, hue);
     }
     return one;
+  }
+
+  const large = () => cards.filter(({ name }) => name);
+
+  // The large maps as one picture.
+  function sideBySide() {
+    const all = large().map(({ map }) => map.canvas);
+    if (!all.length) return null;
+    const made = el("canvas", { width: all.reduce((sum, { width }) => sum + width + 8, -8), height: Math.max(...all.map(({ height }) => height)) });
+    const g = made.getContext("2d");
+    g.fillStyle = ptx.color("--block-background-fill");
+    g.fillRect(0, 0, made.width, made.height);
+    let x = 0;
+    for (const canvas of all) {
+      g.drawImage(canvas, x, 0);
+      x += canvas.width + 8;
+    }
+    return made;
   }
 
   function roleOf(name) {
@@ -162,24 +201,24 @@ ptx.heads = ({ element }) => {
     const exists = (name) => name.split(".").every((n, i) => Number(n) < [model.layers, model.heads][i]);
     picture = null;
     if (!pinned.every(exists)) store.set({ pinned: pinned.filter(exists) });
-    if (!store.state.pinned.length) first = store.state.pinned;
+    choosing ||= !store.state.pinned.length;
     if (!muted.every(exists)) store.set({ muted: muted.filter(exists) });
   }
 
   // The clearest of the most telling role, in place of the head that happens to be the first.
   function choose({ roles }) {
-    if (store.state.pinned === first) {
+    choosing = false;
+    if (!pins.chosen() || !store.state.pinned.length) {
       const heads = roles.flatMap((row, l) => row.map((role, h) => ({ ...role, name: `${l}.${h}` })));
       const rank = ({ label, score }) => TELLING.length - TELLING.indexOf(label) + score;
       const telling = heads.filter(({ label }) => TELLING.includes(label)).sort((a, b) => rank(b) - rank(a));
       if (telling.length) store.set({ pinned: [telling[0].name] });
     }
-    first = null;
   }
 
   function draw() {
     picture = attention.picture() ?? picture;
-    if (picture && first) choose(picture);
+    if (picture && choosing) choose(picture);
     const { pinned, peek: name, view } = store.state;
     atlas.draw(picture, labelOf);
     maps.dataset.count = pinned.length;

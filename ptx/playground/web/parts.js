@@ -11,7 +11,7 @@ ptx.parts = ({ tell }) => {
   const frame = el("div", { class: "parts-frame" }, canvas);
   const sum = el("p", { class: "sum" });
   const node = el("div", {}, frame, sum);
-  let parts = null;
+  let parts = null; // of the answer to "look", see reading.py
   let at = null; // [row, column] under the pointer or the arrow keys
 
   // Rows of the picture, from the embedding down: {name, cells: [{name, value, head}], sum}.
@@ -43,7 +43,7 @@ ptx.parts = ({ tell }) => {
   const xOf = (column, { columns, cell, mlp }) => (column === columns - 1 ? mlp : LEFT + column * cell);
 
   function draw(given) {
-    if (given !== parts && JSON.stringify(given?.heads?.length) !== JSON.stringify(parts?.heads?.length)) at = null;
+    if (given.heads.length !== parts?.heads.length) at = null; // another model
     parts = given;
     paint();
     const heads = parts.heads.flat().reduce((a, b) => a + b, 0);
@@ -176,5 +176,10 @@ ptx.parts = ({ tell }) => {
   new ResizeObserver(paint).observe(frame);
   ptx.onTheme(paint);
   store.on(["pinned"], paint);
-  return { node, draw, reserve };
+  // The numbers that are shown, a row for each part.
+  const numbers = () =>
+    (parts ? table() : []).flatMap(({ cells }) =>
+      cells.map(({ name, value }) => ({ part: name, token: parts.token.text, against: parts.against.text, logits: value })));
+
+  return { node, canvas, draw, reserve, numbers };
 };

@@ -63,8 +63,11 @@ ptx.price = ({ relabel }) => {
     return [`${name} ${before.toFixed(2)} → ${(before + by).toFixed(2)} bits `, el("b", { "data-sign": Math.sign(Math.round(100 * by)) }, ptx.signed(by))];
   }
 
-  function draw() {
-    const { muted, writing, following } = store.state;
+  let chipped = ""; // the heads that have a chip
+
+  function drawChips({ muted }) {
+    if (chipped === (chipped = muted.join())) return;
+    const held = chips.contains(document.activeElement);
     chips.replaceChildren(...muted.map((name) => {
       const chip = el("button", { type: "button", class: "chip", "aria-label": `Let head ${name} write again` }, `${name} ×`);
       chip.addEventListener("click", () => pins.mute(name));
@@ -75,6 +78,12 @@ ptx.price = ({ relabel }) => {
       all.addEventListener("click", () => store.set({ muted: [] }));
       chips.append(all);
     }
+    if (held) (chips.firstChild ?? choice.node.firstChild).focus(); // its chip is gone
+  }
+
+  function draw() {
+    const { muted, writing, following } = store.state;
+    drawChips(store.state);
     const now = question();
     if (!muted.length || !now) {
       line.replaceChildren(el("span", { class: "hint" }, "Mute a head (M, or the corner of its picture) and see what it was worth, in bits."));
@@ -82,7 +91,6 @@ ptx.price = ({ relabel }) => {
       line.replaceChildren(el("span", { class: "hint" }, "The price is worked out when the text has ended."));
     } else if (answer?.about === `${now.key}|${muted.join()}`) {
       line.replaceChildren(
-        ...change("Without them ", null, null),
         el("code", {}, ptx.visible(answer.token.text, 16)),
         ...change("", answer.base_next, answer.next),
         ...(answer.loss === null ? [] : [" · ", ...change("a token of the text", answer.base_loss, answer.loss)]),

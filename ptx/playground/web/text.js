@@ -36,6 +36,8 @@ ptx.text = ({ element }) => {
     ...Object.entries(COLOURS).map(([key, { name }]) => el("option", { value: key }, name)));
   const blanks = el("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Show spaces, tabs and line ends" }, "· → ↵");
   const copy = el("button", { type: "button", class: "quiet" }, "Copy");
+  const lines = el("button", { type: "button", class: "quiet", title: "Save the text, a line of JSON for each token" }, "JSON");
+  lines.addEventListener("click", ptx.share.lines);
   const ticks = el("div", { class: "ticks" });
   const about = el("span", {});
   const legend = el("div", { class: "heat-legend" },
@@ -54,7 +56,7 @@ ptx.text = ({ element }) => {
   element.replaceChildren(
     el("section", { class: "panel text-panel", "aria-label": "Text" },
       el("div", { class: "bar" }, el("h2", {}, "Text"), finish,
-        el("span", { class: "tools" }, el("label", {}, "Colours ", colours), blanks, copy)),
+        el("span", { class: "tools" }, el("label", {}, "Colours ", colours), blanks, copy, lines)),
       el("div", { class: "bar facts" }, stats, syntax),
       code,
       el("div", { class: "beside" }, keys, legend),

@@ -14,12 +14,15 @@ ptx.why = ({ element }) => {
   const healed = el("span", { class: "hint", title: HEALED });
   element.replaceChildren(
     el("section", { class: "panel why-panel", "aria-label": "Why this token" },
-      el("div", { class: "bar" }, el("h2", {}, "Why this token"), title, healed),
+      el("div", { class: "bar" }, el("h2", {}, "Why this token"), title, healed,
+        ptx.share.exports("why", () => element.firstElementChild, numbers)),
       says,
       el("div", { class: "why-body" },
-        el("div", { class: "why-lens" }, el("h3", {}, "What each layer would say"), layers),
+        el("div", { class: "why-lens" }, el("h3", {}, "What each layer would say"), layers,
+          el("div", { class: "bar save" }, ptx.share.exports("layers", null, layerNumbers))),
         el("div", { class: "why-parts" },
-          el("div", { class: "bar" }, el("h3", {}, "What lifted it above"), against), parts.node))),
+          el("div", { class: "bar" }, el("h3", {}, "What lifted it above"), against), parts.node,
+          el("div", { class: "bar save" }, el("span", { class: "hint" }, "Blue lifts, orange lowers."), ptx.share.exports("contributions", () => parts.canvas, parts.numbers))))),
   );
 
   let look = null;
@@ -28,6 +31,21 @@ ptx.why = ({ element }) => {
 
   const token = (text, longest = 16) => el("code", {}, ptx.visible(text, longest));
   const percent = (p) => (p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.0005 ? `${(100 * p).toFixed(1)} %` : "<0.1 %");
+
+  // The layers and the parts, for a file: logits of the parts, probabilities of the layers.
+  function numbers() {
+    if (!look) return [];
+    const { lens, parts: sum, at } = look;
+    const row = (kind, layer, head, value, rank = "", text = "") => ({ position: at, kind, layer, head, value, rank, text });
+    return [
+      ...lens.prob.map((p, i) => row("layer", i - 1, "", p, lens.rank[i], lens.tokens[i][0].text)),
+      row("embedding", "", "", sum.embedding),
+      ...sum.heads.flatMap((heads, layer) => heads.map((value, head) => row("head", layer, head, value))),
+      ...sum.mlps.map((value, layer) => row("MLP", layer, "", value)),
+      row("biases", "", "", sum.biases),
+      row("total", "", "", sum.total, "", `${sum.token.text} above ${sum.against.text}`),
+    ];
+  }
 
   // ---- layer by layer ----------------------------------------------------------------------------
 
@@ -47,6 +65,15 @@ ptx.why = ({ element }) => {
         el("th", { scope: "col" }, followedName), el("th", { scope: "col", class: "rank" }, "rank"))),
       el("tbody", {}, ...rows.map(({ node }) => node)),
     );
+  }
+
+  // The numbers that are shown, a row for each guess.
+  function layerNumbers() {
+    const { tokens, prob, rank, followed } = look?.lens ?? { tokens: [] };
+    return tokens.flatMap((best, i) => best.map(({ text, p }, place) => ({
+      after: i ? `layer ${i - 1}` : "embedding", place: place + 1, token: text, probability: p,
+      followed: followed.text, followed_probability: prob[i], followed_rank: rank[i],
+    })));
   }
 
   function drawLayers({ tokens, prob, rank, followed }) {

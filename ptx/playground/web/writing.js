@@ -30,13 +30,23 @@ ptx.writing = (() => {
 
   // ---- showing ---------------------------------------------------------------------------------
 
+  // A text that is not at hand is one string, a tenth of the memory.
+  function pack(one) {
+    if (!one?.tokens) return;
+    const line = ({ id, text: piece, p, own, bits, bytes }) => JSON.stringify([id, piece, p, own, bits, bytes]);
+    one.packed = one.tokens.map(line).join("\n");
+    one.tokens = null;
+  }
+
   function add(one) {
+    pack(text());
     texts.push(one);
     if (texts.length > KEPT) texts.shift();
     at = texts.length - 1;
   }
 
   function show() {
+    text().tokens ??= read(text().packed, []);
     const { tokens, prompt, run, cursor, status } = text();
     set({ tokens, ids: tokens.map((token) => token.id), prompt, run, cursor, status });
     const written = text().written;
@@ -246,7 +256,8 @@ ptx.writing = (() => {
 
   function move(by) {
     if (state.writing || !texts[at + by]) return;
-    if (text()) text().cursor = state.cursor;
+    text().cursor = state.cursor;
+    pack(text());
     at += by;
     set({ following: false });
     show();
@@ -256,13 +267,13 @@ ptx.writing = (() => {
   // A text from elsewhere: {written, origin, ids, prompt, cursor}, from a link, so that anything in it
   // may be wrong; then a sentence is on the page and the text at hand stays.
   async function open({ written, origin, ids, prompt, cursor }) {
-    turn += 1;
-    if (ids.length < 2) {
-      api.edit(written);
+    const answer = ids.length > 1 ? await ptx.ask("tokens", { text: written, ids }) : null;
+    if (state.writing) return;
+    if (!answer) {
+      if (newlines(written) === newlines(editor)) readPrompt();
+      else api.edit(written);
       return;
     }
-    const answer = await ptx.ask("tokens", { text: written, ids });
-    if (!answer || state.writing) return;
     turn += 1;
     const tokens = read(answer.lines, []);
     const inside = (n, least) => Math.min(tokens.length, Math.max(least, n ?? tokens.length));

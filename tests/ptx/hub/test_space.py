@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gradio_client import Client
 
 from ptx.errors import UserError
 from ptx.hub import space as spaces
 from ptx.hub.space import NEEDED, ROOT, contents, pinned, requirements, space, write
 from tests.ptx.hub.stand_in import Fault, Repositories
 
-MODEL = ("README.md", "config.json", "metrics.jsonl", "model.safetensors", "tokenizer.tiktoken")
+MODEL = ("README.md", "config.json", "metrics.jsonl", "model.safetensors", "samples.md",
+         "tokenizer.tiktoken")  # fmt: skip
 
 
 def tracked(*folders: str) -> set[str]:
@@ -162,7 +164,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_it_starts_without_the_network(staged: Path) -> None:
+def test_it_starts_and_writes_without_the_network(staged: Path) -> None:
     """As the Space runs it: `python app.py` there, with limits, without training."""
     port = free_port()
     environment = {
@@ -189,6 +191,8 @@ def test_it_starts_without_the_network(staged: Path) -> None:
         text = json.dumps(config)
         assert "tiny" in text
         assert config["space_id"] == "me/play"
+        client = Client(f"http://127.0.0.1:{port}", verbose=False)
+        assert client.predict("def f(x", length=5, api_name="/generate")
     finally:
         process.terminate()
         process.wait(20)
