@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from ptx.errors import UserError, report_errors
+
+if TYPE_CHECKING:
+    from gradio import Blocks
 
 ROOT = Path(__file__).resolve().parent
 RELEASED = ROOT / "checkpoints"
@@ -34,12 +40,20 @@ class Playground:
     python app.py --model runs/nano/latest (the newest checkpoint of a run)
 
     python app.py --port 8000 --host 0.0.0.0 (for other machines too)
+
+    Ctrl+C ends the page, and with it the training that was started on it: that finishes its step
+    and saves first, and can be resumed.
     """
 
     model: Path = field(default_factory=shipped)
     """A model directory, or a run directory for its newest checkpoint."""
     runs: Path = ROOT / "runs"
-    """Directory whose training runs the page shows, live while they go on."""
+    """Directory whose training runs the page shows, live while they go on, and where it starts new
+    ones."""
+    data: Path = ROOT / "data"
+    """Directory of prepared data to train on."""
+    sources: Path | None = None
+    """Directory whose folders the page offers to train on: where your projects are."""
     port: int | None = None
     """Port to listen on; the first free one from 7860 if left out."""
     host: str | None = None
@@ -54,13 +68,28 @@ def main() -> None:
             f"there is no model at {args.model} yet: train one (python prepare/run.py installed, "
             "then python train/run.py --preset nano) and open it with --model runs/nano"
         )
+    if os.environ.get("SPACES_ZERO_GPU"):
+        import spaces  # noqa: F401  (it lends the graphics card, and wants to be there before torch)
     # before the first import of gradio, which would report to its makers
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from ptx.playground.library import Library
     from ptx.playground.models import Models
-    from ptx.playground.page import build, launch_options
+    from ptx.playground.page import build
     from ptx.playground.served import Served
+    from ptx.playground.training import Training
 
-    page = build(Models(Served.load(args.model), RELEASED, args.runs))
+    # as Ctrl+C: what goes on is ended in order
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    models = Models(Served.load(args.model), RELEASED, args.runs)
+    trainer = Training(models.first, args.runs, Library(args.data, args.sources))
+    with closing(trainer):
+        serve(build(models, trainer), args)
+
+
+def serve(page: Blocks, args: Playground) -> None:
+    """Until it is ended."""
+    from ptx.playground.page import launch_options
+
     try:
         _, url, _ = page.launch(
             server_name=args.host,

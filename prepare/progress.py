@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,10 +17,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
+QUIET_SECONDS = 5.0
+"""Between lines when the output is no terminal."""
+
 
 @contextmanager
 def bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar to `total` bytes, which may be an estimate; the function sets how far it is."""
+    """A bar to `total` bytes, which may be an estimate; the function sets how far it is. Where
+    there is no terminal, a line now and then."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,9 +35,16 @@ def bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
     # Drawn when it is set: a thread that draws would keep the workers from being forked.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         task = progress.add_task("Cleaning", total=total)
+        said = time.monotonic()
 
         def advance(done: int) -> None:
-            progress.update(task, completed=done, total=max(total, done), refresh=True)
+            nonlocal said
+            whole = max(total, done, 1)
+            progress.update(task, completed=done, total=whole, refresh=True)
+            if not console.is_terminal and time.monotonic() - said > QUIET_SECONDS:
+                said = time.monotonic()
+                share = f"{100 * done // whole} %"
+                console.print(f"cleaned {megabytes(done)} of {megabytes(whole)} MB, {share}")
 
         yield advance
 

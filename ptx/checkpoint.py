@@ -20,12 +20,14 @@ from torch import Tensor
 from ptx.atomic import atomic_directory, recover
 from ptx.config import ModelConfig
 from ptx.errors import UserError
+from ptx.int8 import int8_values, row_scales
 from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+SCALE = ".scale"
 STEP_DIR = re.compile(r"step_(\d+)")
 
 
@@ -39,12 +41,18 @@ def write_model(
 ) -> None:
     """Fills `directory` with a model; for a place that `atomic_directory` gave.
 
+    With torch.int8, each matrix is stored as whole numbers and, as NAME.scale, what they are
+    multiplied with in each row; the rest is stored in fp32. That is half of bf16's bytes, and loads
+    as the values `ptx.int8.as_int8` would give.
+
     info: free facts kept in config.json beside the shape (what it was trained on, for how long).
     dtype: of the stored floating-point weights; as they are if None.
     weights: instead of the model's own, when those are spread over many processes.
     """
     named = named_weights(model) if weights is None else weights
-    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in named.items()}
+    stored = _as_int8(named) if dtype == torch.int8 else named
+    kept = None if dtype == torch.int8 else dtype
+    tensors = {name: t.detach().to("cpu", kept).contiguous() for name, t in stored.items()}
     write_tensors(tensors, directory / WEIGHTS)
     tokenizer.save(directory)
     config = {
@@ -77,6 +85,30 @@ def require_replaceable(target: Path) -> None:
         raise UserError(
             f"{target} is not empty and not a model directory: name another, or empty it first"
         )
+
+
+def _as_int8(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as whole numbers and scales."""
+    stored = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2:
+            stored[name + SCALE] = row_scales(tensor.detach())
+            stored[name] = int8_values(tensor.detach().float(), stored[name + SCALE])
+        else:
+            stored[name] = tensor.detach().float()
+    return stored
+
+
+def _from_int8(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The weights that int8 ones stand for; others as they are."""
+    weights = {name: t for name, t in tensors.items() if not name.endswith(SCALE)}
+    for name, tensor in weights.items():
+        if tensor.dtype == torch.int8:
+            scale = tensors.get(name + SCALE)
+            if scale is None or scale.shape != tensor.shape[:1]:
+                raise UserError(f"{path}: {name!r} is int8 and lacks a scale for each row")
+            weights[name] = tensor.float() * scale[:, None]
+    return weights
 
 
 def named_weights(model: GPT) -> dict[str, Tensor]:
@@ -115,7 +147,7 @@ def load_model(
 
 def load_weights(model: GPT, path: Path) -> None:
     """Copies the tensors of a safetensors file into `model`, refusing any that do not fit."""
-    tensors = load_tensors(path)
+    tensors = _from_int8(load_tensors(path), path)
     expected = named_weights(model)
     if wrong := sorted(set(expected) ^ set(tensors)):
         where = "is missing from" if wrong[0] in expected else "is not expected in"
@@ -146,6 +178,11 @@ def read_config(directory: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): restore it") from None
+    if isinstance(config, dict) and "model_type" in config:
+        raise UserError(
+            f"{directory} is a checkpoint of transformers: make a model directory of it with "
+            f"python -m ptx.hub import {directory} OUT"
+        )
     for section in ("model", "tokenizer"):
         if not isinstance(config, dict) or not isinstance(config.get(section), dict):
             raise UserError(f"{path} has no {section!r} section: not a P-Transformer model")

@@ -101,7 +101,7 @@ PRESETS: dict[str, ModelConfig] = {
     "nano": ModelConfig(
         context=128, n_layer=4, n_head=4, n_kv_head=4, head_size=32, d_model=128, d_mlp=352
     ),
-    "mini": ModelConfig(),
+    "mini": ModelConfig(context=512, n_layer=9),
     # GPT-2's size, for a GPU.
     "small": ModelConfig(
         context=1024, n_layer=12, n_head=12, n_kv_head=12, head_size=64, d_model=768, d_mlp=2048

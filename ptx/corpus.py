@@ -184,8 +184,11 @@ def itemsize(manifest: dict) -> int:
 
 
 def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def open_tokens(path: Path, manifest: dict, split: str) -> np.memmap:

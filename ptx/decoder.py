@@ -20,7 +20,7 @@ from ptx.fastest import Fastest
 from ptx.model import GPT, KVCache
 
 WORTH_SPLITTING = 4
-"""Rows from which on a step is shared among threads, if that is faster."""
+"""Rows of several texts from which on a step is shared among threads, if that is faster."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Decoder:
     """A model with the keys and values of up to `slots` texts.
 
     On a CPU a step is one compiled function (`ptx.native`) where numba is installed, and torch's
-    operations otherwise, as on a GPU; both compute the same within rounding. Not for use by several
-    threads at once.
+    operations otherwise, as on a GPU; both compute the same within rounding. The weights must stay
+    as they are. Not for use by several threads at once.
     """
 
     def __init__(self, model: GPT, slots: int = 1, native: bool | None = None) -> None:
@@ -47,14 +47,30 @@ class Decoder:
         if slots < 1:
             raise UserError(f"slots must be at least 1, not {slots}")
         self.model, self.slots = model, slots
-        self.free = list(range(slots))
-        """Slots that no batch uses."""
+        self.free: dict[int, list[int]] = {slot: [] for slot in range(slots)}
+        """Slots that no batch uses, the longest unused first, and the text that each still holds:
+        the tokens at its positions from 0 on."""
         self.cache = KVCache(model, slots)
         self.device = model.tok_emb.weight.device
         self._native: _Native | None = None
         if native or (native is None and importlib.util.find_spec("numba") is not None):
             self.compile(if_found=native is None)
         self._threads = Fastest([torch.get_num_threads(), 1])
+
+    def take(self, ids: Sequence[int]) -> tuple[int, int]:
+        """A free slot for a text, and how many tokens of its beginning are there: the slot with
+        most, if that is half of the text or more, so that no other text is lost for little;
+        otherwise the longest unused. ValueError if none is free."""
+        if not self.free:
+            raise ValueError("no slot is free")
+        found = {slot: shared(held, ids) for slot, held in self.free.items()}
+        slot = max(found, key=lambda slot: found[slot] if 2 * found[slot] >= len(ids) else 0)
+        del self.free[slot]
+        return slot, found[slot]
+
+    def give_back(self, slot: int, ids: Sequence[int]) -> None:
+        """Frees a slot, whose positions hold these tokens."""
+        self.free[slot] = list(ids)
 
     def can_compile(self) -> bool:
         """Whether there is a compiled step for this model's device, precision and shape."""
@@ -151,9 +167,8 @@ class _Native:
 
         self._step, self._weights = native.step, native.pack(model)
         self._cache_k, self._cache_v = cache.k.numpy(), cache.v.numpy()
-        self._config = model.config
+        self._config = c = model.config
         self._threads = Fastest([torch.get_num_threads(), 1])
-        c = model.config
         self._no_weights = np.empty((0, c.n_layer, c.n_head, c.context), np.float32)
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), "decoder")
 
@@ -190,20 +205,31 @@ class _Native:
         def work(part: slice) -> None:
             self._run(tokens[part], slots[part], positions[part], weights[part], logits[part])
 
-        if R < WORTH_SPLITTING:
+        if R < WORTH_SPLITTING or slots[0] == slots[-1]:
             work(slice(0, R))
         else:
             threads, began = self._threads.pick(), time.perf_counter()
-            list(self._pool.map(work, parts(slots.tolist(), threads)))
+            first, *others = parts(slots.tolist(), threads)
+            working = [self._pool.submit(work, part) for part in others]
+            work(first)
+            for part in working:
+                part.result()
             self._threads.note(threads, (time.perf_counter() - began) / R)
         if not attention:
             return torch.from_numpy(logits), None
-        seen = [torch.from_numpy(weights[i, :, :, : r.position + 1]) for i, r in enumerate(rows)]
-        return torch.from_numpy(logits), seen
+        # Copies, so that a step that is kept does not keep the weights of all texts.
+        seen = [weights[i, :, :, : r.position + 1].copy() for i, r in enumerate(rows)]
+        return torch.from_numpy(logits), [torch.from_numpy(some) for some in seen]
 
     def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:
         cache = self._cache_k, self._cache_v
         self._step(self._weights, tokens, slots, positions, *cache, weights, logits)
+
+
+def shared(a: Sequence[int], b: Sequence[int]) -> int:
+    """With how many of the same tokens two texts begin."""
+    n = min(len(a), len(b))
+    return next((i for i in range(n) if a[i] != b[i]), n)
 
 
 def parts(slots: list[int], n: int) -> list[slice]:

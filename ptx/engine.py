@@ -5,6 +5,14 @@
 
 An `Engine` serves many readers from one thread: each text advances by one step in turn, a slow
 reader holds nobody, and who does not fit in waits, or is refused when too many wait.
+
+A text that is far ahead of its reader pauses. While others wait, it gives them its slot; once its
+reader has caught up, it waits for one like everybody, and goes on where it was. If more texts than
+may wait have given their slots, the one that did first ends ("not read").
+
+The same seed gives the same text alone and among others, bit for bit, where the compiled step runs
+(`ptx.decoder`). torch's operations, on a GPU or in bf16, round a row's sums by how many rows there
+are: a draw right between two roundings, rare in fp32 and not in bf16, gives another token.
 """
 
 from __future__ import annotations
@@ -12,13 +20,12 @@ from __future__ import annotations
 import atexit
 import queue
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
@@ -26,7 +33,7 @@ from ptx.decoder import Decoder, Row
 from ptx.errors import UserError
 from ptx.lookup import GUESSES
 from ptx.model import GPT
-from ptx.sampling import Sampling, distribution
+from ptx.sampling import Sampling, drawn
 from ptx.stream import Limits, Step, Stream
 from ptx.tokenizer import Tokenizer
 
@@ -70,15 +77,17 @@ class Batch:
         return list(self._seats)
 
     def join(self, stream: Stream) -> None:
-        """Takes a slot for `stream`; ValueError if none is free."""
-        if not self.decoder.free:
-            raise ValueError("no slot is free")
-        self._seats[stream] = _Seat(stream, self.decoder.free.pop())
+        """Takes a slot for `stream`; ValueError if none is free. What a slot holds from an earlier
+        text with the same beginning is not read again."""
+        start = stream.visible_from()
+        slot, held = self.decoder.take(stream.ids[start:])
+        self._seats[stream] = _Seat(stream, slot, start, min(held, len(stream.ids) - 1 - start))
 
     def leave(self, stream: Stream) -> None:
         """Gives the slot of `stream` back; nothing happens if it has none."""
         if seat := self._seats.pop(stream, None):
-            self.decoder.free.append(seat.slot)
+            held = stream.ids[seat.start : seat.start + seat.read]
+            self.decoder.give_back(seat.slot, held)
 
     def step(self) -> list[tuple[Stream, list[Step]]]:
         """Reads what is new in every stream and takes its next tokens; finished streams leave.
@@ -127,15 +136,14 @@ class Batch:
         attention: list[Tensor] | None,
     ) -> list[tuple[Stream, list[Step]]]:
         taken, first = [], 0
-        finals = _finals([(seat.stream, guesses) for seat, guesses, _ in ready], logits)
+        picked = _picked([(seat.stream, guesses) for seat, guesses, _ in ready], logits)
         for seat, guesses, branches in ready:
             stream, mine = seat.stream, slice(first, first + 1 + len(guesses))
             first = mine.stop
             shown = attention[mine] if attention and stream.attention else None
             before = len(stream.ids)
             try:
-                final = finals.get(stream)
-                steps = stream.take(guesses, logits[mine], shown, branches, final)
+                steps = stream.take(guesses, logits[mine], shown, branches, picked.get(stream))
                 taken.append((stream, steps))
             except Exception as error:
                 stream.fail(error)
@@ -148,21 +156,25 @@ class Batch:
         return taken
 
 
-def _finals(ready: list[tuple[Stream, list[int]]], logits: Tensor) -> dict[Stream, Tensor]:
-    """What is drawn from, (V,), for streams that read one token and share their knobs with others:
-    worked out for all of them at once."""
+def _picked(
+    ready: list[tuple[Stream, list[int]]], logits: Tensor
+) -> dict[Stream, tuple[int, float]]:
+    """The next token and its log-probability, drawn at once for streams that read one token and
+    share their knobs with others."""
     alike: dict[Sampling, list[tuple[Stream, int]]] = {}
     row = 0
     for stream, guesses in ready:
         if stream.plain and not guesses:
             alike.setdefault(stream.sampling, []).append((stream, row))
         row += 1 + len(guesses)
-    finals: dict[Stream, Tensor] = {}
+    picked: dict[Stream, tuple[int, float]] = {}
     for sampling, members in alike.items():
         if len(members) > 1:
-            probs = distribution(logits[[row for _, row in members]], sampling)  # (members, V)
-            finals |= {stream: final for (stream, _), final in zip(members, probs, strict=True)}
-    return finals
+            streams, rows = zip(*members, strict=True)
+            some = logits if len(rows) == len(logits) else logits[list(rows)]  # (members, V)
+            draws = drawn(some, sampling, [stream.share() for stream in streams])
+            picked |= zip(streams, draws, strict=True)
+    return picked
 
 
 class Generation:
@@ -268,6 +280,8 @@ class Engine:
             threading.Thread(target=decoder.compile, name="compile", daemon=True).start()
         self._batch = Batch(decoder)
         self._waiting: deque[Stream] = deque()
+        self._parked: deque[Stream] = deque()
+        """Paused texts that gave their slots to others, in that order."""
         self._queues: dict[Stream, queue.SimpleQueue[Any]] = {}
         self._changed = threading.Condition()
         self._closed = False
@@ -276,7 +290,7 @@ class Engine:
         # A thread that computes while the interpreter is taken down would abort the process.
         atexit.register(self.close)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -331,7 +345,7 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not (self._closed or self._waiting or self._batch.streams):
+                while not (self._closed or self._queues):
                     self._changed.wait()
                 self._admit()
                 if self._closed:
@@ -351,7 +365,11 @@ class Engine:
 
     def _admit(self) -> None:
         """Lets waiting streams in, first come first served."""
-        while self._waiting and (self._batch.free or self._closed):
+        for stream in list(self._parked):
+            if self._queues[stream].qsize() <= AHEAD // 2:  # worth coming back for
+                self._parked.remove(stream)
+                self._waiting.append(stream)
+        while self._waiting and (self._batch.free or self._closed or self._park_one()):
             stream = self._waiting.popleft()
             if not (stream.finish or self._closed):
                 self._batch.join(stream)
@@ -359,18 +377,34 @@ class Engine:
             stream.cancel()
         self._finish()
 
+    def _park_one(self) -> bool:
+        """Takes its slot from a text that waits for its reader, if there is any."""
+        stream = next((stream for stream in self._batch.streams if stream.paused), None)
+        if stream:
+            self._batch.leave(stream)
+            self._parked.append(stream)
+            if len(self._parked) > self.most_waiting:
+                first = self._parked.popleft()
+                for step in first.end("not read"):
+                    self._queues[first].put(step)
+        return stream is not None
+
     def _finish(self) -> None:
         """Tells the readers of finished streams, and pauses those of slow ones."""
         for stream, steps in list(self._queues.items()):
             stream.paused = steps.qsize() >= AHEAD
             if stream.finish:
                 self._batch.leave(stream)
+                if stream in self._parked:
+                    self._parked.remove(stream)
                 del self._queues[stream]
                 steps.put(stream.error)
 
     def _let_readers_catch_up(self) -> None:
-        if self._batch.streams and all(stream.paused for stream in self._batch.streams):
-            time.sleep(PAUSE)
+        with self._changed:
+            idle = self._queues and not (self._waiting or self._closed)
+            if idle and all(stream.paused for stream in self._batch.streams):
+                self._changed.wait(PAUSE)
 
 
 def _drain(steps: queue.SimpleQueue[Any]) -> Iterator[Step]:

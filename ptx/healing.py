@@ -98,6 +98,17 @@ class Candidates:
     token: Tensor
     logprob: Tensor
 
+    def together(self, rows: Tensor) -> Tensor:
+        """(V,) logits of the first token beyond the prompt, whatever the way to it; -inf for one
+        that does not go on with the prompt. rows: those that `Healer.candidates` was given.
+
+        The likeliest way keeps the model's own logit, whose sign a repetition penalty looks at.
+        """
+        best = self.logprob.argmax()
+        weights = (self.logprob - self.logprob[best]).exp()  # (n,)
+        mass = weights.new_zeros(rows.shape[-1]).index_add_(0, self.token, weights)  # (V,)
+        return (mass.log() + rows[self.node[best], self.token[best]]).float()
+
 
 class Healer:
     """Answers, for one tokenizer, how a text may go on. Reads the whole vocabulary: keep it."""
@@ -141,7 +152,7 @@ class Healer:
         nodes = [path[:j] for j in range(len(path) + 1)]
         starts = {node[:j] for node in found for j in range(len(node) + 1)}
         nodes += sorted(starts - set(nodes))
-        tokens = [np.unique(np.concatenate(found[node])) if node in found else [] for node in nodes]
+        tokens = [self._all_of(found.get(node, [])) for node in nodes]
         sizes = torch.tensor([len(some) for some in tokens])
         return OpenEnd(
             kept=ids[: len(ids) - len(path)],
@@ -167,6 +178,13 @@ class Healer:
             so_far[j] = so_far[parent] + logits[parent, token] - norms[parent]
         logprob = (so_far - norms)[end.node] + logits[end.node, end.token]
         return Candidates(end.node, end.token, logprob)
+
+    def _all_of(self, some: list[np.ndarray]) -> np.ndarray:
+        """The tokens in any of them, once each, in order."""
+        there = np.zeros(len(self._bytes), dtype=bool)
+        for tokens in some:
+            there[tokens] = True
+        return np.flatnonzero(there)
 
     # What may be encoded anew
 

@@ -20,10 +20,15 @@ def as_int8(model: GPT) -> GPT:
     model = copy.deepcopy(model)
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            scale = (module.weight.abs().amax(-1) / 127).clamp(min=1e-30)  # (O,)
+            scale = row_scales(module.weight)
             module.weight.copy_((module.weight / scale[:, None]).round() * scale[:, None])
             module.register_buffer("int8_scale", scale, persistent=False)
     return model
+
+
+def row_scales(weight: Tensor) -> Tensor:
+    """What one step of int8 is worth in each row of weights (O, C), (O,) fp32."""
+    return (weight.float().abs().amax(-1) / 127).clamp(min=1e-30)
 
 
 def int8_values(weight: Tensor, scale: Tensor) -> Tensor:

@@ -13,12 +13,14 @@ N_GRAMS = (3, 2)
 """Tokens that have to recur; the longer first."""
 GUESSES = 3
 """With the last token these fill one tile of four rows in ptx.native."""
-WORTH = 0.9
-"""Right guesses a step from which on they pay: a step of four rows takes about twice one row's."""
+WORTH = 0.5
+"""Right guesses a step from which on they pay: a step of four rows takes up to half more than one
+row's."""
 MEMORY = 0.8
 """Share that the past keeps in the running mean of right guesses."""
-RETRY = 24
-"""Steps after which a text that did not repeat itself gets another chance."""
+RETRY = 32
+"""Steps after which a text that did not repeat itself gets another chance: what a wrong guess costs
+then is one step in a hundred."""
 
 
 class Lookup:

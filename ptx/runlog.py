@@ -18,9 +18,12 @@ def append(path: Path, record: dict[str, Any]) -> None:
         file.write(line.encode())
 
 
-def tail(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+def tail(
+    path: Path, offset: int = 0, at_most: int | None = None
+) -> tuple[list[dict[str, Any]], int]:
     """The records after byte `offset`, and the offset to continue from.
 
+    at_most: bytes to read, when a long file is read in parts.
     A last line that is still being written is left for the next call; a line that is no JSON
     object (a machine that lost power) is passed over. A file that became shorter (the run was
     resumed from an earlier step) is read again from its start; a missing one has no records.
@@ -30,7 +33,7 @@ def tail(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
             if offset > os.fstat(file.fileno()).st_size:
                 offset = 0
             file.seek(offset)
-            data = file.read()
+            data = file.read(at_most)
     except FileNotFoundError:
         return [], 0
     complete = data[: data.rfind(b"\n") + 1]

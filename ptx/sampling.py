@@ -84,6 +84,16 @@ def distribution(logits: Tensor, sampling: Sampling, ids: Sequence[int] = ()) ->
 
 def _stages(logits: Tensor, sampling: Sampling, ids: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
     """The logits (..., V) after each knob that is on; a removed token has -inf."""
+    for knob, changed in _allowed(logits, sampling, ids):
+        yield knob, changed
+        logits = changed
+    yield from _shaped(logits, sampling)
+
+
+def _allowed(
+    logits: Tensor, sampling: Sampling, ids: Sequence[int]
+) -> Iterator[tuple[str, Tensor]]:
+    """The knobs that look at which token it is."""
     s = sampling
     if s.repetition_penalty != 1.0 and len(ids):
         seen = torch.tensor(sorted(set(ids)), device=logits.device)
@@ -98,6 +108,11 @@ def _stages(logits: Tensor, sampling: Sampling, ids: Sequence[int]) -> Iterator[
     if s.banned:
         logits = logits.index_fill(-1, torch.tensor(s.banned, device=logits.device), CUT)
         yield "banned", logits
+
+
+def _shaped(logits: Tensor, sampling: Sampling) -> Iterator[tuple[str, Tensor]]:
+    """The knobs that look at how likely it is."""
+    s = sampling
     if s.temperature < GREEDY:
         best = logits.argmax(-1, keepdim=True)
         yield "temperature", torch.full_like(logits, CUT).scatter_(-1, best, 0.0)
@@ -127,24 +142,53 @@ def _least_of_top_p(logits: Tensor, top_p: float) -> Tensor:
     likely, order = logits.topk(min(LIKELY, logits.shape[-1]), dim=-1)  # (..., n), descending
     probs = logits.softmax(-1).gather(-1, order).double()
     rest = 1.0 - probs.sum(-1, keepdim=True)
-    if (rest <= 1.0 - top_p).all():
-        from_below = rest + probs.flip(-1).cumsum(-1).flip(-1)
-        kept = (from_below > 1.0 - top_p).sum(-1, keepdim=True).clamp(min=1)  # (..., 1)
-        return likely.gather(-1, kept - 1)
-    ascending = logits.sort(dim=-1).values
-    cut = (ascending.softmax(-1).cumsum(-1) <= 1.0 - top_p).sum(-1, keepdim=True)
-    return ascending.gather(-1, cut.clamp(max=logits.shape[-1] - 1))
+    from_below = rest + probs.flip(-1).cumsum(-1).flip(-1)
+    kept = (from_below > 1.0 - top_p).sum(-1, keepdim=True).clamp(min=1)  # (..., 1)
+    least = likely.gather(-1, kept - 1)
+    beyond = (rest > 1.0 - top_p).squeeze(-1)  # (...), rows whose likely tokens do not hold it
+    if beyond.any():
+        ascending = logits[beyond].sort(dim=-1).values  # (n, V)
+        cut = (ascending.softmax(-1).cumsum(-1) <= 1.0 - top_p).sum(-1, keepdim=True)
+        least[beyond] = ascending.gather(-1, cut.clamp(max=logits.shape[-1] - 1))
+    return least
+
+
+def drawn(
+    logits: Tensor, sampling: Sampling, shares: Sequence[float], ids: Sequence[int] = ()
+) -> list[tuple[int, float]]:
+    """A token for each row of (R, V), drawn from its distribution after the knobs, and the natural
+    logarithm of its probability there.
+
+    shares: a uniform number from [0, 1) for each row; a row's draw depends on no other row.
+    """
+    if sampling.temperature < GREEDY:
+        *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids))
+        return [(token, 0.0) for token in allowed.argmax(-1).tolist()]
+    probs = distribution(logits, sampling, ids)
+    cumulative = probs.double().cumsum(-1).cpu().numpy()  # (R, V)
+    tokens = [_where(row, share) for row, share in zip(cumulative, shares, strict=True)]
+    chances = probs[torch.arange(len(tokens)), tokens].tolist()
+    return [(token, math.log(p)) for token, p in zip(tokens, chances, strict=True)]
 
 
 def draw(probs: Tensor, generator: torch.Generator) -> int:
     """One token id from probabilities (V,), by a single uniform number: the same generator state
     draws the same token, whatever else is drawn around it."""
-    return at(probs, float(torch.rand((), generator=generator, dtype=torch.float64)))
+    return at(probs, uniform(generator))
+
+
+def uniform(generator: torch.Generator) -> float:
+    """A number from [0, 1): what one draw takes."""
+    return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
 def at(probs: Tensor, share: float) -> int:
     """The token id where the cumulative probability of (V,) passes `share` in [0, 1)."""
-    cumulative = probs.double().cumsum(-1).cpu().numpy()  # (V,)
+    return _where(probs.double().cumsum(-1).cpu().numpy(), share)
+
+
+def _where(cumulative: np.ndarray, share: float) -> int:
+    """The index where (V,) passes this share of its end."""
     index = np.searchsorted(cumulative, share * cumulative[-1], side="right")
     # Rounding must not lead past the last token that has any probability.
     return int(min(index, np.searchsorted(cumulative, cumulative[-1])))
@@ -241,9 +285,8 @@ class Choice:
 
 def possible(logits: Tensor, sampling: Sampling) -> bool:
     """Whether forced and banned tokens leave any of (V,) that is possible at all."""
-    sets = Sampling(1.0, banned=sampling.banned, forced=sampling.forced)
-    *_, (_, left) = _stages(logits.float(), sets, ())
-    return bool((left > CUT).any())
+    *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ()))
+    return bool((allowed > CUT).any())
 
 
 def _entropy(probs: Tensor) -> float:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ptx.errors import UserError
 from ptx.healing import Healer, OpenEnd
 from ptx.lookup import Lookup
-from ptx.sampling import Choice, Sampling, distribution, draw, possible
+from ptx.sampling import Choice, Sampling, draw, drawn, possible, uniform
 from ptx.tokenizer import Tokenizer
 
 PROMPT_LIMIT = 65_536
@@ -86,7 +86,8 @@ class Stream:
 
     ids: every token so far: end-of-text, the prompt as the model reads it, what was generated.
     n_prompt: how many of them belong to the prompt.
-    finish: why it ended, or None: length, end of text, stop string, time, cancelled, error.
+    finish: why it ended, or None: length, end of text, stop string, time, cancelled, error, not
+        read (see `ptx.engine`).
     error: what went wrong, if it was that.
     """
 
@@ -163,14 +164,14 @@ class Stream:
         logits: Tensor,
         attention: list[Tensor] | None = None,
         branches: Sequence[tuple[Tensor, list[Tensor] | None]] = (),
-        final: Tensor | None = None,
+        picked: tuple[int, float] | None = None,
     ) -> list[Step]:
         """The steps that come of reading the last token and `guesses`; at least one, unless the
         text ends.
 
         logits: (1 + guesses, V), what follows each; attention: (L, H, S) for each; branches: both
-            for each of `branches`; final: (V,), what the first token is drawn from, if it is
-            known already.
+            for each of `branches`; picked: the first token and its log-probability, if it was
+            drawn already, by a `share` of this stream.
         """
         self._started = self._started or time.monotonic()
         if self._end:
@@ -179,7 +180,7 @@ class Stream:
         for i in range(len(logits)):
             # A copy, so that a step that is kept does not keep the logits of all texts.
             choice = Choice(logits[i].clone(), self.sampling, self._seen())
-            token, logprob = self._draw(choice, None if i else final)
+            token, logprob = self._draw(choice) if i or not picked else picked
             steps += self._accept(token, logprob, choice, attention and attention[i])
             if self.finish or i == len(guesses) or token != guesses[i]:
                 break
@@ -199,12 +200,7 @@ class Stream:
             rows[numbers] = logits
             shown |= zip(numbers, attention or ())
         found = healer(self.tokenizer).candidates(rows, end)
-        best = found.logprob.argmax()
-        weights = (found.logprob - found.logprob[best]).exp()  # (n,)
-        together = weights.new_zeros(rows.shape[-1]).index_add_(0, found.token, weights)  # (V,)
-        # As logits: the likeliest way keeps the model's own, whose sign the penalty looks at.
-        together = together.log() + rows[found.node[best], found.token[best]]
-        choice = Choice(together.float(), self.sampling, self._seen(end.path))
+        choice = Choice(found.together(rows), self.sampling, self._seen(end.path))
         if possible(choice.logits, self.sampling):
             token, logprob = self._draw(choice)
             ways = (found.token == token).nonzero()[:, 0]  # nearly always one
@@ -224,13 +220,14 @@ class Stream:
         """What the repetition penalty counts, if there is one."""
         return (*self.ids, *more) if self.sampling.repetition_penalty != 1.0 else ()
 
-    def _draw(self, choice: Choice, final: Tensor | None = None) -> tuple[int, float]:
+    def share(self) -> float:
+        """The random number of one draw."""
+        return uniform(self._random)
+
+    def _draw(self, choice: Choice) -> tuple[int, float]:
         """A token, and the logarithm of its probability. What is drawn from is not kept: `Choice`
         works it out again for those who ask."""
-        if final is None:
-            final = distribution(choice.logits, choice.sampling, choice.ids)
-        token = draw(final, self._random)
-        return token, math.log(float(final[token]))
+        return drawn(choice.logits[None], choice.sampling, [self.share()], choice.ids)[0]
 
     def _length(self, tokens: Sequence[int]) -> int:
         """Bytes."""

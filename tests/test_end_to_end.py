@@ -60,9 +60,10 @@ def test_evaluation_reports_bits_per_byte_by_project(home: Path) -> None:
 
 
 def test_a_release_is_a_model_directory_with_its_metrics(home: Path) -> None:
-    run("train/run.py", "release", home / "runs" / "nano", home / "released")
+    run("train/run.py", "release", home / "runs" / "nano", home / "released", "--samples", "4")
     assert {p.name for p in (home / "released").iterdir()} == {
-        "README.md", "config.json", "metrics.jsonl", "model.safetensors", "tokenizer.tiktoken",
+        "README.md", "config.json", "metrics.jsonl", "model.safetensors", "samples.md",
+        "tokenizer.tiktoken",
     }  # fmt: skip
     assert run("-m", "ptx", "import ", "--model", home / "released", "--tokens", "3")
     evaluated = run("train/run.py", "evaluate", home / "released", "--data", home / "data")
@@ -70,6 +71,8 @@ def test_a_release_is_a_model_directory_with_its_metrics(home: Path) -> None:
     bpb = json.loads((home / "released" / "config.json").read_text())["info"]["val_bpb"]
     assert f"{bpb:.4f}" in evaluated
     assert f"**{bpb} bits per byte**" in card
+    assert str(home) not in card
+    assert (home / "released" / "samples.md").read_text().count("## Prompt") == 4
 
 
 def test_sigterm_saves_and_exits_cleanly_and_the_run_resumes(home: Path) -> None:

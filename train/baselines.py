@@ -12,9 +12,9 @@ from train.heldout import Text
 
 DICTIONARY = 1 << 20
 """Bytes of the zstd dictionary."""
-DICTIONARY_SAMPLES = 32 << 20
+DICTIONARY_SAMPLES = 16 << 20
 """Bytes of training text that it is made from; COVER wants many times its size."""
-NGRAM_BYTES = 64 << 20
+NGRAM_BYTES = 32 << 20
 """Training text that the n-gram counts, in pieces spread evenly over all of it."""
 PIECE = 16_384
 """Tokens of one such piece."""

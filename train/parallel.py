@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 from ptx.errors import UserError
 from ptx.model import GPT
 from train.device import pick_device
+
+PATIENCE = timedelta(days=1)
+"""How long processes wait for each other: one may be paused, or starved by other programs."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def world(device: str, shard: bool) -> Iterator[World]:
     place = pick_device(_local_name(device))
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield World(place, dist.get_rank(), dist.get_world_size(), shard)
     finally:

@@ -21,15 +21,20 @@ from ptx.model import GPT
 from train import settings as run_settings
 from train.evaluate import Evaluate, Score, score
 from train.heldout import held_out
-from train.settings import Settings
+from train.samples import Sample, page, quoted, write_samples
+from train.settings import RECIPES, Settings
 
+SIDES = {"val": "packages that validate", "test": "packages kept for a last test"}
+TOLD = {"preset", "seed", "precision", "attention", "compile", *RECIPES["mini"]}
+"""Settings that the card tells: what decides the result, not where its files lay."""
 CARD = Path(__file__).with_name("card.md")
 
 
 @dataclass
 class Release:
     """Write the newest checkpoint of a run as a model directory to share: bf16 weights, tokenizer,
-    the run's metrics, and a model card with the bits per byte measured now, from those weights.
+    the run's metrics, samples, and a model card with the bits per byte measured now, from those
+    weights.
 
     Example: python train/run.py release runs/mini checkpoints/mini
     """
@@ -40,6 +45,10 @@ class Release:
     """The model directory to write."""
     tokens: int = Evaluate.tokens
     """Scored at most per held-out project, for the card; 0 scores all."""
+    samples: int = 50
+    """Continuations of fixed prompts, written to samples.md; the card quotes the first three."""
+    note: str = ""
+    """What else the card should say at its head."""
 
 
 def release(args: Release) -> None:
@@ -51,26 +60,35 @@ def release(args: Release) -> None:
     corpus = Corpus(settings.data)
     model, tokenizer, info = load_model(find_model(run))
     round_to_bf16(model)  # what is measured is what is stored
-    scores = score(model, tokenizer, held_out(corpus, per_project=args.tokens))
+    scores = {s: score(model, tokenizer, held_out(corpus, s, args.tokens)) for s in held(corpus)}
     info = {
         "preset": settings.preset,
         "steps": info["step"],
         "tokens": info["tokens"],
         "hours": round(info["seconds"] / 3600, 2),
+        "cpu_hours": round(info.get("cpu_seconds", 0.0) / 3600, 2),
         "precision": info["precision"],
         "machine": info["machine"],
-        "val_bpb": round(scores[-1].bits_per_byte, 4),
+        **{f"{s}_bpb": round(found[-1].bits_per_byte, 4) for s, found in scores.items()},
         "val_tokens_per_project": args.tokens,
     }
+    command = corpus.manifest.get("command", {})
+    info |= {name: command[name] for name in ("dataset", "commit") if name in command}  # the Hub's
     metrics, _ = runlog.tail(run / runlog.METRICS)
-    samples, _ = runlog.tail(run / runlog.SAMPLES)
-    card = render_card(args.out.name, model, corpus, settings, info, scores, samples)
+    samples = write_samples(model, tokenizer, args.samples)
+    card = render_card(args, model, corpus, settings, info, scores, samples)
     with atomic_directory(args.out) as directory:
         write_model(directory, model, tokenizer, info, torch.bfloat16)
         for record in metrics:
             runlog.append(directory / runlog.METRICS, record)
         (directory / "README.md").write_text(card)
+        (directory / "samples.md").write_text(page(args.out.name, samples))
     print(f"wrote {args.out}: {model.n_params():,} parameters, {info['val_bpb']} bits per byte")
+
+
+def held(corpus: Corpus) -> tuple[str, ...]:
+    """The sides that the card has figures of: the test first, where there is one."""
+    return tuple(reversed(corpus.splits[1:]))
 
 
 @torch.no_grad()
@@ -81,22 +99,28 @@ def round_to_bf16(model: GPT) -> None:
 
 
 def render_card(
-    name: str,
+    args: Release,
     model: GPT,
     corpus: Corpus,
     settings: Settings,
     info: dict[str, Any],
-    scores: list[Score],
-    samples: list[dict[str, Any]],
+    scores: dict[str, list[Score]],
+    samples: list[Sample],
 ) -> str:
     """The model card; every figure in it is an argument's."""
     trained_on = corpus.manifest["sources"]["train"]
     licences = Counter(p["licence"] or "not stated" for p in trained_on)
-    rows = [f"| {s.project} | {s.tokens:,} | {s.bytes:,} | {s.bits_per_byte:.3f} |" for s in scores]
-    settings_text = json.dumps(run_settings.as_json(settings), indent=2)
-    last = samples[-1] if samples else {"prompt": "", "text": ""}
+    rows = [
+        f"| {s.project} ({split}) | {s.tokens:,} | {s.bytes:,} | {s.top1:.1%} | "
+        f"{s.bits_per_byte:.3f} |"
+        for split, found in scores.items()
+        for s in found
+    ]
+    recipe = {k: v for k, v in run_settings.as_json(settings).items() if k in TOLD}
+    first = next(iter(scores))
     return Template(CARD.read_text()).substitute(
-        name=name,
+        name=args.out.name,
+        note=f"{args.note}\n\n" if args.note else "",
         parameters=f"{model.n_params():,}",
         layers=model.config.n_layer,
         heads=model.config.n_head,
@@ -111,15 +135,25 @@ def render_card(
         hours=info["hours"],
         precision=info["precision"],
         machine=info["machine"],
-        source=corpus.manifest.get("command", {}).get("source", "adopt"),
-        data=settings.data,
+        command=prepare_command(corpus),
+        data=settings.data.name,
         projects=len(trained_on),
         megabytes=f"{corpus.manifest['splits']['train']['bytes'] / 1e6:.0f}",
         project_list=", ".join(f"{p['name']} {p['version']}" for p in trained_on),
         licence_list="; ".join(f"{k} ({n})" for k, n in licences.most_common()),
-        bpb=info["val_bpb"],
+        bpb=info[f"{first}_bpb"],
+        split=SIDES[first],
+        cpu_hours=info["cpu_hours"],
         scored=info["val_tokens_per_project"] or "all",
         scores="\n".join(rows),
-        settings=settings_text,
-        sample=(last["prompt"] + last["text"]).replace("```", "` ` `"),
+        settings=json.dumps(recipe, indent=2),
+        samples="\n\n".join(quoted(sample) for sample in samples[:3]),
     )
+
+
+def prepare_command(corpus: Corpus) -> str:
+    """What made the data, but for where it lies."""
+    source = corpus.manifest.get("command", {}).get("source", "adopt").split()[0]
+    fractions = {k: corpus.manifest["split"].get(k) for k in ("val_fraction", "test_fraction")}
+    told = (f" --{k.replace('_', '-')} {v}" for k, v in fractions.items() if v is not None)
+    return f"python prepare/run.py {source}{''.join(told)}"

@@ -14,6 +14,7 @@ import tyro
 from ptx.errors import report_errors
 from train.cooldown import Cooldown, cooldown
 from train.evaluate import Evaluate, evaluate
+from train.history import History, history
 from train.loop import train
 from train.release import Release, release
 from train.settings import Settings
@@ -29,6 +30,8 @@ def main(words: list[str]) -> None:
         doctor(tyro.cli(Doctor, prog="train/run.py doctor", args=words[1:]))
     elif words[:1] == ["cooldown"]:
         cooldown(tyro.cli(Cooldown, prog="train/run.py cooldown", args=words[1:]))
+    elif words[:1] == ["history"]:
+        history(tyro.cli(History, prog="train/run.py history", args=words[1:]))
     elif words[:1] == ["release"]:
         release(tyro.cli(Release, prog="train/run.py release", args=words[1:]))
     else:

@@ -59,7 +59,7 @@ def hold(run: Path) -> FileLock:
     process dies."""
     lock = FileLock(run / "lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # a page that looks whether it is free holds it for a moment
     except Timeout:
         raise UserError(
             f"another process is training {run}: wait for it, or stop it with Ctrl+C"

@@ -32,12 +32,14 @@ class Settings:
 
     python train/run.py release runs/mini OUT (a model directory to share)
 
+    python train/run.py history runs/nano OUT (a dozen of its checkpoints, small)
+
     Fields left out take the preset's recipe. Ctrl+C finishes the step, saves, and exits; nothing
     is lost.
     """
 
     preset: str = "nano"
-    """The network's shape: nano (2.9M, minutes on a laptop), mini (9.0M, the shipped model's),
+    """The network's shape: nano (2.9M, minutes on a laptop), mini (11.4M, hours on one),
     small (GPT-2's size, for a GPU), reference (the original P-Transformer, 164.6M)."""
     data: Path = Path("data/installed")
     """A directory made by prepare/run.py."""
@@ -99,7 +101,7 @@ class Settings:
 
 RECIPES: dict[str, dict[str, Any]] = {
     "nano": {
-        "steps": 360,
+        "steps": 1000,
         "batch_size": 8,
         "micro_batch": 8,
         "optimizer": "muon",
@@ -111,13 +113,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "clip": 1.0,
     },
     "mini": {
-        "steps": 1300,
+        "steps": 6000,
         "batch_size": 16,
-        "micro_batch": 16,
+        "micro_batch": 8,
         "optimizer": "muon",
         "lr": 4e-3,
         "muon_lr": 0.02,
-        "weight_decay": 0.0,
+        "weight_decay": 0.01,
         "warmup": 40,
         "cooldown": 0.5,
         "clip": 1.0,

@@ -136,7 +136,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": True,  # a piece that is a token is that token, as in tiktoken
-            "vocab": {spelled(token): i for token, i in ranks.items()},
+            # end-of-text too: its id may be anywhere
+            "vocab": {spelled(t): i for t, i in ranks.items()} | {END_OF_TEXT: tokenizer.eot},
             "merges": [[spelled(left), spelled(right)] for left, right in filter(None, pairs)],
         },
     }
@@ -160,27 +161,32 @@ def read_tokenizer(directory: Path, name: str, n_vocab: int, eos: list[int]) -> 
     """
     path = directory / TOKENIZER_JSON
     try:
-        found = json.loads(path.read_text("utf-8"))
-        model, added = found["model"], found.get("added_tokens") or []
-        vocab = {str(token): int(i) for token, i in model["vocab"].items()}
-        merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
-        special = {str(token["content"]): int(token["id"]) for token in added}
+        return _converted(path, json.loads(path.read_text("utf-8")), name, n_vocab, eos)
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: save the tokenizer with transformers' "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...) first, which writes it"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a byte-level BPE tokenizer ({type(error).__name__}: {error})"
         ) from None
+
+
+def _converted(
+    path: Path, found: dict[str, Any], name: str, n_vocab: int, eos: list[int]
+) -> Converted:
+    model, added = found["model"], found.get("added_tokens") or []
+    special = {str(token["content"]): int(token["id"]) for token in added}
     notes = _check_normalizer(path, found.get("normalizer"))
     _check_model(path, model)
     _check_added(path, added)
     pattern = _pattern(path, found.get("pre_tokenizer"))
     eot = _end_of_text(path, special, eos)
     _check_begin(path, found.get("post_processor"), special, eot)
-    ranks = _ranks(path, vocab, merges, set(special), bool(model.get("ignore_merges")))
+    ranks = _ranks(path, model, set(special))
     if not max(ranks.values()) < n_vocab <= MOST_TOKENS or eot >= n_vocab:
         raise UserError(f"{path} has ids beyond the {n_vocab:,} rows of the model's embedding")
     try:
@@ -279,17 +285,12 @@ def _split_pattern(path: Path, split: dict[str, Any]) -> str:
     return pattern
 
 
-def _ranks(
-    path: Path,
-    vocab: dict[str, int],
-    merges: list[tuple[str, ...]],
-    special: set[str],
-    whole_pieces: bool,
-) -> dict[bytes, int]:
-    """Ranks under which every text is merged as the listed merges do.
-
-    whole_pieces: whether a piece that is a token is that token, whatever its bytes merge into.
-    """
+def _ranks(path: Path, model: dict[str, Any], special: set[str]) -> dict[bytes, int]:
+    """Ranks under which every text is merged as the listed merges do."""
+    vocab = {str(token): int(i) for token, i in model["vocab"].items()}
+    merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
+    # Whether a piece that is a token is that token, whatever its bytes merge into.
+    whole_pieces = bool(model.get("ignore_merges"))
     try:
         spelled_out = {unspelled(token): i for token, i in vocab.items() if token not in special}
         pairs = [(unspelled(left), unspelled(right)) for left, right in merges]

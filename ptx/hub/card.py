@@ -9,12 +9,14 @@ from typing import Any
 
 from ptx import runlog
 from ptx.checkpoint import read_config
+from ptx.errors import UserError
 from ptx.hub.curve import draw
 
 CURVE = "curve.png"
 FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 SECTION = re.compile(r"^## From the Hub\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 TEMPLATE = Path(__file__).with_name("card.md")
+SIDES = {"test": "test", "val": "validation"}
 LIBRARY = "p-transformer"
 TAGS = ["python", "code-generation", LIBRARY, "from-scratch"]
 
@@ -57,39 +59,45 @@ def card_data(text: str, name: str, info: dict[str, Any]) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
     match = FRONT_MATTER.match(text.replace("\r\n", "\n"))
-    had = yaml.safe_load(match[1]) if match else {}
+    try:
+        had = yaml.safe_load(match[1]) if match else {}
+    except yaml.YAMLError as error:
+        where = str(error).replace("\n", " ")
+        raise UserError(f"README.md does not begin with readable YAML: {where}") from None
     had = had if isinstance(had, dict) else {}
     had.pop("model-index", None)
-    imported = info.get("imported_from")
-    known: dict[str, Any] = {"library_name": LIBRARY, "pipeline_tag": "text-generation"}
-    if imported:
-        known |= {"base_model": imported}
-        had["tags"] = [*(had.get("tags") or []), LIBRARY]
+    fixed: dict[str, Any] = {"library_name": LIBRARY}
+    if imported := info.get("imported_from"):
+        usual: dict[str, Any] = {"pipeline_tag": "text-generation", "tags": [LIBRARY]}
+        fixed["base_model"] = imported
     else:
-        known |= {"language": "code", "license": "mit", "tags": TAGS}
+        usual = {"pipeline_tag": "text-generation", "tags": TAGS, "language": "code",
+                 "license": "mit"}  # fmt: skip
     if dataset := info.get("dataset"):
-        known["datasets"] = [dataset]
-    results = None
-    if isinstance(bpb := info.get("val_bpb"), int | float):
-        results = [
-            EvalResult(
-                task_type="text-generation",
-                dataset_type=str(info.get("data", "held-out-projects")),
-                dataset_name="Python of projects it never saw",
-                metric_type="bits_per_byte",
-                metric_name="bits per byte",
-                metric_value=bpb,
-            )
-        ]
-    fields = {**known, **had, "library_name": LIBRARY}
-    return ModelCardData(model_name=name.rpartition("/")[2], eval_results=results, **fields)
+        fixed["datasets"] = [dataset]
+    measured = {side: info[f"{side}_bpb"] for side in ("test", "val") if f"{side}_bpb" in info}
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=str(info.get("dataset", "held-out-projects")),
+            dataset_name="Python of projects it never saw",
+            dataset_split=SIDES[side],
+            metric_type="bits_per_byte",
+            metric_name="bits per byte",
+            metric_value=bpb,
+        )
+        for side, bpb in measured.items()
+        if isinstance(bpb, int | float)
+    ]
+    fields = {**usual, **had, **fixed}
+    return ModelCardData(model_name=name.rpartition("/")[2], eval_results=results or None, **fields)
 
 
 def plain_card(name: str, config: dict[str, Any], records: list[dict[str, Any]]) -> str:
     """The card of a model that was never released: its shape, and what was logged."""
     shape, info = config["model"], config.get("info") or {}
     logged = [r["val_bpb"] for r in records if "val_bpb" in r]
-    facts = {**{k: v for k, v in info.items() if isinstance(v, str | int | float)}}
+    facts = {key: value for key, value in info.items() if isinstance(value, str | int | float)}
     if logged:
         facts["validation, bits per byte, as logged in training"] = round(logged[-1], 4)
     return Template(TEMPLATE.read_text().split("<!-- section -->\n")[0]).substitute(

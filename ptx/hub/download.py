@@ -16,7 +16,7 @@ from ptx.hub.from_transformers import CONTEXT, FILES, import_model, is_transform
 from ptx.runlog import METRICS
 from ptx.tokenizer import RANKS_FILE
 
-OURS = (WEIGHTS, CONFIG, RANKS_FILE, "README.md", METRICS, "curve.png")
+OURS = (WEIGHTS, CONFIG, RANKS_FILE, "README.md", METRICS, "samples.md", "curve.png")
 """The files of a model directory."""
 WANTED = sorted({*OURS, *FILES})
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

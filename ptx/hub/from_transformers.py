@@ -92,7 +92,9 @@ def import_model(
     theirs = _whole(path, raw, "n_positions" if config.position == "learned" else LENGTH)
     if theirs > config.context:
         notes.append(f"it sees {config.context:,} of its {theirs:,} tokens (--context for more)")
-    facts = {**(info or {}), "architecture": _architecture(raw), "notes": "; ".join(notes)}
+    facts = {**(info or {}), "architecture": _architecture(raw)}
+    if notes:
+        facts["notes"] = "; ".join(notes)
     with torch.device("meta"):  # a shape without memory
         model = GPT(config)
     with atomic_directory(out) as target:
@@ -226,7 +228,7 @@ def _rope_theta(path: Path, raw: dict[str, Any]) -> float:
 def _whole(path: Path, raw: dict[str, Any], field: str, default: int | None = None) -> int:
     value = raw.get(field)
     value = default if value is None else value
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 0 < value < 2**31:
         raise _differs(path, field, value, "a whole number above 0")
     return value
 

@@ -11,9 +11,7 @@ import torch
 
 from ptx.atomic import atomic_directory
 from ptx.checkpoint import (
-    WEIGHTS,
     load_model,
-    load_tensors,
     named_weights,
     read_config,
     require_replaceable,
@@ -84,7 +82,7 @@ def _fill(
 
 def unchanged(model: GPT, source: Path) -> bool:
     """Whether the weights are still those of the model directory they came from."""
-    stored, mine = load_tensors(source / WEIGHTS), named_weights(model)
+    stored, mine = named_weights(load_model(source)[0]), named_weights(model)
     return stored.keys() == mine.keys() and all(
-        torch.equal(mine[name].cpu().float(), tensor.float()) for name, tensor in stored.items()
+        torch.equal(mine[name].cpu().float(), tensor) for name, tensor in stored.items()
     )

@@ -47,8 +47,9 @@ def stage(model: Path, target: Path, name: str) -> None:
         if metrics and metrics.is_file():
             shutil.copyfile(metrics, target / METRICS)
             break
-    if (model / "README.md").is_file():
-        shutil.copyfile(model / "README.md", target / "README.md")
+    for words in ("README.md", "samples.md"):
+        if (model / words).is_file():
+            shutil.copyfile(model / words, target / words)
     write_card(target, name)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ptx.lens.trace import Trace, check_position, check_token
@@ -77,14 +78,21 @@ def attribution(
         for bias in (out.bias, down.bias):
             biases += 0.0 if bias is None else _double(bias) @ direction
         mlps.append((mlp - (0.0 if down.bias is None else _double(down.bias))) @ direction)
-    logits = trace.logits_after(position).double()
+    logits = _logits(model, trace, position, list(signs))
     return Attribution(
         embedding=trace.residual[0, position].double() @ direction,
         heads=torch.stack(heads),
         mlps=torch.stack(mlps),
         biases=biases,
-        total=torch.stack([sign * logits[t] for t, sign in signs.items()]).sum(),
+        total=logits @ torch.tensor(list(signs.values()), dtype=torch.float64),
     )
+
+
+def _logits(model: GPT, trace: Trace, position: int, tokens: list[int]) -> Tensor:
+    """(n,): of some tokens alone, as the model computes them."""
+    head = model.head
+    bias = None if head.bias is None else head.bias[tokens]
+    return F.linear(trace.final[position], head.weight[tokens], bias).double().cpu()
 
 
 def _double(weight: Tensor) -> Tensor:

@@ -44,10 +44,10 @@ def logit_lens(
         raise UserError(f"k must be between 1 and {model.config.vocab_size}, not {k}")
     weight = model.tok_emb.weight
     below = trace.residual[:-1, position].to(weight.device, weight.dtype)  # (L, C)
-    # The last row is read from what the forward made itself, the others only resemble it.
-    last = trace.logits_after(position)[None]  # (1, V)
-    logits = torch.cat((model.head(model.norm(below)).float().cpu(), last))
-    token = int(last.argmax()) if token is None else token
+    # The last row is what the model's own final norm made.
+    normed = torch.cat((model.norm(below), trace.final[position, None]))  # (L + 1, C)
+    logits = model.head(normed).float().cpu()  # (L + 1, V)
+    token = int(logits[-1].argmax()) if token is None else token
     check_token(model.config, token)
     probs = logits.softmax(-1)  # (L + 1, V)
     best = probs.topk(k)

@@ -1,13 +1,18 @@
 """The page: one module per panel, its JavaScript and CSS in web/.
 
     page.py        the whole page, put together from
-    write.py       prompt, sampling knobs, streamed text
-    heads.py       attention of every layer and head
-    training.py    loss curves and samples of a run
+    write.py       a text as it is asked for and as it grows; transcript.py is how it travels,
+                   syntax.py whether it parses
+    reading.py     what is told about one position of it; runs.py keeps what is being written
+    training.py    what a person does about training; jobs.py runs it in child processes, which
+                   tethered.py ends with the page; library.py is what there is to learn from
+    curves.py      the runs and their states; history.py is what one has logged, and wrote
     card.py        what the model is
     models.py      the models to choose from; served.py is one of them
+    limits.py      how much of all this a visitor may have
     web/           the browser's part: one .js per panel; base.js and lexer.js serve them all,
-                   store.js holds what they share: one text, one cursor
+                   store.js holds what they share: one text, one cursor; sampler.js is the sampler
+                   once more, writing.js the texts and how one begins, goes on and branches
 
 What the model writes, what a person types and what a model directory claims about itself is
 hostile input to the page: it travels as JSON and becomes text nodes, never markup.

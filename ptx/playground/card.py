@@ -10,9 +10,11 @@ import gradio as gr
 from ptx.checkpoint import WEIGHTS
 from ptx.errors import UserError
 from ptx.model import GPT
+from ptx.playground.history import History
 from ptx.playground.models import FIRST, Models
 from ptx.playground.served import Served
 from ptx.playground.web import panel
+from ptx.runlog import METRICS
 
 # Facts of config.json that have a better name than their own; the others are shown as they are.
 NAMES = {
@@ -52,8 +54,21 @@ def describe(models: Models, request: Any) -> dict[str, Any]:
         "summary": summary(served),
         "facts": facts(served),
         "parts": parts(served.model),
+        "curve": curve(served),
         "memory": memory(served),
     }
+
+
+def curve(served: Served) -> dict[str, Any] | None:
+    """{"train", "val"} of the model's own training, as `History.since`; None without a log."""
+    folder = served.directory.resolve()
+    if folder.parent.name == "checkpoints" and not (folder / METRICS).is_file():
+        folder = folder.parent.parent  # a checkpoint's curve is its run's
+    if not (folder / METRICS).is_file():
+        return None
+    found = History(folder).since({})
+    wanted = {"train": ("step", "bpb"), "val": ("step", "val_bpb")}
+    return {part: {n: found[part][n] for n in names} for part, names in wanted.items()}
 
 
 def parts(model: GPT) -> list[dict[str, Any]]:

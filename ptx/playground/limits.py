@@ -1,8 +1,8 @@
 """What a page lets its visitors do, in one place. Each limit is an environment variable.
 
     variable          here      Space    what
-    PTX_PROMPT_BYTES  1000000   20000    longest prompt, in bytes of UTF-8
-    PTX_NEW_TOKENS    4000      500      most new tokens of one request
+    PTX_PROMPT_BYTES  65536     20000    longest prompt, in bytes of UTF-8
+    PTX_NEW_TOKENS    1000      500      most new tokens of one request
     PTX_SECONDS       600       60       longest time that one text may grow
     PTX_QUEUE         64        32       requests that may wait for their turn
     PTX_STREAMS       8         4        texts that grow at the same time
@@ -34,8 +34,8 @@ SWITCH = {"on": True, "1": True, "true": True, "off": False, "0": False, "false"
 class Limits:
     """The limits of one page; the defaults are generous, for one's own machine."""
 
-    prompt_bytes: int = 1_000_000
-    new_tokens: int = 4000
+    prompt_bytes: int = 65_536
+    new_tokens: int = 1000
     seconds: int = 600
     queue: int = 64
     streams: int = 8

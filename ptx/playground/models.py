@@ -59,6 +59,7 @@ class Models:
         with self._lock:
             if directory not in self._loaded:
                 self._loaded[directory] = Served.load(directory)
+                self._loaded[directory].get_ready()
             self._loaded.move_to_end(directory)
             while len(self._loaded) >= KEPT:
                 # Texts that are being written keep their engine until they end.

@@ -8,23 +8,29 @@ from typing import Any
 import gradio as gr
 
 from ptx.playground import card, programs, training, write
+from ptx.playground.library import Library
+from ptx.playground.limits import LIMITS
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
 from ptx.playground.runs import Runs
+from ptx.playground.training import Training
 from ptx.playground.web import css, head, panel
-
-WAITING = 16
-"""Requests that may wait for their turn; the next is turned away at once."""
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "JetBrains Mono", "Menlo", "Consolas", "DejaVu Sans Mono",
         "monospace")  # fmt: skip
 
 
-def build(models: Models) -> gr.Blocks:
-    """The whole page, with its queue; `launch` it with `launch_options()`."""
+def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
+    """The whole page, with its queue; `launch` it with `launch_options()`.
+
+    trainer: what the Training tab works with, for who wants to end it; one with the data beside
+        the runs if left out.
+    """
+    trainer = trainer or Training(models.first, models.runs, Library(models.runs.parent / "data"))
     served = models.first
     served.start_engine()
+    served.get_ready()
     runs = Runs()
     reading = Reading(models, runs)
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
@@ -36,17 +42,17 @@ def build(models: Models) -> gr.Blocks:
                 with gr.Row(elem_id="bench", equal_height=False):
                     with gr.Column(scale=5, min_width=320):
                         controls = write.build()
-                    with gr.Column(scale=6, min_width=320, elem_id="heads-column"):
+                    with gr.Column(scale=6, min_width=320):
                         panel("heads")
                         panel("why")
+                        panel("bench")
             with gr.Tab("Training", id="training"):
-                training.build(served, models.runs)
+                training.build(trainer)
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
         write.connect(models, controls, runs)
-        write.expose(models)
-        programs.expose(reading)
-    return page.queue(max_size=WAITING)
+        programs.expose(reading, trainer.curves)
+    return page.queue(max_size=LIMITS.queue)
 
 
 def launch_options() -> dict[str, Any]:

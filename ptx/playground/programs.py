@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ptx import lens
 from ptx.errors import UserError
+from ptx.playground.curves import Curves
+from ptx.playground.openend import after_prompt
 from ptx.playground.question import Question
 from ptx.playground.reading import Answer, Reading, finite, name_of, of_token, view_of
 from ptx.sampling import Choice, Sampling
@@ -73,9 +75,11 @@ class Programs:
             muted: heads that write nothing, such as ["0.3", "2.1"], layer.head
             model: a name from the page's list of models; the page's first one if left out
         Returns:
-            {"at", "start", "token", "text", "prob", "bits", "rank", "entropy", "final_entropy",
-            "tail_mass", "alternatives": [{"token", "text", "raw", "final", "cut_by"}]}; start is
-            the first position that the model saw, bits measure entropy
+            {"at", "start", "token", "text", "prob", "bits", "rank", "healed", "entropy",
+            "final_entropy", "tail_mass", "alternatives": [{"token", "text", "raw", "final",
+            "cut_by"}]}; start is the first position that the model saw, bits measure entropy;
+            healed: the text may end inside a token, and the alternatives are weighed over all ways
+            to cut its end, as /generate draws them
         """
         knobs = {
             "temperature": temperature,
@@ -88,14 +92,17 @@ class Programs:
             q, ids, cursor = self._question(text, at, n=n, muted=muted, model=model, **knobs)
             wanted, sampling = q.whole("n", 1, MOST), _sampling(q)
             seen = q.served.traces.at(ids, cursor, q.mute)
+            opened = after_prompt(q.served, text, ids, q.mute) if cursor == len(ids) else None
         except UserError as error:
             raise _refusal(error) from None
-        choice = Choice(seen.trace.logits_after(seen.query), sampling, ids[:cursor])
+        logits = opened[0] if opened else seen.trace.logits_after(seen.query)
+        choice = Choice(logits, sampling, ids[:cursor])
         tokenizer = q.served.tokenizer
         return {
             "at": cursor,
             "start": seen.start,
             **of_token(tokenizer, choice, ids[cursor] if cursor < len(ids) else None),
+            "healed": opened is not None,
             "entropy": choice.entropy,
             "final_entropy": choice.final_entropy,
             "tail_mass": choice.tail_mass,
@@ -207,7 +214,7 @@ class Programs:
             embedding; parts are in logits and sum to total
         """
         fields = {"muted": muted, "against": None if against == NONE else against, "model": model}
-        answer = _told(self._reading.look(self._fields(text, at, fields)))
+        answer = _told(self._reading.look(self._fields(text, at, fields) | {"open": text}))
         return {name: answer[name] for name in ("at", "start", "lens", "parts")}
 
     def ablation(
@@ -251,10 +258,46 @@ class Programs:
         return q, ids, q.cursor(ids)
 
 
-def expose(reading: Reading) -> None:
+class Logs:
+    """The endpoints about training runs. Each raises gr.Error, as those of `Programs`."""
+
+    def __init__(self, curves: Curves) -> None:
+        self._curves = curves
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The training runs that the page shows, the newest first.
+
+        Returns:
+            [{"key", "name", "state", "step", "steps", "checkpoint", "lines"}]; lines: the last that
+            a failed run said
+        """
+        return self._curves.listing()
+
+    def metrics(self, run: str = "") -> dict[str, Any]:
+        """The curves of one run. A long run is thinned to some thousand points, which keep every
+        extreme.
+
+        Parameters:
+            run: a key from /runs; the newest or a live run if left out
+        Returns:
+            {"run", "train": {"step": [...], "bpb": [...], ...}, "val": {"step", "val_bpb", ...},
+            "latest": {name: newest value}, "texts": [{"step", "prompt", "text"}], "settings"}
+        """
+        if run and run not in self._curves.paths():
+            raise _refusal(f"there is no run {run!r} here: /runs has the list")
+        answer = self._curves.follow({"run": run})
+        if not answer["run"]:
+            raise _refusal("there is no run here yet")
+        shown = answer["shown"][answer["run"]]
+        names = ("train", "val", "latest", "texts", "settings")
+        return {"run": answer["run"]} | {name: shown[name] for name in names}
+
+
+def expose(reading: Reading, curves: Curves) -> None:
     """Adds the endpoints to the page that is being built."""
-    it = Programs(reading)
-    for endpoint in (it.tokens, it.look, it.attention, it.roles, it.lens, it.ablation):
+    it, logs = Programs(reading), Logs(curves)
+    endpoints = (it.tokens, it.look, it.attention, it.roles, it.lens, it.ablation)
+    for endpoint in (*endpoints, logs.runs, logs.metrics):
         gr.api(
             endpoint,
             api_name=endpoint.__name__,

@@ -21,11 +21,13 @@ from threading import Lock
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ptx import lens
 from ptx.errors import UserError
 from ptx.playground.models import Models
+from ptx.playground.openend import after_prompt
 from ptx.playground.question import Question
 from ptx.playground.runs import Runs
 from ptx.playground.served import Served
@@ -136,7 +138,8 @@ class Reading:
 
     @answered
     def look(self, q: Question) -> Answer:
-        """{ids, at, against = null, muted = [], run = null} -> everything about the choice at `at`.
+        """{ids, at, against = null, muted = [], run = null, open = null} -> everything about the
+        choice at `at`.
 
         at, start: the cursor, and the first token that the model saw.
         token, text, prob, bits, rank: of the token at the cursor; null at the end of the text.
@@ -144,8 +147,9 @@ class Reading:
         sharp, names: {ids: int32[n], logits: float32[n]} of the n = 256 likeliest tokens, exactly,
             best first, and their texts. Tokens that cannot come are left out.
         entropy: bits.
-        healed: this is the first new token of `run` after a prompt that ends inside a token: the
-            probabilities are of all ways to cut that end.
+        healed: the probabilities are of all ways to cut the end of a prompt, from which the first
+            new token is drawn: `run` has drawn it, or `open` is the prompt, a text, and the cursor
+            is at its end. Then the row, the layers and the parts are those of the likeliest way.
         row: uint8[L][H][at - start], where each head looked; see `ptx.lens.quantize`.
         lens: {tokens: [L + 1][3] of {id, text, p}, prob: [L + 1], rank: [L + 1],
             followed: {id, text}}: after the embedding and after each block; followed is the token
@@ -156,13 +160,20 @@ class Reading:
         ids, mute, served = q.ids, q.mute, q.served
         at = q.cursor(ids)
         seen = served.traces.at(ids, at, mute)
-        choice = self._choice(q, ids[:at], seen)
         token = ids[at] if at < len(ids) else None
-        best = [a.token for a in choice.top(2)]
-        followed = best[0] if token is None else token
+        drawn = self._first_logits(q, ids[:at])
+        prompt = q.optional_text("open")
+        if prompt is not None and token is None:
+            check_prompt(prompt)
+            if opened := after_prompt(served, prompt, ids, mute):
+                drawn, seen = opened
+        followed = int(drawn.argmax()) if token is None and drawn is not None else token
+        layers = lens.logit_lens(served.model, seen.trace, seen.query, followed, BEST)
+        choice = Choice(layers.logits[-1] if drawn is None else drawn, Sampling())
         against = q.token("against")
         if against is None:
-            against = best[1] if best[0] == followed and len(best) > 1 else best[0]
+            best, second = choice.logits.topk(2).indices.tolist()
+            against = second if best == layers.token else best
         return {
             "at": at,
             "start": seen.start,
@@ -171,9 +182,9 @@ class Reading:
             **_likeliest(served.tokenizer, choice.logits),
             "entropy": choice.entropy,
             "healed": bool((choice.logits == CUT).any()),
-            "row": _base64(lens.row(seen.trace.attention[:, :, seen.query, : seen.size])),
-            "lens": _layers(served, seen, followed),
-            "parts": _parts(served, seen, followed, against),
+            "row": _base64(lens.row(_row(seen, at))),
+            "lens": _layers(served.tokenizer, layers),
+            "parts": _parts(served, seen, layers.token, against),
         }
 
     @answered
@@ -209,15 +220,21 @@ class Reading:
 
     @answered
     def head(self, q: Question) -> Answer:
-        """{ids, at, layer, head, view = "raw", muted = []} -> {at, start, triangle, scale}: one
-        head, uint8 of its lower triangle row by row; scale as that of `maps`."""
+        """{ids, at, layer, head, view = "raw", muted = [], exact = false} -> {at, start, triangle,
+        scale}: one head, uint8 of its lower triangle row by row; scale as that of `maps`. exact:
+        float32 instead, in the view's own units."""
         ids = q.ids
         at = q.cursor(ids)
         layer, head = q.head
         seen = q.served.traces.at(ids, at, q.mute)
         weights, scale = view_of(q, seen)
-        triangle = _base64(lens.triangle(weights[layer, head]))
-        return {"at": at, "start": seen.start, "triangle": triangle, "scale": scale}
+        if q.flag("exact"):
+            size = weights.shape[-1]
+            below = torch.ones(size, size, dtype=torch.bool).tril()
+            cells = (weights[layer, head] * scale)[below].numpy().tobytes()
+        else:
+            cells = lens.triangle(weights[layer, head])
+        return {"at": at, "start": seen.start, "triangle": _base64(cells), "scale": scale}
 
     @answered
     def rows(self, q: Question) -> Answer:
@@ -269,13 +286,13 @@ class Reading:
             "each_loss": _grid(loss[1:], c.n_head) if single else None,
         }
 
-    def _choice(self, q: Question, before: list[int], seen: Seen) -> Choice:
-        """The model's, or that of a run's first new token, which was drawn from another."""
-        if (run := q.optional_text("run")) and not q.mute.heads:
-            found = self.runs.first_choice(run, before)
-            if found is not None:
-                return Choice(found.logits.float().cpu(), Sampling())
-        return Choice(seen.trace.logits_after(seen.query), Sampling())
+    def _first_logits(self, q: Question, before: list[int]) -> Tensor | None:
+        """(V,), what a run's first new token was drawn from, if the question is about that one."""
+        run = q.optional_text("run")
+        if run is None or q.mute.heads:
+            return None
+        found = self.runs.first_choice(run, before)
+        return None if found is None else found.logits.float().cpu()
 
 
 def name_of(tokenizer: Tokenizer, token: int) -> str:
@@ -306,6 +323,12 @@ def of_token(tokenizer: Tokenizer, choice: Choice, token: int | None) -> Answer:
     }
 
 
+def _row(seen: Seen, at: int) -> Tensor:
+    """(L, H, at - start): nothing of what the likeliest way through an open end has not read."""
+    row = seen.trace.attention[:, :, seen.query, : seen.size]
+    return F.pad(row, (0, at - seen.end))
+
+
 def _all_logits(logits: Tensor) -> Answer:
     """(V,) in two bytes each: the error of a probability is far below what a page can show."""
     possible = logits > CUT
@@ -328,16 +351,15 @@ def _likeliest(tokenizer: Tokenizer, logits: Tensor) -> Answer:
     }
 
 
-def _layers(served: Served, seen: Seen, followed: int) -> Answer:
-    found = lens.logit_lens(served.model, seen.trace, seen.query, followed, BEST)
+def _layers(tokenizer: Tokenizer, found: lens.LogitLens) -> Answer:
     return {
         "tokens": [
-            [_named(served.tokenizer, token) | {"p": p} for token, p in zip(*layer)]
+            [_named(tokenizer, token) | {"p": p} for token, p in zip(*layer)]
             for layer in zip(found.tokens.tolist(), found.probs.tolist())
         ],
         "prob": found.prob.tolist(),
         "rank": found.rank.tolist(),
-        "followed": _named(served.tokenizer, followed),
+        "followed": _named(tokenizer, found.token),
     }
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from ptx import lens
 from ptx.checkpoint import find_model, load_model
 from ptx.engine import Engine
 from ptx.model import GPT
+from ptx.playground import zero_gpu
+from ptx.playground.limits import LIMITS
 from ptx.playground.traces import Traces
+from ptx.stream import healer
 from ptx.tokenizer import Tokenizer
-
-AT_ONCE = 8
-"""Texts that grow at the same time; more wait in the queue."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,11 @@ class Served:
         return directory.name
 
     @cached_property
-    def engine(self) -> Engine:
+    def engine(self) -> Engine | zero_gpu.GpuEngine:
         """Writes the texts of all visitors, side by side."""
-        return Engine(self.model, self.tokenizer, slots=AT_ONCE)
+        if zero_gpu.PRESENT and self.model.n_params() >= zero_gpu.LARGE:
+            return zero_gpu.GpuEngine(self.directory, self.model, self.tokenizer)
+        return Engine(self.model, self.tokenizer, slots=LIMITS.streams, waiting=LIMITS.queue)
 
     def start_engine(self) -> None:
         """Lets it compile what it needs before the first visitor comes."""
@@ -63,6 +66,15 @@ class Served:
     def reference_roles(self) -> lens.Roles:
         """What the heads do on the reference text, which takes a few forwards to see."""
         return lens.reference_roles(self.model, self.tokenizer)
+
+    def get_ready(self) -> None:
+        """Works out what the first visitor would wait for, in a thread of its own."""
+
+        def work() -> None:
+            healer(self.tokenizer)
+            _ = self.reference_roles
+
+        Thread(target=work, name="ready").start()
 
     @property
     def context(self) -> int:

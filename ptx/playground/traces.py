@@ -9,11 +9,15 @@ from threading import Lock
 from torch import Tensor
 
 from ptx import lens
+from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.stream import visible_from
 
 MOST_BYTES = 100_000_000
 """Memory of the traces of one model at most, but for the newest."""
+
+PATIENCE = 20.0
+"""Seconds that a question waits for the ones before it."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,20 @@ class Traces:
         """What the model saw, with `mute` muted, while it chose the token at `cursor`.
 
         keep: expect more questions about this window.
+        Raises UserError if too many wait.
         """
         context = self.model.config.context
         start = visible_from(cursor, context)
-        with self._lock:
+        if not self._lock.acquire(timeout=PATIENCE):
+            raise UserError("the model is busy with other visitors' texts: try again in a moment")
+        try:
             trace = self._find(tuple(ids[start:cursor]), mute)
             if trace is None:
                 trace = lens.trace(self.model, ids[start : start + context], mute)
             if keep:
                 self._keep(mute, trace)
+        finally:
+            self._lock.release()
         return Seen(start, cursor, trace)
 
     def _find(self, window: tuple[int, ...], mute: lens.Mute) -> lens.Trace | None:

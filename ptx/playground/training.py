@@ -1,143 +1,357 @@
-"""Training: the loss curves of a run, live while it goes on, and what it writes.
+"""Training: choose what to learn from, start, pause, resume, stop; curves and texts as they come.
 
-The browser asks every two seconds for what it lacks, naming the byte offsets it has read to, so a
-chart is never sent twice and a run needs no connection to the page.
+Training itself is `train/run.py` in a child process (jobs.py); all that the page knows of a run is
+its directory (curves.py, history.py). The browser asks every second for what it lacks, so closing a
+page stops nothing and two pages see the same.
 """
 
 from __future__ import annotations
 
-import math
+import json
+import subprocess
+import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ptx.config import PRESETS
+from ptx.errors import UserError
+from ptx.playground.curves import OWN, Curves
+from ptx.playground.history import clean, is_number
+from ptx.playground.jobs import ROOT, Job, Jobs
+from ptx.playground.library import Library, plain
+from ptx.playground.limits import LIMITS, Limits
 from ptx.playground.served import Served
 from ptx.playground.web import panel
-from ptx.runlog import METRICS, SAMPLES, tail
 
-MAX_POINTS = 4000
-"""Training points of one answer; a longer history is thinned evenly."""
-MAX_SAMPLES = 4
-LIVE_SECONDS = 60.0
-"""A run that wrote something this recently is going on."""
-
-FIGURES = (
-    "step", "tokens", "loss", "bpb", "val_bpb", "lr", "muon_lr", "grad_norm", "tokens_per_s", "mfu",
-    "memory_gib", "elapsed",
-)  # fmt: skip
+TRAIN, PREPARE = "train/run.py", "prepare/run.py"
+LAST_LINES, LONGEST = 12, 500
+"""Of what a job said, and characters of each."""
+Answer = dict[str, Any]
 
 
-class Runs:
-    """The runs a page can show: the model's own training, and those of the runs directory."""
+class Training:
+    """Everything behind the panel. For any number of threads and pages."""
 
-    def __init__(self, model: Served, runs: Path) -> None:
-        self.model, self.runs = model, runs
+    def __init__(
+        self, served: Served, runs: Path, library: Library, limits: Limits = LIMITS
+    ) -> None:
+        self.runs, self.library, self.limits = runs, library, limits
+        self.jobs = Jobs()
+        self.curves = Curves(served, runs, self.jobs)
+        self.estimates: dict[str, Answer] = {}
+        self.problem: str | None = None  # of the last job, if it failed
 
-    def paths(self) -> dict[str, Path]:
-        """{key: directory} of everything that has metrics; the run written to last comes first."""
-        found = {}
-        own = self.model.directory
-        if own.parent.name == "checkpoints" and not (own / METRICS).is_file():
-            own = own.parent.parent  # a checkpoint's curve is its run's
-        if (own / METRICS).is_file():
-            found["model"] = own
-        folders = self.runs.iterdir() if self.runs.is_dir() else ()
-        dated = [(_written(path), path) for path in folders if (path / METRICS).is_file()]
-        for _, path in sorted(dated, reverse=True):
-            found[f"runs/{path.name}"] = path
-        return found
-
-    def listing(self, paths: dict[str, Path]) -> list[dict[str, Any]]:
-        now = time.time()
-        return [
-            {
-                "key": key,
-                "name": f"{self.model.name} (the model on this page)"
-                if key == "model"
-                else path.name,
-                "live": key != "model" and now - _written(path) < LIVE_SECONDS,
-            }
-            for key, path in paths.items()
-        ]
-
-    def follow(self, request: Any) -> dict[str, Any]:
-        """What is new in a run since the browser last asked.
-
-        request: {"run": key, or "" for the most interesting one, "metrics": byte offset read to,
-            "samples": likewise}; from any client, so whatever does not fit counts as absent.
-        """
+    def follow(self, request: Any) -> Answer:
+        """What a page lacks: as `Curves.follow`, with "job", the one at hand, and "options", what
+        can be chosen, unless the request's "options" is their version."""
         request = request if isinstance(request, dict) else {}
-        paths = self.paths()
-        listing = self.listing(paths)
-        key = request.get("run")
-        if not isinstance(key, str) or key not in paths:
-            key = next((run["key"] for run in listing if run["live"]), next(iter(paths), ""))
-            request = {}
-        answer: dict[str, Any] = {"runs": listing, "run": key}
-        if key:
-            metrics, read = tail(paths[key] / METRICS, _offset(request.get("metrics")))
-            samples, samples_read = tail(paths[key] / SAMPLES, _offset(request.get("samples")))
-            answer |= {
-                "metrics": read,
-                "samples": samples_read,
-                "train": points(metrics, "bpb", MAX_POINTS),
-                "val": points(metrics, "val_bpb", MAX_POINTS),
-                "latest": latest(metrics),
-                "texts": [text for record in samples if (text := _text(record))][-MAX_SAMPLES:],
-            }
+        answer = self.curves.follow(request) | {"job": self._job(), "problem": self.problem}
+        options = self._options()
+        if request.get("options") != options["version"]:
+            answer["options"] = options
         return answer
 
+    def _job(self) -> Answer | None:
+        if (job := self.jobs.now) is None:
+            return None
+        return {
+            "kind": job.kind,
+            "name": job.name,
+            "asked": job.asked,
+            "seconds": round(time.time() - job.started, 1),
+            "lines": _last_lines(job),
+            "command": f"python {' '.join(job.words)}",
+        }
 
-def points(records: list[dict[str, Any]], name: str, limit: int) -> list[list[float]]:
-    """[steps, values] of one figure, at most about `limit`, always with the last."""
-    rows = [
-        (r["step"], r[name]) for r in records if _number(r.get("step")) and _number(r.get(name))
-    ]
-    stride = max(1, math.ceil(len(rows) / limit))
-    rows = rows[(len(rows) - 1) % stride :: stride]
-    return [[step for step, _ in rows], [round(value, 5) for _, value in rows]]
+    def _options(self) -> Answer:
+        if not self.limits.training:
+            return {"version": "off", "training": False}
+        options = {
+            "training": True,
+            "data": self.library.prepared(),
+            "folders": self.library.folders(),
+            "installed": not (self.library.data / "installed").exists(),
+            "presets": self.presets,
+            "estimates": self.estimates,
+            "upload_bytes": self.limits.upload_bytes,
+        }
+        return options | {"version": str(hash(json.dumps(options, sort_keys=True)))}
+
+    @cached_property
+    def presets(self) -> dict[str, Answer]:
+        """{name: its recipe and shape}, of what the page can train."""
+        return {
+            name: {
+                "steps": recipe["steps"],
+                "batch_size": recipe["batch_size"],
+                "lr": recipe["lr"],
+                "muon_lr": recipe["muon_lr"] if recipe["optimizer"] == "muon" else None,
+                "context": PRESETS[name].context,
+                "layers": PRESETS[name].n_layer,
+                "heads": PRESETS[name].n_head,
+                "width": PRESETS[name].d_model,
+            }
+            for name, recipe in recipes().items()
+        }
+
+    def act(self, request: Any) -> Answer:
+        """{"do": one of the names below, ...} from any client -> {"run" or "name": ...} or
+        {"error": sentence}; the browser never learns of an exception."""
+        actions = {
+            "start": self.start,
+            "pause": self.pause,
+            "stop": self.stop,
+            "resume": self.resume,
+            "estimate": self.estimate,
+            "dismiss": self.dismiss,
+        }
+        try:
+            if not self.limits.training:
+                raise UserError("training is turned off on this page (PTX_TRAINING)")
+            name = request.get("do") if isinstance(request, dict) else None
+            if not isinstance(name, str) or name not in actions:
+                raise UserError(f"do must be one of: {', '.join(actions)}")
+            return actions[name](request)
+        except UserError as error:
+            return {"error": str(error)}
+        except OSError as error:
+            return {"error": f"{error.filename or 'a file'}: {error.strerror}"}
+
+    def start(self, request: Answer) -> Answer:
+        """{"data": {"source": "prepared" | "installed" | "folder" | "text", "name", "text"},
+        "preset", "steps", "batch_size", "rate", "seed", "name"}: prepares the data if need be, and
+        trains on it. rate: times the recipe's learning rates."""
+        preset = request.get("preset")
+        if not isinstance(preset, str) or preset not in self.presets:
+            raise UserError(f"preset must be one of: {', '.join(self.presets)}")
+        recipe = self.presets[preset]
+        steps = whole(request, "steps", 1, 10_000_000, recipe["steps"])
+        batch = whole(request, "batch_size", 1, 4096, recipe["batch_size"])
+        rate = number(request, "rate", 0.001, 1000.0, 1.0)
+        seed = whole(request, "seed", 0, 2**32 - 1, 0)
+        name = request.get("name")
+        name = plain(name) if name else self._free(preset)
+        if (self.runs / name).exists():
+            raise UserError(f"a run {name!r} exists already: resume it, or give another name")
+        words = [
+            TRAIN, "--preset", preset, "--runs", word(self.runs), "--name", name,
+            "--steps", str(steps), "--batch-size", str(batch), "--seed", str(seed),
+            "--val-every", str(min(100, max(1, steps // 10))),
+            "--sample-every", str(min(250, max(1, steps // 8))),
+            "--save-every", str(min(250, max(1, steps // 8))),
+        ]  # fmt: skip
+        if rate != 1.0:
+            words += ["--lr", f"{rate * recipe['lr']:.6g}"]
+            words += ["--muon-lr", f"{rate * recipe['muon_lr']:.6g}"] if recipe["muon_lr"] else []
+        return self._with_data(request.get("data"), name, words)
+
+    def _with_data(self, data: Any, name: str, words: list[str]) -> Answer:
+        """Trains on prepared data; on other data once it is prepared."""
+        data = data if isinstance(data, dict) else {}
+        source = data.get("source")
+        if source == "prepared":
+            return self._train(name, [*words, "--data", word(self.library.find(data.get("name")))])
+        cleanup = None
+        if source == "installed":
+            out, command = self.library.new("installed"), ["installed"]
+        elif source == "folder":
+            folder = self.library.find_folder(data.get("name"))
+            out, command = self.library.new(folder.name), ["folder", word(folder)]
+        elif source == "text":
+            out = self.library.new(data.get("name"))
+            cleanup = out.with_name(f".{out.name}.text")
+            command = ["text", word(cleanup)]
+        else:
+            raise UserError("data must have a source: prepared, installed, folder or text")
+        content = self._checked_text(data) if cleanup else b""
+
+        def then(job: Job) -> None:
+            if cleanup:
+                cleanup.unlink(missing_ok=True)
+            if job.status == 0:
+                try:
+                    self._train(name, [*words, "--data", word(out)])
+                except UserError as error:  # the page is being closed
+                    self.problem = str(error)
+            else:
+                self._note_end(job)
+
+        if self.jobs.now is None and cleanup:
+            cleanup.parent.mkdir(parents=True, exist_ok=True)
+            cleanup.write_bytes(content)
+        self.problem = None
+        self.jobs.start("prepare", out.name, [PREPARE, *command, "--out", word(out)], then)
+        return {"name": out.name}
+
+    def _checked_text(self, data: Answer) -> bytes:
+        text, limit = data.get("text"), self.limits.upload_bytes
+        if not isinstance(text, str) or not text.strip():
+            raise UserError("paste or choose the text to learn from")
+        try:
+            content = text.encode()
+        except UnicodeEncodeError:
+            raise UserError("the text holds half of a character: save it as UTF-8") from None
+        if len(content) > limit:
+            raise UserError(
+                f"the text has {len(content):,} bytes; this page takes {limit:,} at most "
+                "(PTX_UPLOAD_BYTES)"
+            )
+        if "\0" in text:
+            raise UserError("the text holds a NUL character: it is no source code")
+        return content
+
+    def _train(self, name: str, words: list[str]) -> Answer:
+        self.problem = None
+        self.jobs.start("train", name, words, self._note_end)
+        return {"run": f"runs/{name}"}
+
+    def _free(self, preset: str) -> str:
+        number, name = 1, preset
+        while (self.runs / name).exists():
+            number += 1
+            name = f"{preset}-{number}"
+        return name
+
+    def pause(self, request: Answer) -> Answer:
+        """{}: the job finishes its step and saves."""
+        self._at_hand().ask_to_end("pause")
+        return {}
+
+    def stop(self, request: Answer) -> Answer:
+        """{"now"}: as pausing, for good; with `now` at once, and what was not saved is lost."""
+        job = self._at_hand()
+        if request.get("now") is True:
+            job.kill()
+        else:
+            job.ask_to_end("stop")
+        return {}
+
+    def _at_hand(self) -> Job:
+        if job := self.jobs.now:
+            return job
+        raise UserError("nothing is going on")
+
+    def resume(self, request: Answer) -> Answer:
+        """{"run": key}"""
+        key = request.get("run")
+        path = self.curves.paths().get(key) if isinstance(key, str) else None
+        if path is None or key == OWN:
+            raise UserError(f"there is no run {key!r} here: choose one of the list")
+        state = self.curves.about(key, path)["state"]
+        if state not in ("paused", "stopped", "failed"):
+            raise UserError(f"{path.name} is {state}: it cannot be resumed")
+        answer = self._train(path.name, [TRAIN, "--resume", word(path)])
+        self.curves.note(path.name, None)
+        return answer
+
+    def estimate(self, request: Answer) -> Answer:
+        """{"preset"}: lets train/run.py doctor time it; the figures come with the options."""
+        preset = request.get("preset")
+        if not isinstance(preset, str) or preset not in self.presets:
+            raise UserError(f"preset must be one of: {', '.join(self.presets)}")
+
+        def then(job: Job) -> None:
+            try:
+                found = json.loads(job.lines[-1])
+                figures, advice = found["presets"][0], found["advice"]
+            except (IndexError, KeyError, TypeError, ValueError):
+                self._note_end(job)
+                return
+            names = ("parameters", "tokens_per_s", "memory_gib", "fits", "checkpoint_gib")
+            self.estimates = self.estimates | {
+                preset: {name: figures[name] for name in names} | {"advice": advice}
+            }
+
+        self.problem = None
+        words = [TRAIN, "doctor", "--preset", preset, "--json", "--runs", word(self.runs)]
+        self.jobs.start("estimate", preset, words, then)
+        return {"name": preset}
+
+    def dismiss(self, request: Answer) -> Answer:
+        """{}: the last problem has been read."""
+        self.problem = None
+        return {}
+
+    def _note_end(self, job: Job) -> None:
+        """Remembers why a job ended, if that is not what it was asked for."""
+        if job.asked == "stop":
+            note: Answer = {"state": "stopped"}
+        elif job.status == 0 or job.asked:
+            return
+        else:
+            lines = _last_lines(job)
+            self.problem = f"{job.name}: {_reason(job, lines)}"
+            note = {"state": "failed", "lines": lines}
+        if job.kind == "train":
+            self.curves.note(job.name, note)
+
+    def close(self) -> None:
+        """Ends what is going on, as a pause does."""
+        if job := self.jobs.now:
+            print(f"{job.name} saves and ends; it can be resumed on the next page", flush=True)
+        self.jobs.close()
 
 
-def latest(records: list[dict[str, Any]]) -> dict[str, float]:
-    """The newest value of every figure that `records` mention."""
-    found: dict[str, float] = {}
-    for record in records:
-        found |= {name: record[name] for name in FIGURES if _number(record.get(name))}
-    return found
+def _last_lines(job: Job) -> list[str]:
+    return [clean(line[:LONGEST]) for line in list(job.lines)[-LAST_LINES:]]
 
 
-def _text(record: dict[str, Any]) -> dict[str, Any] | None:
-    step, prompt, text = (record.get(name) for name in ("step", "prompt", "text"))
-    if not (_number(step) and isinstance(prompt, str) and isinstance(text, str)):
-        return None
-    # a sample file may hold half of a surrogate pair, which no answer can carry
-    return {"step": step, "prompt": _clean(prompt), "text": _clean(text)}
+def _reason(job: Job, lines: list[str]) -> str:
+    """What went wrong, in one sentence."""
+    if job.status is not None and job.status < 0:
+        return f"the process was killed (signal {-job.status}); is there enough memory?"
+    errors = [line for line in lines if line.startswith("error: ")]
+    if errors:
+        return lines_from(errors[-1], lines)
+    return lines[-1] if lines else f"the process ended with status {job.status}"
 
 
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
+def lines_from(first: str, lines: list[str]) -> str:
+    """A sentence that the terminal broke into lines."""
+    start = len(lines) - 1 - lines[::-1].index(first)
+    return " ".join(lines[start:]).removeprefix("error: ")
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def recipes() -> dict[str, Answer]:
+    """The recipe of every preset, asked of train/, which the page does not import."""
+    code = "import json; from train.settings import RECIPES; print(json.dumps(RECIPES))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    return json.loads(done.stdout)
 
 
-def _offset(value: Any) -> int:
-    return value if type(value) is int and 0 <= value < 2**53 else 0
+def word(path: Path) -> str:
+    """A path for a command line that is run in the repository."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
-def _written(run: Path) -> float:
-    try:
-        return (run / METRICS).stat().st_mtime
-    except OSError:
-        return 0.0
+def whole(request: Answer, name: str, low: int, high: int, default: int) -> int:
+    """A whole number of a request, or the default if it is left out."""
+    value = request.get(name)
+    value = default if value is None else value
+    if type(value) is not int or not low <= value <= high:
+        raise UserError(f"{name} must be a whole number from {low:,} to {high:,}")
+    return value
 
 
-def build(served: Served, runs: Path) -> None:
-    """The panel; everything it does happens between its script and `follow`."""
-    source = Runs(served, runs)
+def number(request: Answer, name: str, low: float, high: float, default: float) -> float:
+    """A number of a request, or the default if it is left out."""
+    value = request.get(name)
+    value = default if value is None else value
+    if not is_number(value) or not low <= value <= high:
+        raise UserError(f"{name} must be a number from {low:g} to {high:g}")
+    return float(value)
 
-    def follow(request: Any) -> dict[str, Any]:
-        return source.follow(request)
 
-    panel("curves", server=[follow])
+def build(training: Training) -> None:
+    """The panel; everything it does happens between its scripts and these two functions."""
+
+    def follow(request: Any) -> Answer:
+        return training.follow(request)
+
+    def act(request: Any) -> Answer:
+        return training.act(request)
+
+    panel("training", server=[follow, act])

@@ -38,7 +38,10 @@ SCRIPTS = (
     "heads.js",
     "parts.js",
     "why.js",
+    "chart.js",
     "curves.js",
+    "form.js",
+    "training.js",
     "keys.js",
 )
 

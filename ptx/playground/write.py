@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -12,6 +13,7 @@ import gradio as gr
 
 from ptx.engine import Engine, Generation
 from ptx.errors import UserError
+from ptx.playground.limits import LIMITS, Rate
 from ptx.playground.models import FIRST as FIRST_MODEL
 from ptx.playground.models import Models
 from ptx.playground.runs import Runs
@@ -22,11 +24,12 @@ from ptx.playground.web import panel
 from ptx.sampling import Sampling
 from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, window_notes
 
-MAX_LENGTH = 1000
 MAX_SEED = 2**32 - 1
 FRAMES_PER_SECOND = 20
 PLACES_PER_SECOND = 5
 """How often a text that waits says how many are before it."""
+LONGEST = min(PROMPT_LIMIT, LIMITS.prompt_bytes)
+"""Bytes of a prompt."""
 TEXT_LIMIT = 16 * PROMPT_LIMIT
 """Characters of a text whose syntax is asked for: a prompt and what was written after it."""
 
@@ -79,7 +82,7 @@ class Request:
                 raise UserError(f"{name} must be a number")
         for name, low, high in (
             ("top_k", 0, MAX_SEED),
-            ("length", 1, MAX_LENGTH),
+            ("length", 1, LIMITS.new_tokens),
             ("seed", 0, MAX_SEED),
             ("n_prompt", 0, PROMPT_LIMIT),
         ):
@@ -99,8 +102,12 @@ class Request:
         for: the last one, and before it the token that a person chose, if there is one, placed
         where it can follow an open end. Raises UserError for a knob out of range and for a prompt
         that cannot be read."""
-        sampling, limits, seed = self.sampling(), Limits(int(self.length)), int(self.seed)
-        prompt = self.prompt
+        sampling, seed, prompt = self.sampling(), int(self.seed), self.prompt
+        limits = Limits(int(self.length), LIMITS.seconds)
+        if isinstance(prompt, str) and (size := len(prompt.encode("utf-8", "replace"))) > LONGEST:
+            raise UserError(
+                f"the prompt has {size:,} bytes and at most {LONGEST:,} are read: shorten it"
+            )
         if self.first is not None:
             if type(self.first) is not int:
                 raise UserError("the first token must be a whole number")
@@ -115,7 +122,8 @@ class Request:
 class Growing:
     """A text being written, and what the browser is told about it."""
 
-    def __init__(self, served: Served, request: Request, runs: Runs) -> None:
+    def __init__(self, served: Served, request: Request, runs: Runs, asked: float) -> None:
+        self.started = asked  # the clock of tokens per second
         self._served, self._seed = served, int(request.seed)
         self._written = request.prompt if isinstance(request.prompt, str) else None
         self._runs, self._run = runs, runs.name()
@@ -129,15 +137,11 @@ class Growing:
             self._notes = prompt_notes(served.tokenizer, self._written)
         self._transcript = self._begin()
         self._transcript.extend(self._ids)
-        self._generated, self._started = 0, time.monotonic()
+        self._generated = 0
         self._watch = Watch()
 
     def _begin(self) -> Transcript:
         return Transcript(self._served.tokenizer, self._written or "")
-
-    def start(self) -> None:
-        """The clock of tokens per second runs from here."""
-        self._started = time.monotonic()
 
     def take(self, generation: Generation, step: Step) -> None:
         """One more token."""
@@ -164,7 +168,7 @@ class Growing:
 
     def frame(self, place: int = 0, finish: str | None = None) -> dict[str, Any]:
         """place: how many texts are before this one; 0 once it is being written."""
-        seconds = max(time.monotonic() - self._started, 1e-9)
+        seconds = max(time.monotonic() - self.started, 1e-9)
         return {
             "run": self._run,
             "continued": self._written is None,
@@ -184,13 +188,14 @@ def frames(served: Served, request: Request, runs: Runs) -> Iterator[dict[str, A
     """The prompt, then the text after every token; the last frame says why it ended. A text that
     has to wait says how many are before it. Where the heads look goes to `runs`."""
     legs = request.legs(served.engine)
+    asked = time.monotonic()
     generation = next(legs)  # refuses what cannot be done
-    text = Growing(served, request, runs)
+    text = Growing(served, request, runs, asked)
     while generation:
         try:
             for place in waiting(served.engine, generation):
                 yield text.frame(place)
-            text.start()
+                text.started = time.monotonic()
             yield text.frame()
             for step in generation:
                 text.take(generation, step)
@@ -211,13 +216,14 @@ def waiting(engine: Engine, generation: Generation) -> Iterator[int]:
 
 
 def throttled(items: Iterator[Any], per_second: float) -> Iterator[Any]:
-    """At most so many a second by the clock, and always the last: the browser is the slow one."""
-    shown, held = 0.0, None
+    """At most so many a second by the clock, but for the first two, a prompt and its first token,
+    and always the last: the browser is the slow one."""
+    at_once, shown, held = 2, 0.0, None
     for item in items:
         held = item
-        if (now := time.monotonic()) - shown >= 1 / per_second:
+        if at_once or time.monotonic() - shown >= 1 / per_second:
             yield item
-            shown, held = now, None
+            at_once, shown, held = max(0, at_once - 1), time.monotonic(), None
     if held is not None:
         yield held
 
@@ -239,7 +245,7 @@ def build() -> Controls:
         lines=5,
         max_lines=16,
         interactive=True,
-        label="Prompt",
+        label="Prompt (Esc, then Tab leaves it)",
         elem_id="prompt",
         wrap_lines=True,
         buttons=[],
@@ -248,11 +254,10 @@ def build() -> Controls:
     def parse(request: Any) -> dict[str, Any]:
         return parsed(request)
 
-    facts = {"examples": EXAMPLES, "prompt": FIRST, "longest": PROMPT_LIMIT}
+    facts = {"examples": EXAMPLES, "prompt": FIRST, "longest": LONGEST}
     write = panel("write", facts, server=[parse])
     panel("text")
-    panel("knobs", {"length": MAX_LENGTH, "seed": MAX_SEED})
-    panel("bench")
+    panel("knobs", {"length": LIMITS.new_tokens, "seed": MAX_SEED})
     return Controls(prompt, write)
 
 
@@ -267,11 +272,15 @@ def parsed(request: Any) -> dict[str, Any]:
 def connect(models: Models, controls: Controls, runs: Runs) -> None:
     """Generate, Continue and branches; Stop; the editor, which follows when a text is undone."""
     write, prompt = controls.write, controls.prompt
+    rate = Rate(LIMITS.per_minute)
 
-    def on_generate(written: str, event: gr.EventData) -> Iterator[dict[str, Any]]:
+    def on_generate(
+        written: str, event: gr.EventData, sender: gr.Request
+    ) -> Iterator[dict[str, Any]]:
         data = getattr(event, "request", None)
         asked = {"asked": data.get("asked") if isinstance(data, dict) else None}
         try:
+            rate.admit(visitor(sender))
             request = Request.read(written, data)
             served = models.get(data.get("model", FIRST_MODEL))
             for frame in throttled(frames(served, request, runs), FRAMES_PER_SECOND):
@@ -286,6 +295,8 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
         show_progress="hidden",
         # the engine has a queue of its own, which knows the place of everyone in it
         concurrency_limit=None,
+        # one at a time is this page's own rule: what Gradio still takes for running may have ended
+        trigger_mode="multiple",
         api_visibility="private",
     )
     browser = {"api_visibility": "private", "show_progress": "hidden"}
@@ -295,13 +306,34 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
     # in the browser, because gr.Code strips what the server sends
     write.edit(None, js="() => ptx.writing.editor", outputs=prompt, **browser)
     prompt.change(None, prompt, js="(text) => ptx.writing.edited(text)", **browser)
+    expose(models, rate)
 
 
-def expose(models: Models) -> None:
+def growing(legs: Iterator[Generation]) -> Iterator[str]:
+    """What comes after the prompt, longer with every token."""
+    text = ""
+    for generation in legs:
+        try:
+            for step in generation:
+                text += step.text
+                yield text
+        finally:  # a reader who leaves lets the next one in
+            generation.cancel()
+    yield text
+
+
+def visitor(sender: gr.Request) -> str:
+    """Who asks, by address; on a Space, by the one that its proxy names."""
+    named = sender.headers.get("x-forwarded-for") if os.environ.get("SYSTEM") == "spaces" else None
+    return (named or sender.client.host).split(",")[0].strip()
+
+
+def expose(models: Models, rate: Rate) -> None:
     """The same for programs: the endpoint /generate."""
 
     def generate(
         prompt: str,
+        sender: gr.Request,
         temperature: float = 0.8,
         top_k: int = 0,
         top_p: float = 0.95,
@@ -310,8 +342,9 @@ def expose(models: Models) -> None:
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
         model: str = FIRST_MODEL,
-    ) -> str:
-        """Continues a piece of Python and returns what comes after the prompt."""
+    ) -> Iterator[str]:
+        """Continues a piece of Python: what comes after the prompt, again and again as it grows.
+        The last one is whole."""
         request = Request(
             prompt or "",
             0,
@@ -325,8 +358,9 @@ def expose(models: Models) -> None:
             seed,
         )
         try:
+            rate.admit(visitor(sender))
             engine = models.get(model).engine
-            return "".join(step.text for leg in request.legs(engine) for step in leg)
+            yield from throttled(growing(request.legs(engine)), FRAMES_PER_SECOND)
         except UserError as error:
             raise gr.Error(str(error)) from None
 

@@ -11,6 +11,7 @@ and would flatter it; the table below the figures has the usual knobs, with gues
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -30,6 +31,7 @@ from ptx.model import GPT
 from ptx.sampling import Sampling
 from ptx.stream import Limits, Stream
 from ptx.tokenizer import Tokenizer
+from tests.bench.llama import LlamaCpp, missing
 from tests.bench.report import Row, parser, report
 from tests.bench.training.turns import Side
 
@@ -37,11 +39,13 @@ ROOT = Path(__file__).resolve().parents[2]
 KEYS = (
     "speed_vs_transformers",
     "speed_vs_recompute",
+    "speed_vs_llama_cpp",
     "batch16_gain",
     "first_token_ms",
     "busy_share",
 )
 CONTEXT, PROMPT, NEW = 512, 200, 256
+THREADS = sorted({1, os.cpu_count() or 1})
 RECOMPUTED = 32
 """Tokens by recomputation, from the middle of the text on: its cost grows with the position."""
 
@@ -69,20 +73,27 @@ class Ours:
         self.greedy = Sampling(0.0, banned=(self.tokenizer.eot,))
         self.usual = Sampling(0.8, top_p=0.95, banned=(self.tokenizer.eot,))
 
-    def rate(self, streams: int, new: int, usual: bool = False, speculate: bool = False) -> float:
+    def rate(
+        self,
+        streams: int,
+        new: int,
+        usual: bool = False,
+        speculate: bool = False,
+        attention: bool = False,
+    ) -> float:
         """New tokens per second of so many streams together, once their prompts are read."""
         batch, made = Batch(self.decoder), 0
         for seed in range(streams):
             stream = Stream(
                 self.tokenizer,
                 self.context,
-                "",
+                prompt_ids(self.tokenizer),
                 self.usual if usual else self.greedy,
                 Limits(new),
                 seed,
-                speculate=speculate,
+                attention,
+                speculate,
             )
-            stream.ids = prompt_ids(self.tokenizer)
             batch.join(stream)
         while len(batch.step()) < streams:
             pass
@@ -127,6 +138,14 @@ class Recompute:
         for _ in range(new):
             ids.append(int(self.model(torch.tensor([ids]))[0, -1].argmax()))
         return new / (time.perf_counter() - started)
+
+
+class Llama(LlamaCpp):
+    """llama.cpp on the same weights."""
+
+    def __init__(self, kind: str, threads: int) -> None:
+        model, tokenizer = shipped()
+        super().__init__(model, prompt_ids(tokenizer), kind, threads)
 
 
 class Page:
@@ -204,10 +223,17 @@ def main() -> None:
         details.append((f"tokens/s, one stream, against {peer}", mine, theirs, None))
 
     if "speed_vs_transformers" in wanted:
-        dtype = best_dtype()
+        [dtype] = best_of(Transformers, [("float32",), ("bfloat16",)])
         versus("speed_vs_transformers", f"transformers, {dtype}", Transformers, (dtype,), new, 4.0)
     if "speed_vs_recompute" in wanted:
         versus("speed_vs_recompute", "recomputing", Recompute, (), recomputed, 20.0)
+    if "speed_vs_llama_cpp" in wanted and missing():
+        names = " and ".join(missing())
+        print(f"speed_vs_llama_cpp: {names} not installed (pip install llama-cpp-python gguf)")
+    elif "speed_vs_llama_cpp" in wanted:
+        kind, threads = best_of(Llama, [(k, n) for k in ("F16", "BF16") for n in THREADS])
+        peer = f"llama.cpp, {kind}, {threads} threads"
+        versus("speed_vs_llama_cpp", peer, Llama, (kind, threads), new, 1.0)
     if "batch16_gain" in wanted:
         rates = in_turns(
             {"1": lambda: ours("rate", 1, new), "16": lambda: ours("rate", 16, new)}, turns
@@ -234,26 +260,34 @@ def main() -> None:
             {
                 "plain": lambda: ours("rate", 1, new, True),
                 "guessing": lambda: ours("rate", 1, new, True, True),
+                "attention": lambda: ours("rate", 1, new, True, False, True),
+                "16": lambda: ours("rate", 16, new, True),
                 "int8": lambda: int8("rate", 1, new, True),
             },
             turns,
         )
         int8.close()
         plain = statistics.median(rates["plain"])
-        for name, label in (("guessing", "with guesses"), ("int8", "with int8 weights")):
+        labels = {
+            "guessing": "with guesses",
+            "attention": "with every attention row",
+            "16": "16 streams in all",
+            "int8": "with int8 weights",
+        }
+        for name, label in labels.items():
             figure = f"tokens/s, temperature 0.8, top-p 0.95, {label}, against without"
             details.append((figure, statistics.median(rates[name]), plain, None))
     ours.close()
     report(figures, args, details)
 
 
-def best_dtype() -> str:
-    """The faster of transformers' precisions here."""
+def best_of(kind: type, options: list[tuple]) -> tuple:
+    """The arguments with which a peer is fastest here."""
     rates = {}
-    for dtype in ("float32", "bfloat16"):
-        side = Side(Transformers, dtype)
+    for given in options:
+        side = Side(kind, *given)
         side("rate", 4)
-        rates[dtype] = side("rate", 12)
+        rates[given] = side("rate", 12)
         side.close()
     return max(rates, key=rates.__getitem__)
 

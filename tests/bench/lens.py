@@ -70,7 +70,7 @@ def main() -> None:
         model(batch)
 
     [all_at_once] = in_turns(turns, lambda: maps_and_roles(model, tokenizer, ids))
-    forward, recorded = in_turns(turns, plain, lambda: lens.trace(model, ids))
+    forward, recorded = in_turns(turns, plain, lambda: lens.trace(model, ids).logits)
     heads = lens.single_heads(model.config)
     [ablation] = in_turns(1 if args.quick else 5, lambda: lens.ablate(model, ids[:64], heads))
     cost = statistics.median(b / a for a, b in zip(forward, recorded, strict=True))

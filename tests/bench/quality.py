@@ -1,58 +1,50 @@
-"""Bits per byte of the shipped model on held-out packages, against general-purpose compressors.
+"""How well the shipped model knows Python that it has never seen, beside what knows less.
 
-    python prepare/run.py installed
+    python prepare/run.py installed --val-fraction 0.05 --test-fraction 0.05
     python tests/bench/quality.py [--quick] [--json]
 
-All read the same bytes: the start of each held-out project, joined. A compressor has seen nothing
-before them, the model was trained on other projects. `python train/run.py evaluate` scores the
-whole text by project.
+All read the same bytes: the start of each package kept for a last test, or of those that validate
+where the data has no test. `python train/run.py evaluate` says the same by project.
 """
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np
-
 from ptx.checkpoint import load_model
 from ptx.corpus import Corpus
 from tests.bench.report import arguments, report
+from train.baselines import baselines
+from train.continuations import measure
 from train.evaluate import score
+from train.heldout import held_out
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def heads_of_projects(corpus: Corpus, per_project: int) -> bytes:
-    """The text that `score` reads: the first tokens of every held-out project."""
-    pieces, position = [], 0
-    for project in corpus.manifest["sources"]["val"]:
-        pieces.append(corpus.val[position : position + min(project["tokens"], per_project)])
-        position += project["tokens"]
-    return corpus.tokenizer.decode(np.concatenate(pieces))
+BITS, PARSED = 0.95, 0.85
 
 
 def main() -> None:
     args = arguments(__doc__)
     corpus = Corpus(ROOT / "data" / "installed")
-    model, _, _ = load_model(ROOT / "checkpoints" / "mini")
-    per_project = 3_000 if args.quick else 50_000
-    ours = score(model, corpus, per_project)[-1]
-    text = heads_of_projects(corpus, per_project)
-    assert len(text) == ours.bytes
-    xz = 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
-    bzip2 = 8 * len(bz2.compress(text, 9)) / len(text)
-    report(
-        [
-            ("bits per byte, against xz -9e", ours.bits_per_byte, xz, xz),
-            ("bits per byte, against bzip2 -9", ours.bits_per_byte, bzip2, bzip2),
-        ],
-        args,
-    )
+    model, tokenizer, _ = load_model(ROOT / "checkpoints" / "mini")
+    texts = held_out(corpus, corpus.splits[-1], 3_000 if args.quick else 50_000)
+    ours = score(model, tokenizer, texts)[-1]
+    found = measure(texts, model, tokenizer, 20 if args.quick else 200, seed=0)
+    others = [
+        (f"bits per byte, against {name}", ours.bits_per_byte, sum(bits) / ours.bytes, None)
+        for name, bits in baselines(corpus, texts).items()
+    ]
+    figures = [
+        ("bits_per_byte", ours.bits_per_byte, None, BITS),
+        ("parsed: continuations, another file's text", found.parsed, found.parsed_control, PARSED),
+        ("top1", ours.top1, None, None),
+        ("brackets closed", found.brackets, None, None),
+        ("lines at an allowed depth", found.indentation, None, None),
+    ]
+    report([*figures, *others], args)
 
 
 if __name__ == "__main__":

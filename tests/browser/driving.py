@@ -30,7 +30,7 @@ class Playground:
         self.finish = page.locator("#text-panel .finish")
         self.error = page.locator("#text-panel .message.error")
         self.notes = page.locator("#text-panel .notes")
-        self.map = page.locator("#heads-panel .map")
+        self.map = page.locator("#heads-panel .maps > .card .map").first
         self.readout = page.locator("#heads-panel .readout")
         expect(self.map).to_be_visible()
         expect(page.locator("#prompt .cm-content")).to_be_visible()
@@ -39,14 +39,16 @@ class Playground:
         self.candidates = page.locator("#bench-panel button.candidate:visible")
         # the prompt has been read, and the model asked about what could follow it
         page.wait_for_function("ptx.store.state.look && ptx.store.state.tokens.length > 1")
-        expect(page.locator("#heads-panel h3")).to_have_text("layer 0 · head 0")
+        expect(page.locator("#heads-panel .atlas .role").first).to_be_visible()
 
     def prompt(self, text: str) -> None:
+        """In one step: an editor that is empty for a moment would be read as an empty prompt."""
         self.page.click("#prompt .cm-content")
         self.page.keyboard.press("Control+a")
-        self.page.keyboard.press("Delete")
         if text:
             self.page.evaluate(PASTE, text)
+        else:
+            self.page.keyboard.press("Delete")
 
     def set(self, knob: str, value: float) -> None:
         box = self.page.locator(f"#{knob} input[type=number]")
@@ -91,6 +93,20 @@ class Playground:
     def looked(self, index: int) -> None:
         """Waits until all that is asked about the cursor is there."""
         self.wait_for("state.cursor === arg && state.look?.at === arg", index)
+
+    def look(self, at: int) -> None:
+        """Clicks the token at `at`, or sets the cursor past the last, until the page shows it."""
+        if self.page.evaluate("at => at < ptx.store.state.ids.length", at):
+            self.code.locator(f'.token[data-i="{at}"]').click()
+        else:
+            self.code.focus()
+            self.page.keyboard.press("Control+End")
+        self.page.wait_for_function("at => ptx.store.state.look?.at === at", arg=at)
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens on the page, prompt and generated."""
+        return self.page.evaluate("ptx.store.state.ids")
 
     @property
     def text(self) -> str:

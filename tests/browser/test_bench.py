@@ -86,8 +86,8 @@ def test_the_bars_are_the_samplers(
     for (_, raw, final, cut), token in zip(rows, tokens, strict=True):
         assert raw / 100 == pytest.approx(float(choice.raw[token]), abs=1e-4)
         assert final / 100 == pytest.approx(float(choice.final[token]), abs=1e-4)
-        reason = re.search(r"cut by (.*)", cut)
-        assert (CUTS[reason[1]] if reason else None) == choice.cut_by(token)
+        reason = cut.split("◂")[0].strip()
+        assert (CUTS[reason] if reason else None) == choice.cut_by(token)
         assert ("chosen" in cut) == (token == ids[at])
     left = 1 - float(choice.final[tokens].sum())
     assert rest[2] / 100 == pytest.approx(max(0, left), abs=1e-4)
@@ -102,7 +102,7 @@ def test_the_bars_are_the_samplers(
 def test_the_whole_distribution_is_the_samplers(
     playground: Playground, model: tuple[GPT, Tokenizer]
 ) -> None:
-    """Two bytes a logit cross the wire, the likeliest exactly: the rest loses nothing that shows."""
+    """Two bytes a logit cross the wire, the likeliest exactly: nothing that shows is lost."""
     gpt, tokenizer = model
     ids = [tokenizer.eot, *tokenizer.encode(PROMPT)]
     playground.read(PROMPT)

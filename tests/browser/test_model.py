@@ -8,7 +8,7 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from ptx import GPT, ModelConfig, get_tokenizer, load_model, save_model
+from ptx import GPT, ModelConfig, get_tokenizer, lens, load_model, save_model
 from tests.browser.driving import Playground
 
 MINI = Path(__file__).parents[2] / "checkpoints" / "mini"
@@ -56,3 +56,26 @@ def test_another_model_takes_the_place_of_the_first(page: Page, app_url: str, ru
     page.select_option("#model-choice", "")
     expect(page.locator(".header .summary")).to_contain_text("context 256")
     expect(page.locator("#card")).to_contain_text("bits per byte")
+
+
+def test_the_heads_are_those_of_the_other_model(
+    page: Page, app_url: str, run: str, runs_dir: Path
+) -> None:
+    playground = Playground(page, app_url)
+    page.evaluate("ptx.store.set({ pinned: ['5.3', '1.2'], muted: ['4.1'] })")
+    page.select_option("#model-choice", run)
+    thumbs = page.locator("#heads-panel .atlas .thumb")
+    expect(thumbs).to_have_count(6)
+    assert page.evaluate("[ptx.store.state.pinned, ptx.store.state.muted]") == [["1.2"], []]
+    page.wait_for_function("() => ptx.attention.square('1.2')")
+    told = page.evaluate("Array.from(ptx.attention.square('1.2').values)")
+    model, _, _ = load_model(runs_dir / "other")
+    ids = playground.ids
+    weights = lens.attention(model, ids)[1, 2]
+    shown = torch.tensor(told) / 255
+    wanted = weights[torch.ones(len(ids), len(ids), dtype=torch.bool).tril()].sqrt()
+    assert float((shown - wanted).abs().max()) <= 0.5 / 255 + 1e-5
+    expect(page.locator("#why-panel .lens tbody tr")).to_have_count(3)
+    page.select_option("#model-choice", "")
+    first = load_model(MINI)[0].config
+    expect(thumbs).to_have_count(first.n_layer * first.n_head)

@@ -8,37 +8,45 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
+import ptx
 from ptx import lens, load_model
+from tests.browser.driving import Playground
 
 MODEL = Path(__file__).parents[2] / "checkpoints" / "mini"
-TEXT = "def add(a, b):\n    return a + b\n"
-SHOW = """async text => {
-    const { ids } = await ptx.ask("tokens", { text });
-    ptx.store.set({ ids, cursor: 5, run: null, muted: [] });
-    return ids;
-}"""
-LOOKED = "at => ptx.store.state.look?.at === at"
+TEXT = "def add(first, second):\n    total = first + second\n    return total\n"
 
 
 @pytest.fixture
 def shown(page: Page, app_url: str) -> Page:
     """A page whose text is TEXT, the cursor on its fifth token."""
-    page.goto(app_url)
-    page.wait_for_function("() => window.ptx?.store?.state.model")
-    page.evaluate(SHOW, TEXT)
-    page.wait_for_function(LOOKED, arg=5)
+    playground = Playground(page, app_url)
+    playground.read(TEXT)
+    playground.cursor_to(5)
     return page
+
+
+def told(page: Page, at: int) -> torch.Tensor:
+    """(V,), the probabilities that the browser works out with the cursor at `at`."""
+    page.evaluate("at => ptx.store.set({ cursor: at })", at)
+    page.wait_for_function("at => ptx.store.state.look?.at === at", arg=at)
+    logits = page.evaluate("Array.from(ptx.logits(ptx.store.state.look), x => Math.max(x, -1e30))")
+    return torch.tensor(logits).softmax(-1)
 
 
 def test_the_logits_that_the_browser_has_are_the_models(shown: Page) -> None:
     model, tokenizer, _ = load_model(MODEL)
     ids = [tokenizer.eot, *tokenizer.encode(TEXT)]
-    for at in (5, len(ids), 1):
-        shown.evaluate("at => ptx.store.set({ cursor: at })", at)
-        shown.wait_for_function(LOOKED, arg=at)
-        told = torch.tensor(shown.evaluate("Array.from(ptx.logits(ptx.store.state.look))"))
-        real = lens.trace(model, ids[:at]).logits[-1]
-        assert float((told.softmax(-1) - real.softmax(-1)).abs().max()) <= 1e-5
+    for at in (5, len(ids) - 1, 1):
+        real = lens.trace(model, ids[:at]).logits[-1].softmax(-1)
+        assert float((told(shown, at) - real).abs().max()) <= 1e-5
+
+
+def test_at_the_end_of_the_prompt_they_are_those_that_generation_draws_from(shown: Page) -> None:
+    model, tokenizer, _ = load_model(MODEL)
+    step = next(ptx.generate(model, tokenizer, TEXT))
+    at = 1 + len(tokenizer.encode(TEXT))
+    assert float((told(shown, at) - step.choice.raw).abs().max()) <= 1e-5
+    assert shown.evaluate("ptx.store.state.look.healed")
 
 
 def test_the_look_is_about_the_last_of_many_moves(shown: Page) -> None:
@@ -63,7 +71,8 @@ def test_a_text_that_grows_behind_the_cursor_is_not_asked_about_again(shown: Pag
     before = shown.evaluate(
         """async () => {
             window.before = ptx.store.state.look;
-            ptx.store.set({ ids: [...ptx.store.state.ids, 7] });
+            const { ids, tokens } = ptx.store.state;
+            ptx.store.set({ ids: [...ids, ids[1]], tokens: [...tokens, tokens[1]] });
             await new Promise((r) => setTimeout(r, 300));
             return ptx.store.state.look === window.before;
         }"""
@@ -71,11 +80,6 @@ def test_a_text_that_grows_behind_the_cursor_is_not_asked_about_again(shown: Pag
     assert before
     shown.evaluate("ptx.store.set({ muted: ['0.1'] })")
     shown.wait_for_function("() => ptx.store.state.look !== window.before")
-
-
-def test_no_text_no_look(shown: Page) -> None:
-    shown.evaluate("ptx.store.set({ cursor: null })")
-    shown.wait_for_function("() => ptx.store.state.look === null")
 
 
 def test_an_overtaken_question_has_no_answer_but_that_of_another_head_has(shown: Page) -> None:
@@ -93,10 +97,10 @@ def test_an_overtaken_question_has_no_answer_but_that_of_another_head_has(shown:
 def test_a_refusal_is_said_once_and_goes_when_the_next_answer_comes(shown: Page) -> None:
     message = shown.locator("#reading-panel .message")
     expect(message).to_be_hidden()
-    answer = shown.evaluate("ptx.ask('maps', { ids: [1, 2], at: 9 })")
+    answer = shown.evaluate("ptx.ask('price', { ids: [1, 2], at: 9 })")
     assert answer is None
     expect(message).to_have_text("at must be a whole number from 1 to 2")
-    shown.evaluate("ptx.ask('maps', { ids: [1, 2], at: 2 })")
+    shown.evaluate("ptx.ask('price', { ids: [1, 2], at: 2 })")
     expect(message).to_be_hidden()
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from ptx import Sampling, lens, load_model
+from ptx.sampling import Choice
 from tests.browser.driving import Playground
 
 ROOT = Path(__file__).parents[2]
@@ -127,3 +132,63 @@ def test_the_python_computes_what_the_page_shows(playground: Playground) -> None
     )
     page.get_by_role("button", name="Close", exact=True).last.click()
     expect(page.locator(".code-window")).to_have_count(0)
+
+
+def saved(page: Page, picture: str, kind: str) -> Path:
+    """What the button `kind` of a picture saves."""
+    group = page.get_by_role("group", name=f"Save {picture}", exact=True)
+    with page.expect_download() as download:
+        group.get_by_role("button", name=kind, exact=True).click()
+    return download.value.path()
+
+
+@pytest.mark.parametrize("picture", ["attention", "why", "next-token"])
+def test_a_picture_is_saved_as_it_is_seen(playground: Playground, picture: str) -> None:
+    with Image.open(saved(playground.page, picture, "PNG")) as image:
+        assert image.width > 300
+        assert image.height > 150
+        assert len(image.convert("RGB").getcolors(1 << 20) or ()) > 40  # text, lines, colours
+
+
+def test_saved_attention_is_exact(playground: Playground) -> None:
+    page = playground.page
+    page.evaluate("ptx.store.set({ pinned: ['2.1', '0.3'] })")
+    rows = list(csv.DictReader(saved(page, "attention", "CSV").open(newline="")))
+    model, _, _ = load_model(ROOT / "checkpoints" / "mini")
+    weights = lens.attention(model, playground.ids)
+    size = len(playground.ids)
+    assert len(rows) == size * (size + 1)
+    for row in rows:
+        layer, head, q, k = (int(row[n]) for n in ("layer", "head", "query", "key"))
+        assert float(row["weight"]) == pytest.approx(float(weights[layer, head, q, k]), abs=1e-5)
+
+
+def test_saved_numbers_are_the_librarys(playground: Playground) -> None:
+    playground.set("length", 6)
+    playground.set("top-k", 30)
+    playground.generate()
+    page, ids = playground.page, playground.ids
+    at = len(ids) - 2
+    playground.cursor_to(at)
+    model, _, _ = load_model(ROOT / "checkpoints" / "mini")
+    seen = lens.trace(model, ids[:at])
+    choice = Choice(seen.logits[-1], Sampling(0.8, top_k=30, top_p=0.95), ids[:at])
+    for row in json.loads(saved(page, "next-token", "JSON").read_text("utf-8")):
+        assert row["raw"] == pytest.approx(float(choice.raw[row["id"]]), abs=1e-4)
+        assert row["final"] == pytest.approx(float(choice.final[row["id"]]), abs=1e-4)
+        assert (row["cut_by"] or None) == choice.cut_by(row["id"])
+    found = json.loads(saved(page, "why", "JSON").read_text("utf-8"))
+    parts = [row["value"] for row in found if row["kind"] in ("embedding", "head", "MLP", "biases")]
+    [total] = [row["value"] for row in found if row["kind"] == "total"]
+    assert sum(parts) == pytest.approx(total, abs=1e-3)
+
+
+def test_the_text_is_saved_token_by_token(playground: Playground) -> None:
+    playground.set("length", 5)
+    playground.generate()
+    with playground.page.expect_download() as download:
+        playground.page.locator("#text-panel").get_by_role("button", name="JSON").click()
+    rows = [json.loads(line) for line in download.value.path().read_text("utf-8").splitlines()]
+    assert [row["id"] for row in rows] == playground.ids
+    assert "".join(row["text"] for row in rows) == playground.text
+    assert all(0 < row["probability"] <= 1 for row in rows if not row["prompt"])

@@ -1,4 +1,4 @@
-"""Following a training run from the page."""
+"""Following training runs from the page."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.driving import Playground
 
 HOSTILE = "<img src=x onerror='window.hacked=1'>${window.hacked=1}"
+CANVAS = "#training-panel canvas >> nth=0"
 
 
 def append(run: Path, first: int, last: int) -> None:
@@ -20,9 +21,22 @@ def append(run: Path, first: int, last: int) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         for step in range(first, last + 1):
             bpb = 1 + 3 / step**0.5 + 0.1 * (step % 3)
-            file.write(json.dumps({"step": step, "bpb": bpb, "lr": 0.001, "elapsed": step}) + "\n")
+            more = {"tokens": 1000 * step, "lr": 0.001, "grad_norm": 2.0, "tokens_per_s": 500.0}
+            record = {"step": step, "bpb": bpb, "elapsed": 60.0 * step}
+            file.write(json.dumps(record | more) + "\n")
             if step % 10 == 0:
-                file.write(json.dumps({"step": step, "val_bpb": bpb + 0.2}) + "\n")
+                file.write(json.dumps({"step": step, "tokens": 1000 * step, "val_bpb": bpb}) + "\n")
+
+
+def configure(run: Path, **values: object) -> None:
+    base = {"preset": "nano", "steps": 100, "lr": 0.01, "batch_size": 8}
+    (run / "config.json").write_text(json.dumps(base | values))
+
+
+def remove(run: Path) -> None:
+    for file in run.iterdir():
+        file.unlink()
+    run.rmdir()
 
 
 @pytest.fixture
@@ -31,40 +45,81 @@ def run(runs_dir: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     path = runs_dir / re.sub(r"\W+", "-", request.node.name)
     append(path, 1, 50)
     yield path
-    for file in path.iterdir():
-        file.unlink()
-    path.rmdir()
+    remove(path)
 
 
 @pytest.fixture
 def playground(page: Page, app_url: str, run: Path) -> Playground:
     playground = Playground(page, app_url)
     playground.tab("Training")
-    page.get_by_label("Run").select_option(run.name)
-    expect(figure(playground, "step")).to_have_text("50")
+    choose(page, run)
     return playground
 
 
-def figure(playground: Playground, name: str):
-    term = playground.page.locator("dt").get_by_text(name, exact=True)
-    return playground.page.locator("#curves-panel .figures div").filter(has=term).locator("dd")
+def choose(page: Page, run: Path) -> None:
+    page.get_by_label("Run", exact=True).select_option(f"runs/{run.name}")
+    expect(figure(page, "step")).to_have_text("50")
 
 
-def test_the_curve_is_drawn(playground: Playground) -> None:
-    assert playground.colors("#curves-panel canvas") > 20
-    playground.page.locator("#curves-panel canvas").hover()
-    readout = playground.page.locator("#curves-panel .readout")
-    expect(readout).to_have_text(
-        re.compile(r"step \d+ · training [\d.]+ · smoothed [\d.]+ · validation [\d.]+ \(step \d+\)")
-    )
+def figure(page: Page, name: str) -> Locator:
+    term = page.locator("dt").get_by_text(name, exact=True)
+    return page.locator("#training-panel .figures div").filter(has=term).locator("dd")
+
+
+def picture(page: Page) -> str:
+    return page.locator(CANVAS).evaluate("c => c.toDataURL()")
+
+
+def drag(page: Page, start: float, end: float) -> None:
+    """Over so much of the large chart's width."""
+    box = page.locator(CANVAS).bounding_box()
+    assert box
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] * start, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * end, y, steps=4)
+    page.mouse.up()
+
+
+def test_the_curve_is_drawn_and_read_by_pointer_and_keys(playground: Playground) -> None:
+    page = playground.page
+    assert playground.colors(CANVAS) > 20
+    page.locator(CANVAS).hover()
+    readout = page.locator("#training-panel .readout")
+    words = r"training [\d.]+ · smoothed [\d.]+ · validation [\d.]+ \(step \d+\)"
+    expect(readout).to_have_text(re.compile(rf"step \d+ · {words}"))
+    page.mouse.move(0, 0)
+    page.locator(CANVAS).focus()
+    page.keyboard.press("ArrowLeft")
+    expect(readout).to_have_text(re.compile(rf"step 50 · {words}"))
+    page.keyboard.press("ArrowLeft")
+    expect(readout).to_have_text(re.compile(rf"step 49 · {words}"))
+    page.keyboard.press("+")
+    expect(page.get_by_role("button", name="Show all")).to_be_enabled()
+    page.keyboard.press("0")
+    expect(page.get_by_role("button", name="Show all")).to_be_disabled()
 
 
 def test_the_curve_grows_while_the_run_goes_on(playground: Playground, run: Path) -> None:
-    before = playground.page.locator("#curves-panel canvas").evaluate("c => c.toDataURL()")
+    before = picture(playground.page)
     append(run, 51, 60)
-    expect(figure(playground, "step")).to_have_text("60")
-    after = playground.page.locator("#curves-panel canvas").evaluate("c => c.toDataURL()")
-    assert after != before
+    expect(figure(playground.page, "step")).to_have_text("60")
+    assert picture(playground.page) != before
+
+
+def test_only_new_points_travel(playground: Playground, run: Path) -> None:
+    def is_follow(response) -> bool:
+        return "component_server" in response.url and "follow" in (response.request.post_data or "")
+
+    append(run, 51, 52)
+    with playground.page.expect_response(
+        lambda r: is_follow(r) and '"step":[51,52]' in r.text().replace(" ", "")
+    ) as found:
+        pass
+    part = json.loads(found.value.text())["shown"][f"runs/{run.name}"]
+    assert part["train"]["step"] == [51, 52]
+    assert part["val"]["step"] == []
+    assert part["texts"] == []
 
 
 def test_a_zoom_survives_new_points_and_a_double_click_ends_it(
@@ -72,58 +127,91 @@ def test_a_zoom_survives_new_points_and_a_double_click_ends_it(
 ) -> None:
     whole = playground.page.get_by_role("button", name="Show all")
     expect(whole).to_be_disabled()
-    canvas = playground.page.locator("#curves-panel canvas")
-    box = canvas.bounding_box()
-    assert box
-    y = box["y"] + box["height"] / 2
-    playground.page.mouse.move(box["x"] + box["width"] * 0.3, y)
-    playground.page.mouse.down()
-    playground.page.mouse.move(box["x"] + box["width"] * 0.6, y, steps=4)
-    playground.page.mouse.up()
+    drag(playground.page, 0.3, 0.6)
     expect(whole).to_be_enabled()
     append(run, 51, 60)
-    expect(figure(playground, "step")).to_have_text("60")
+    expect(figure(playground.page, "step")).to_have_text("60")
     expect(whole).to_be_enabled()
-    canvas.dblclick()
+    playground.page.locator(CANVAS).dblclick()
     expect(whole).to_be_disabled()
+
+
+def test_the_curve_over_tokens_and_time(playground: Playground) -> None:
+    page = playground.page
+    readout = page.locator("#training-panel .readout")
+    for over, words in (("tokens", r"[\d.]+k? tokens · training"), ("time", r"\d+ min 0 s · tr")):
+        page.get_by_label("Over", exact=True).select_option(label=over)
+        page.locator(CANVAS).focus()
+        page.keyboard.press("ArrowLeft")
+        expect(readout).to_have_text(re.compile(words))
+
+
+def test_the_log_scale_and_smoothing_redraw(playground: Playground) -> None:
+    seen = {picture(playground.page)}
+    playground.page.get_by_label("log scale").check()
+    seen.add(picture(playground.page))
+    playground.page.get_by_label("Smoothing").press("Home")
+    seen.add(picture(playground.page))
+    assert len(seen) == 3
+
+
+def test_a_run_beside_another_says_what_differs(
+    playground: Playground, runs_dir: Path, run: Path
+) -> None:
+    page, other = playground.page, runs_dir / "other"
+    try:
+        configure(run)
+        append(other, 1, 30)
+        configure(other, batch_size=16, seed=3)
+        page.reload()
+        playground.tab("Training")
+        choose(page, run)
+        alone = picture(page)
+        page.get_by_role("checkbox", name="other").check()
+        differences = page.locator("#training-panel .differences")
+        expect(differences).to_contain_text(f"other batch size 16 ({run.name}: 8) · seed 3")
+        expect(page.locator("#training-panel .legend")).to_contain_text("other")
+        assert picture(page) != alone
+        page.get_by_role("checkbox", name="other").uncheck()
+        expect(differences).to_be_empty()
+    finally:
+        remove(other)
 
 
 def test_a_run_that_begins_later_appears_by_itself(playground: Playground, runs_dir: Path) -> None:
     later = runs_dir / "later"
     try:
         append(later, 1, 3)
-        options = playground.page.get_by_label("Run").locator("option")
-        expect(options.get_by_text("later", exact=True)).to_be_attached()
+        options = playground.page.get_by_label("Run", exact=True).locator("option")
+        expect(options.get_by_text(re.compile("^later"))).to_be_attached()
     finally:
-        (later / "metrics.jsonl").unlink()
-        later.rmdir()
-
-
-def test_the_log_scale_and_smoothing_redraw(playground: Playground) -> None:
-    canvas = playground.page.locator("#curves-panel canvas")
-    seen = {canvas.evaluate("c => c.toDataURL()")}
-    playground.page.get_by_label("log scale").check()
-    seen.add(canvas.evaluate("c => c.toDataURL()"))
-    playground.page.get_by_label("Smoothing").press("Home")
-    seen.add(canvas.evaluate("c => c.toDataURL()"))
-    assert len(seen) == 3
+        remove(later)
 
 
 def test_names_and_samples_of_a_run_are_only_text(page: Page, app_url: str, runs_dir: Path) -> None:
     run = runs_dir / HOSTILE.replace("/", "")
-    append(run, 1, 5)
+    append(run, 1, 50)
     sample = {"step": 5, "prompt": "def ", "text": f"f():\n\treturn '{HOSTILE}'"}
     (run / "samples.jsonl").write_text(json.dumps(sample) + "\n")
+    configure(run, data=f"data/{HOSTILE}")
     try:
         playground = Playground(page, app_url)
         playground.tab("Training")
-        page.get_by_label("Run").select_option(run.name)
-        shown = page.locator("#curves-panel .samples pre").first
+        choose(page, run)
+        shown = page.locator("#training-panel .samples pre").first
         expect(shown).to_have_text(sample["prompt"] + sample["text"])
         assert shown.text_content() == sample["prompt"] + sample["text"]
         assert page.evaluate("window.hacked") is None
-        assert page.locator("#curves-panel img").count() == 0
+        assert page.locator("#training-panel img").count() == 0
     finally:
-        for file in run.iterdir():
-            file.unlink()
-        run.rmdir()
+        remove(run)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_panel_fits_a_phone(page: Page, app_url: str, run: Path, dark: bool) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    playground = Playground(page, app_url, dark)
+    playground.tab("Training")
+    choose(page, run)
+    assert playground.colors(CANVAS) > 20
+    assert playground.overflow() <= 0

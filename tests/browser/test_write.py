@@ -211,7 +211,7 @@ def test_colours_are_those_of_the_legend(playground: Playground) -> None:
             assert shown[i] == page.evaluate(ramp, at), (name, i, bits[i])
     gradient = page.locator(".heat-ramp").evaluate("e => getComputedStyle(e).backgroundImage")
     assert "in oklch" in gradient
-    expect(page.locator(".heat-legend")).to_contain_text("100 %")
+    expect(page.locator(".heat-legend")).to_contain_text("percent")
 
 
 def test_blanks_are_shown_on_request_and_never_copied(playground: Playground) -> None:
@@ -282,6 +282,15 @@ def test_an_example_fills_the_editor(playground: Playground) -> None:
     playground.page.get_by_role("button", name="docstring", exact=True).click()
     expect(playground.page.locator("#prompt .cm-content")).to_contain_text("read_config")
     playground.wait_for("state.tokens.map(t => t.text).join('').includes('read_config')")
+
+
+def test_a_text_that_waits_says_how_many_are_before_it(playground: Playground) -> None:
+    playground.page.evaluate(
+        "ptx.store.set({ writing: true, status: { place: 3, waiting: true } })"
+    )
+    expect(playground.finish).to_have_text("waiting: 3 texts are before this one")
+    playground.page.evaluate("ptx.store.set({ status: { place: 0, waiting: true } })")
+    expect(playground.finish).to_have_text("waiting for the model…")
 
 
 def test_nothing_moves_while_a_text_streams(playground: Playground) -> None:

@@ -17,6 +17,7 @@ import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+import ptx
 from ptx import lens
 from ptx.playground.models import Models
 from ptx.playground.page import build, launch_options
@@ -44,6 +45,19 @@ def ids(served: Served) -> list[int]:
     return [served.tokenizer.eot, *served.tokenizer.encode(TEXT)]
 
 
+def test_runs_and_their_metrics(client: Client, served: Served) -> None:
+    [run] = client.predict(api_name="/runs")
+    assert (run["key"], run["state"], run["step"]) == ("model", "done", 9)
+    answer = client.predict(run["key"], api_name="/metrics")
+    assert answer["run"] == "model"
+    assert answer["train"]["step"] == list(range(10))
+    assert answer["train"]["bpb"] == [3 - step / 10 for step in range(10)]
+    assert answer == client.predict(api_name="/metrics")
+    for wrong in ("runs/nothing", "../model", 7):
+        with pytest.raises(AppError, match="there is no run"):
+            client.predict(wrong, api_name="/metrics")
+
+
 def test_tokens(client: Client, served: Served, ids: list[int]) -> None:
     answer = client.predict(TEXT, api_name="/tokens")
     assert answer["ids"] == ids
@@ -58,8 +72,12 @@ def test_a_look_is_the_samplers_choice(
     knobs: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.2}
     answer = client.predict(TEXT, at=at, n=20, **knobs, api_name="/look")
     cursor = len(ids) if at == -1 else at
-    logits = lens.trace(served.model, ids[:cursor]).logits[-1]
+    if at == -1:  # as it is drawn: the text may end inside a token
+        logits = next(ptx.generate(served.model, served.tokenizer, TEXT)).choice.logits
+    else:
+        logits = lens.trace(served.model, ids[:cursor]).logits[-1]
     choice = Choice(logits, Sampling(**knobs), ids[:cursor])
+    assert answer["healed"] is (at == -1)
     assert answer["at"] == cursor
     assert len(answer["alternatives"]) == 20
     for told, real in zip(answer["alternatives"], choice.top(20), strict=True):

@@ -37,6 +37,12 @@ def reading(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Reading
     return Reading(Models(served, place / "checkpoints", place / "runs"), Runs())
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score comes in one part, however busy the machine."""
+    monkeypatch.setattr("ptx.playground.reading.PART", 600.0)
+
+
 @pytest.fixture(scope="module")
 def short(served: Served) -> list[int]:
     """A text that the context holds."""
@@ -212,6 +218,57 @@ def test_the_first_token_after_an_open_end_is_told_as_it_was_drawn(
         {"ids": ids, "at": first, "run": "of nobody"},
     ):
         assert reading.look(other)["healed"] is False
+
+
+PROMPTS = ("def fibona", "def f(x):", 'x = """', "if a:\n    ", "# a word", "\n\n", "import nu")
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_what_could_come_after_a_prompt_is_what_generation_draws_from(
+    reading: Reading, served: Served, prompt: str
+) -> None:
+    ids = reading.tokens({"text": prompt})["ids"]
+    answer = reading.look({"ids": ids, "at": len(ids), "open": prompt})
+    run, generation, [step, *_] = written(reading, served, prompt, n=1)
+    assert answer["healed"] is True
+    told = logits_of(answer)
+    assert torch.equal(told == -torch.inf, step.choice.logits == -torch.inf)
+    assert float((told.softmax(-1) - step.choice.raw).abs().max()) <= 1e-5
+    assert answer["token"] is None
+    assert answer["lens"]["followed"]["id"] == int(step.choice.raw.argmax())
+    c = served.model.config
+    row = numbers(answer["row"], "u1").reshape(c.n_layer, c.n_head, len(ids) - answer["start"])
+    assert np.allclose(((row / 255.0) ** 2).sum(-1), 1, atol=0.1)
+    # and it is what the page says of the first token once it is written
+    first = generation.n_prompt
+    after = reading.look({"ids": generation.ids, "at": first, "run": run})
+    assert float((logits_of(after).softmax(-1) - told.softmax(-1)).abs().max()) <= 1e-5
+
+
+def test_a_long_prompt_is_open_in_the_window_that_generation_sees(
+    reading: Reading, served: Served
+) -> None:
+    prompt = CODE * 4 + "def to"
+    ids = reading.tokens({"text": prompt})["ids"]
+    assert len(ids) > served.context
+    answer = reading.look({"ids": ids, "at": len(ids), "open": prompt})
+    _, _, [step] = written(reading, served, prompt, n=1)
+    assert answer["healed"] is True
+    assert float((logits_of(answer).softmax(-1) - step.choice.raw).abs().max()) <= 1e-5
+
+
+def test_an_end_is_open_only_at_the_end_of_its_own_tokens(reading: Reading) -> None:
+    ids = reading.tokens({"text": "def fibona"})["ids"]
+    for other in (
+        {"ids": ids, "at": len(ids)},
+        {"ids": ids, "at": len(ids) - 1, "open": "def fibona"},
+        {"ids": ids, "at": len(ids), "open": "def fibonb"},
+        {"ids": ids[:1], "at": 1, "open": ""},
+    ):
+        assert reading.look(other)["healed"] is False
+    assert "NUL" in reading.look({"ids": ids, "at": len(ids), "open": "a\0"})["error"]
+    muted = {"ids": ids, "at": len(ids), "open": "def fibona", "muted": ["0.0"]}
+    assert reading.look(muted)["healed"] is True
 
 
 def test_a_token_that_the_open_end_forbids_has_no_bits(reading: Reading, served: Served) -> None:
@@ -515,6 +572,17 @@ def test_many_threads_get_the_answers_of_one(
                 )  # fmt: skip
 
 
+def test_a_crowd_is_told_to_come_back(
+    reading: Reading, served: Served, short: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptx.playground.traces.PATIENCE", 0.01)
+    monkeypatch.setattr("ptx.playground.reading.PATIENCE", 0.01)
+    with served.traces._lock, reading._long:
+        assert "busy" in reading.look({"ids": short, "at": 2})["error"]
+        assert "moment" in reading.price({"ids": short, "at": 2})["error"]
+    assert reading.look({"ids": short, "at": 2})["at"] == 2
+
+
 # ---- anything else ------
 
 
@@ -523,8 +591,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
-FIELDS = ("model", "ids", "at", "against", "muted", "run", "text", "from", "layer", "head", "view",
-          "target", "each")  # fmt: skip
+FIELDS = ("model", "ids", "at", "against", "muted", "run", "open", "text", "from", "layer", "head",
+          "view", "target", "each")  # fmt: skip
 
 
 @settings(

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ptx.checkpoint import find_model, load_model, save_model
 from ptx.errors import UserError
+from ptx.int8 import as_int8
 from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
 
@@ -92,6 +94,31 @@ def test_a_directory_of_something_else_is_not_replaced(
     with pytest.raises(UserError, match="not empty and not a model directory"):
         save_model(tmp_path, model, py16k)
     assert (tmp_path / "precious.txt").exists()
+
+
+def test_int8_takes_half_of_bf16_and_loads_as_what_as_int8_gives(
+    model: GPT, py16k: Tokenizer, tmp_path: Path
+) -> None:
+    for name, dtype in (("small", torch.int8), ("plain", torch.bfloat16)):
+        save_model(tmp_path / name, model, py16k, dtype=dtype)
+    sizes = [(tmp_path / n / "model.safetensors").stat().st_size for n in ("small", "plain")]
+    assert sizes[0] < 0.6 * sizes[1]
+    loaded, _, _ = load_model(tmp_path / "small")
+    for (name, ours), theirs in zip(loaded.named_parameters(), as_int8(model).parameters()):
+        if ours.ndim == 2:
+            assert torch.equal(ours, theirs), name
+        assert torch.equal(ours, dict(model.named_parameters())[name]) == (ours.ndim == 1), name
+
+
+def test_int8_without_its_scales_is_refused_by_name(
+    model: GPT, py16k: Tokenizer, tmp_path: Path
+) -> None:
+    save_model(tmp_path, model, py16k, dtype=torch.int8)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["tok_emb.weight.scale"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"'tok_emb.weight' is int8 and lacks a scale"):
+        load_model(tmp_path)
 
 
 def test_latest_means_the_newest_complete_checkpoint(saved: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "gpt2": {"norm": "layer", "position": "learned", "mlp": "gelu", "bias": True, "qkv_bias": True},
     "llama": {"qk_norm": False, "tied_head": False},
+    "wide heads": {"head_size": 104, "d_mlp": 160},  # whole vectors, and some left over
 }  # fmt: skip
 
 
@@ -164,6 +165,18 @@ def test_steps_are_torchs_until_they_are_compiled(monkeypatch: pytest.MonkeyPatc
     assert decoder._native
     rest = [decoder.step([Row(t, 0, i)])[0] for i, t in enumerate(ids[6:], 6)]
     torch.testing.assert_close(torch.cat(first + rest), whole(model, ids), atol=1e-4, rtol=1e-4)
+
+
+def test_a_slot_is_taken_for_the_text_it_holds_most_of() -> None:
+    decoder = Decoder(random_model(TINY), 3, native=False)
+    assert [decoder.take([1, 2])[1] for _ in range(3)] == [0, 0, 0]
+    with pytest.raises(ValueError, match="no slot is free"):
+        decoder.take([1])
+    for slot, ids in {2: [1, 2, 3], 0: [1, 5], 1: [7]}.items():
+        decoder.give_back(slot, ids)
+    assert decoder.take([1, 5, 6]) == (0, 2)
+    assert decoder.take([9]) == (2, 0)  # the longest unused
+    assert decoder.take([]) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from ptx.checkpoint import save_model
 from ptx.config import PRESETS
 from ptx.corpus import Corpus
 from ptx.model import GPT
-from train.evaluate import score, token_scores, validate
+from train.evaluate import Evaluate, evaluate, score, token_scores, validate
 from train.heldout import held_out
 from train.kernels import Kernels
 
@@ -71,3 +73,38 @@ def test_validation_is_the_mean_over_its_windows(model: GPT, data: Path) -> None
     n_bytes = corpus.tokenizer.byte_lengths[y.numpy()].sum()
     assert bpb == pytest.approx(loss * y.numel() / math.log(2) / n_bytes)
     assert not model.training
+
+
+def test_the_command_writes_what_it_measured(model: GPT, data: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "model", model, Corpus(data).tokenizer)
+    text = tmp_path / "mine" / "one.py"
+    text.parent.mkdir()
+    text.write_text("def f(x):\n    return [x]\n" * 60)
+    (text.parent / "two.py").write_text("import os\n\n\nprint(os.getcwd())\n" * 60)
+    out = tmp_path / "found.json"
+    evaluate(
+        Evaluate(
+            tmp_path / "model", data, text=text.parent, against=(tmp_path / "model",),
+            baselines=True, continuations=2, json=out, device="cpu",
+        )
+    )  # fmt: skip
+    found = json.loads(out.read_text())
+    [mine, everything] = found["projects"]
+    assert (mine["project"], everything["project"]) == ("mine", "all")
+    assert mine["bytes"] == sum(path.stat().st_size for path in text.parent.iterdir())
+    assert mine["tokens"] == mine["bytes"] + 2  # an end-of-text token a file
+    assert mine["against"][str(tmp_path / "model")] == mine["bits_per_byte"]
+    assert mine["against"]["xz -9"] < mine["bits_per_byte"]
+    assert 0 <= mine["top1"] < 0.2
+    assert found["continuations"]["continuations"] == 2
+    assert 0 <= found["continuations"]["parsed"] <= 1
+
+
+def test_top_1_counts_the_tokens_that_were_the_likeliest(model: GPT) -> None:
+    tokens = np.random.default_rng(0).integers(257, size=9)
+    with torch.no_grad():
+        best = model(torch.from_numpy(tokens[None, :-1]))[0].argmax(-1).numpy()
+    tokens[3] = model(torch.from_numpy(tokens[None, :3]))[0, -1].argmax()
+    _, hits = token_scores(model, tokens)
+    assert hits[2]
+    assert not hits[0] or best[0] == tokens[1]

@@ -51,6 +51,19 @@ def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> N
     assert settle(wanted, SHAPE, CPU) == wanted
 
 
+@pytest.mark.parametrize("length", [2, 3, 8, 15, 16])
+def test_plain_attention_equals_the_fused_one_at_every_length(length: int) -> None:
+    torch.manual_seed(0)
+    fused, plain = GPT(replace(SHAPE, init="gpt2")), GPT(replace(SHAPE, init="gpt2"))
+    plain.load_state_dict(fused.state_dict())
+    prepare(plain, Kernels(attention="math"))
+    ids = torch.randint(64, (3, length))
+    for model in (fused, plain):
+        model(ids, ids).backward()
+    for ours, theirs in zip(plain.parameters(), fused.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
+
+
 def test_bf16_runs_matrix_products_in_bf16() -> None:
     a = torch.ones(2, 2)
     for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):

@@ -242,3 +242,24 @@ def test_resuming_what_is_no_run_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"steps": 3}))
     with pytest.raises(UserError, match="of a training run of this version"):
         Run.resume(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCONT"), reason="no such signal here")
+def test_a_pause_is_told_and_changes_nothing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Run.start(settings(data, tmp_path, name="paused"))) as run:
+        step = run.step
+
+        def interrupted() -> dict:
+            if run.progress.step == 2:
+                signal.raise_signal(signal.SIGCONT)
+            return step()
+
+        run.step = interrupted
+        run.to_the_end()
+    assert capsys.readouterr().out.count("paused by SIGSTOP during this step") == 1
+    records, _ = runlog.tail(run.directory / runlog.METRICS)
+    spent = [r["cpu_seconds"] for r in records if "loss" in r]
+    assert spent == sorted(spent)
+    assert spent[-1] > 0

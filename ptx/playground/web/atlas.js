@@ -1,15 +1,16 @@
 // All heads small, a row for each layer: what each one does, which are pinned, which are muted.
 // Pointing at one peeks at it, a click pins it; M mutes it.
 ptx.atlas = () => {
-  const { el, store, pins } = ptx;
+  const { el, store, pins, attention } = ptx;
   const node = el("div", { class: "atlas", role: "grid", "aria-label": "Attention of all heads" });
-  let cells = []; // {name, box, button, canvas, mute, label} in the order of the pictures
+  let cells = []; // {name, box, button, canvas, mute, label, looks} in the order of the pictures
   let shape = "";
   let drawn = {}; // {picture, rows, read, dark}: what the pictures show
   let current = "0.0"; // the head that Tab comes to
 
   function build({ layers, heads }) {
     node.style.setProperty("--heads", heads);
+    node.style.setProperty("--cell", layers > 6 ? "56px" : "66px"); // or the atlas would be too high
     const line = (role, ...children) => el("div", { role, class: "line" }, ...children);
     const numbers = Array.from({ length: heads }, (_, i) => i);
     cells = [];
@@ -100,9 +101,17 @@ ptx.atlas = () => {
       drawn = now;
       paint(picture);
     }
-    for (const { name, box, button, mute, label } of cells) {
+    // the row of the cursor, in all of them
+    const row = picture ? attention.cursor() - 1 - picture.start : -1;
+    node.classList.toggle("with-row", row >= 0 && row < (picture?.rows ?? 0));
+    node.style.setProperty("--row", `${(100 * (row + 0.5)) / (picture?.size ?? 1)}%`);
+    for (const one of cells) {
+      const { name, box, button, mute, label } = one;
       const { text: own = "", title = "", sign = "" } = labels(name) ?? {};
-      if (label.textContent !== own) label.textContent = own;
+      const looks = [own, title, sign, pinned.includes(name) && pins.colour(name), muted.includes(name), peek === name].join("|");
+      if (one.looks === looks) continue;
+      one.looks = looks;
+      label.textContent = own;
       label.title = button.title = title;
       label.dataset.sign = sign;
       const isPinned = pinned.includes(name);

@@ -21,6 +21,7 @@ ptx.attention = (() => {
     if (!model || !(cursor >= 1 && cursor <= ids.length)) return null;
     const start = store.visibleFrom(cursor);
     const window = ids.slice(start, start + model.context);
+    if (window.some((id) => id >= model.vocab)) return null; // still the text of another model
     const key = [model.key, view, muted.join("+"), start, window.join()].join("|");
     return { start, ids: window, key, question: { ids: window, at: window.length, view, muted } };
   }
@@ -121,10 +122,18 @@ ptx.attention = (() => {
 
   // What the tokens of a window are called in its pictures.
   ptx.labels = (start, size) =>
-    state.tokens.slice(start, start + size).map(({ id, text, bytes }, i) =>
-      start + i === 0 ? "⟨start⟩" : id === state.model.eot ? "⟨end⟩" : bytes || text);
+    Array.from({ length: size }, (_, i) => {
+      const token = state.tokens[start + i];
+      if (!token) return "";
+      return start + i === 0 ? "⟨start⟩" : token.id === state.model?.eot ? "⟨end⟩" : token.bytes || token.text;
+    });
 
-  store.on(["model", "ids", "cursor", "muted", "view", "writing", "look"], changed);
+  store.on(["model"], () => (roles = []));
+  store.on(["model", "ids", "cursor", "muted", "view", "writing"], changed);
+  // What was looked up stands in for a head whose square is not there yet.
+  store.on(["look"], () => {
+    if (!ptx.pins.shown(state).every(square)) changed();
+  });
 
   return {
     current, picture, square, cursor, atCursor, askHead, withoutSink, sideOf, changed,

@@ -118,5 +118,11 @@ window.ptx = (() => {
         ? value.toLocaleString("en", { maximumFractionDigits: digits })
         : value.toExponential(1);
 
-  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, packedColormap, diverging, onDiverging, bytes, fit, number };
+  // +0.12, −0.12, and what rounds to nothing without a sign.
+  function signed(value, digits = 2) {
+    const size = Math.abs(value).toFixed(digits);
+    return Number(size) === 0 ? size : `${value < 0 ? "−" : "+"}${size}`;
+  }
+
+  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, packedColormap, diverging, onDiverging, bytes, fit, number, signed };
 })();

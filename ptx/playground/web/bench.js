@@ -4,7 +4,7 @@ ptx.bench = ({ element }) => {
   const { el, store, sampler } = ptx;
   const ROWS = 12; // of the likeliest tokens; then the chosen one if it is not among them, and the rest
   const CUT = {
-    prompt: "does not continue the prompt",
+    prompt: "the prompt",
     temperature: "temperature 0",
     top_k: "top-k",
     top_p: "top-p",
@@ -17,11 +17,12 @@ ptx.bench = ({ element }) => {
   const summary = el("p", { class: "summary", role: "status" });
   const list = el("div", { class: "tokens", role: "group", "aria-label": "Tokens that could come" },
     el("div", { class: "head", "aria-hidden": "true" },
-      el("span", {}, "token"), el("span", {}, "model"), el("span", {}, "after the knobs"), el("span", {})),
+      el("span", {}, "token"), el("span", {}, "model"), el("span", {}, "after the knobs"), el("span", {}, "cut by")),
     ...rows.map(({ node }) => node), rest.node);
   element.replaceChildren(
     el("section", { class: "panel bench-panel", "aria-label": "Next token" },
-      el("div", { class: "bar" }, el("h2", {}, "Next token"), where),
+      el("div", { class: "bar" }, el("h2", {}, "Next token"), where,
+        ptx.share.exports("next-token", () => element.firstElementChild, numbers)),
       list, summary,
       el("p", { class: "hint" }, "Click a token, or press Enter on it, and the text goes on from it; Undo brings this one back.")),
   );
@@ -94,29 +95,31 @@ ptx.bench = ({ element }) => {
     if (id === null) return;
     const chosen = id === look.token;
     const reason = after.cut[id] ? CUT[sampler.KNOBS[after.cut[id] - 1]] : "";
-    const label = label_(nameOf(id), id);
+    const label = labelOf(nameOf(id), id);
     one.name.textContent = label;
     one.raw.show(choice.raw[id]);
     one.final.show(after.final[id]);
-    one.cut.textContent = [chosen ? (choice.rank(id) > ROWS ? `chosen, rank ${ptx.number(choice.rank(id))}` : "chosen") : "", reason && `cut by ${reason}`].filter(Boolean).join(" · ").replace("cut by does", "does");
+    const rank = choice.rank(id);
+    const place = rank > ROWS ? `chosen, rank ${ptx.number(rank)}` : "chosen";
+    one.cut.textContent = [reason, chosen ? `◂ ${place}` : ""].filter(Boolean).join(" ");
     one.node.classList.toggle("chosen", chosen);
     one.node.classList.toggle("gone", Boolean(reason));
     one.node.setAttribute("aria-label",
-      `${label}: model ${percent(choice.raw[id])} percent, after the knobs ${percent(after.final[id])} percent. ${one.cut.textContent}`);
+      `${label}: model ${percent(choice.raw[id])} percent, after the knobs ${percent(after.final[id])} percent${reason ? `, cut by ${reason}` : ""}${chosen ? `, ${place}` : ""}`);
   }
 
-  function label_(text, id) {
+  function labelOf(text, id) {
     if (id === store.state.model?.eot) return "⟨end of text⟩";
     return text ? ptx.visible(text, 24) : `token ${id}`;
   }
 
   function drawRest(tokens, after) {
     const sum = (probs) => Math.max(0, 1 - tokens.reduce((total, id) => total + probs[id], 0));
-    rest.name.textContent = `${ptx.number(choice.raw.length - tokens.length)} others`;
+    rest.name.textContent = `${ptx.number(choice.raw.length - tokens.length)} more`;
     rest.raw.show(sum(choice.raw));
     rest.final.show(sum(after.final));
     const among = after.left - tokens.filter((id) => !after.cut[id]).length;
-    rest.cut.textContent = among ? `${ptx.number(among)} of them may come` : "none of them may come";
+    rest.cut.textContent = among ? `${ptx.number(among)} may come` : "none may come";
   }
 
   function drawSummary({ left, entropy, removed }) {
@@ -132,6 +135,16 @@ ptx.bench = ({ element }) => {
   }
 
   const fact = (name, value) => el("span", {}, el("small", {}, name), ` ${value}`);
+
+  // All the likeliest, for a file.
+  function numbers() {
+    if (!choice) return [];
+    const after = choice.after(store.state.knobs);
+    return [...names].map(([id, text]) => ({
+      position: look.at, id, text, raw: choice.raw[id], final: after.final[id],
+      cut_by: after.cut[id] ? sampler.KNOBS[after.cut[id] - 1] : "", chosen: id === look.token,
+    }));
+  }
 
   // ---- together --------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
-// Loss curves of one run, followed while it goes on, with its latest figures and samples.
-ptx.curves = ({ element, server }) => {
-  const { el, number } = ptx;
-  const EVERY = 2000; // ms between two questions to the server
-  const MARGIN = { left: 52, right: 14, top: 12, bottom: 34 };
+// Curves of one run and of those it is compared with, its latest figures, the texts it wrote.
+ptx.curves = ({ onChoose }) => {
+  const { el, number, axes } = ptx;
+  const KEPT = 8000; // points of a curve; up to twice as many before they are thinned
+  const COLORS = 6;
   const NAMES = {
     step: "step",
     tokens: "tokens read",
@@ -17,376 +17,322 @@ ptx.curves = ({ element, server }) => {
     memory_gib: "peak memory, GiB",
     elapsed: "time",
   };
+  const WATCHED = ["bpb", "val_bpb", "grad_norm", "tokens_per_s"];
 
-  const runs = el("select", { "aria-label": "Run" });
+  let listing = [];
+  let run = ""; // the key of the run at hand
+  let others = []; // keys of those beside it
+  const histories = new Map(); // key -> {epoch, train, val, read, settings, latest, texts}
+
+  // ---- controls --------------------------------------------------------------------------------
+
+  const choice = el("select", { "aria-label": "Run", id: "run-choice" });
+  const over = el("select", { "aria-label": "Over", id: "curves-over" },
+    ...["step", "tokens", "elapsed"].map((key) => el("option", { value: key }, axes[key].name)));
   const log = el("input", { type: "checkbox", id: "curves-log" });
   const smooth = el("input", { type: "range", min: "0", max: "0.99", step: "0.01", value: "0.9", id: "curves-smooth" });
   const whole = el("button", { type: "button", class: "quiet", disabled: "" }, "Show all");
-  const live = el("span", { class: "live", hidden: "" }, "live");
-  const canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": "Loss curves: bits per byte by step" });
+  const beside = el("div", { class: "beside", role: "group", "aria-label": "Compare with" });
+  const differences = el("div", { class: "differences", role: "status" });
+  const legend = el("div", { class: "legend" });
   const readout = el("p", { class: "readout", role: "status" });
-  const legend = el("div", { class: "legend" },
-    el("span", { class: "key train" }, "training"), el("span", { class: "key val" }, "validation"));
-  const empty = el("div", { class: "empty", hidden: "" },
-    el("p", {}, "No training run here yet. Start one and it appears by itself:"),
-    el("pre", { class: "code" }, "python prepare/run.py installed\npython train/run.py --preset nano"));
+
+  const view = ptx.chartView();
+  const main = ptx.chart({
+    label: "Bits per byte of training and validation", unit: "bits per byte", view,
+    height: (width) => Math.max(220, Math.min(380, Math.round(width * 0.42))),
+  });
+  const small = ["lr", "grad_norm", "tokens_per_s"].map((figure) => ({
+    figure,
+    chart: ptx.chart({ label: NAMES[figure], unit: NAMES[figure], view, height: () => 120 }),
+  }));
   const figures = el("dl", { class: "figures" });
   const samples = el("div", { class: "samples" });
-  const chart = el("div", { class: "chart" }, canvas);
-  const content = el("div", {}, chart,
-    el("div", { class: "under" }, legend, readout), figures, samples);
-  element.replaceChildren(
-    el("section", { class: "curves-panel" },
-      el("div", { class: "bar controls" },
-        el("label", {}, "Run ", runs), live,
-        el("label", { for: "curves-log" }, log, " log scale"),
-        el("label", { for: "curves-smooth" }, "Smoothing ", smooth), whole),
-      empty, content),
-  );
+  const element = el("div", { class: "curves" },
+    el("div", { class: "bar controls" },
+      el("label", {}, "Run ", choice),
+      el("label", {}, "over ", over),
+      el("label", { for: "curves-log" }, log, " log scale"),
+      el("label", { for: "curves-smooth" }, "Smoothing ", smooth), whole,
+      ptx.share.exports("curves", () => element, numbers)),
+    beside, differences, main.element,
+    el("div", { class: "under" }, legend, readout),
+    el("div", { class: "small-charts" }, ...small.map(({ chart }) => chart.element)),
+    figures, samples);
 
-  let state;
-  let zoom = null; // [first, last] step shown, or null for all
-  let hover = null; // index of a training point
-  let drag = null; // [from, to] in pixels
+  choice.addEventListener("change", () => onChoose(choice.value));
+  over.addEventListener("change", () => {
+    view.zoom = view.hover = null;
+    draw();
+  });
+  log.addEventListener("change", draw);
+  smooth.addEventListener("input", draw);
+  whole.addEventListener("click", () => view.set({ zoom: null }));
+  view.on(() => {
+    whole.disabled = view.zoom === null;
+    drawReadout();
+  });
 
-  function reset(run) {
-    state = {
-      run, metrics: 0, samples: 0, latest: {}, texts: [],
-      train: { x: [], y: [] }, val: { x: [], y: [] },
-    };
-    zoom = hover = drag = null;
+  // Every point of the runs that are shown, for a file.
+  function numbers() {
+    const names = ["step", "tokens", "elapsed", "bpb", "val_bpb", "lr", "muon_lr", "grad_norm", "tokens_per_s"];
+    const rowsOf = (name, columns) => (columns.step ?? []).map((_, i) =>
+      ({ run: name, ...Object.fromEntries(names.map((n) => [n, columns[n]?.[i] ?? ""])) }));
+    return [run, ...others].filter((key) => histories.has(key)).flatMap((key) => {
+      const { train, val } = histories.get(key);
+      const { name } = listing.find((one) => one.key === key) ?? { name: key };
+      return [...rowsOf(name, train), ...rowsOf(name, val)];
+    });
   }
 
-  // ---- following -------------------------------------------------------------------------------
+  // ---- what the server sends -------------------------------------------------------------------
 
-  // New points continue a series; where they overlap it, the run was resumed from earlier.
-  function extend(series, [x, y]) {
-    if (!x.length) return;
-    let keep = series.x.length;
-    while (keep && series.x[keep - 1] >= x[0]) keep -= 1;
-    series.x.length = series.y.length = keep;
-    for (let i = 0; i < x.length; i += 1) {
-      series.x.push(x[i]);
-      series.y.push(y[i]);
-    }
+  // What is shown, for the next question: {key: how far it is known}.
+  function wanted() {
+    const keys = [run, ...others].filter(Boolean);
+    return Object.fromEntries(keys.map((key) => [key, histories.get(key)?.read ?? null]));
   }
 
-  let asking = false;
-  async function ask() {
-    if (asking) return;
-    asking = true;
-    const asked = state.run;
-    const { run, metrics, samples } = state;
-    const answer = await server.follow({ run, metrics, samples }).catch(() => undefined);
-    asking = false;
-    if (!answer) return;
-    if (state.run !== asked) {
-      ask(); // another run was chosen meanwhile
-      return;
-    }
-    if (answer.run !== state.run) reset(answer.run);
-    list(answer.runs);
-    empty.hidden = Boolean(answer.run);
-    content.hidden = !answer.run;
-    if (answer.run) take(answer);
-  }
-
+  // Whether there is more to read at once.
   function take(answer) {
-    state.metrics = answer.metrics;
-    state.samples = answer.samples;
-    extend(state.train, answer.train);
-    extend(state.val, answer.val);
-    Object.assign(state.latest, answer.latest);
-    state.texts = [...state.texts, ...answer.texts].slice(-4);
-    if (answer.train[0].length || answer.val[0].length || !canvas.width) draw();
-    drawFigures();
-    if (answer.texts.length || !samples.children.length) drawSamples();
-  }
-
-  function list(found) {
-    const current = found.map((run) => run.key + run.name).join("\n");
-    if (runs.dataset.current !== current) {
-      runs.dataset.current = current;
-      runs.replaceChildren(...found.map((run) => el("option", { value: run.key }, run.name)));
+    listing = answer.runs;
+    const known = new Set(listing.map(({ key }) => key));
+    others = others.filter((key) => known.has(key) && key !== answer.run);
+    const changed = run !== answer.run;
+    run = answer.run;
+    if (changed) view.zoom = view.hover = null;
+    let news = changed;
+    for (const [key, part] of Object.entries(answer.shown)) news = add(key, part) || news;
+    drawChoices();
+    if (news) {
+      draw();
+      drawFigures();
+      drawSamples();
     }
-    runs.value = state.run;
-    live.hidden = !found.find((run) => run.key === state.run)?.live;
+    return Object.values(answer.shown).some(({ more }) => more);
   }
 
-  // ---- figures and samples ---------------------------------------------------------------------
-
-  function duration(seconds) {
-    const [h, m, s] = [seconds / 3600, (seconds / 60) % 60, seconds % 60].map(Math.floor);
-    return h ? `${h} h ${m} min` : m ? `${m} min ${s} s` : `${s} s`;
+  function add(key, part) {
+    let history = histories.get(key);
+    const fresh = !history || history.epoch !== part.epoch;
+    if (fresh) {
+      history = { epoch: part.epoch, train: {}, val: {}, texts: [], settings: part.settings ?? {} };
+      histories.set(key, history);
+    }
+    for (const curve of ["train", "val"]) history[curve] = extended(history[curve], part[curve]);
+    history.read = part.read;
+    history.latest = part.latest;
+    history.texts = [...history.texts, ...part.texts].slice(-8);
+    return fresh || part.train.step.length > 0 || part.val.step.length > 0 || part.texts.length > 0;
   }
 
-  function drawFigures() {
-    const shown = Object.entries(NAMES).filter(([key]) => key in state.latest);
-    figures.replaceChildren(...shown.map(([key, name]) => {
-      const value = state.latest[key];
-      return el("div", {}, el("dt", {}, name), el("dd", {}, key === "elapsed" ? duration(value) : number(value, 4)));
+  function extended(columns, more) {
+    const last = columns.step?.at(-1) ?? -Infinity;
+    const start = more.step.findIndex((step) => step > last); // two answers may overlap
+    for (const [name, values] of Object.entries(more)) {
+      columns[name] ??= [];
+      if (start >= 0) for (let i = start; i < values.length; i += 1) columns[name].push(values[i]);
+    }
+    return columns.step.length > 2 * KEPT ? thinned(columns) : columns;
+  }
+
+  // About KEPT points, spread evenly over the steps, with the extremes of every figure.
+  function thinned(columns) {
+    const { step } = columns;
+    const watched = WATCHED.filter((name) => columns[name]).map((name) => columns[name]);
+    const parts = Math.floor(KEPT / (2 * watched.length));
+    const size = (step.at(-1) - step[0]) / parts;
+    const kept = new Set([0, step.length - 1]);
+    for (let start = 0; start < step.length;) {
+      const part = Math.floor((step[start] - step[0]) / size);
+      let end = start + 1;
+      while (end < step.length && Math.floor((step[end] - step[0]) / size) === part) end += 1;
+      for (const y of watched) {
+        let least = start;
+        let greatest = start;
+        for (let i = start; i < end; i += 1) {
+          if (y[i] !== null && y[i] < y[least]) least = i;
+          if (y[i] !== null && y[i] > y[greatest]) greatest = i;
+        }
+        kept.add(least).add(greatest);
+      }
+      start = end;
+    }
+    const order = [...kept].sort((a, b) => a - b);
+    return Object.fromEntries(Object.entries(columns).map(([name, y]) => [name, order.map((i) => y[i])]));
+  }
+
+  // ---- choosing --------------------------------------------------------------------------------
+
+  const STATES = { training: "training", pausing: "pausing", elsewhere: "training", failed: "failed" };
+  const label = ({ name, state }) => (STATES[state] ? `${name} · ${STATES[state]}` : name);
+  const colorOf = (key) => ptx.color(`--run-${1 + ([run, ...others].indexOf(key) % COLORS)}`);
+
+  function drawChoices() {
+    const current = JSON.stringify([run, others, listing.map((r) => [r.key, label(r)])]);
+    if (choice.dataset.current === current) return;
+    choice.dataset.current = current;
+    choice.replaceChildren(...listing.map((r) => el("option", { value: r.key }, label(r))));
+    choice.value = run;
+    const rest = listing.filter(({ key }) => key !== run);
+    beside.hidden = !rest.length;
+    const focused = beside.contains(document.activeElement) ? document.activeElement.value : null;
+    beside.replaceChildren(el("span", { class: "hint" }, "Compare with"), ...rest.slice(0, 30).map((r) => {
+      const on = others.includes(r.key);
+      const box = el("input", { type: "checkbox", value: r.key });
+      box.checked = on;
+      box.disabled = !on && others.length >= COLORS - 1;
+      box.addEventListener("change", () => {
+        others = box.checked ? [...others, r.key] : others.filter((key) => key !== r.key);
+        delete choice.dataset.current;
+        drawChoices();
+        draw();
+        ptx.training.ask();
+      });
+      const node = el("label", { class: on ? "chip on" : "chip" }, box, r.name);
+      if (on) node.style.setProperty("--chip", `var(--run-${1 + ([run, ...others].indexOf(r.key) % COLORS)})`);
+      return node;
+    }));
+    if (focused !== null) [...beside.querySelectorAll("input")].find((box) => box.value === focused)?.focus();
+    drawDifferences();
+  }
+
+  const SETTINGS = { batch_size: "batch size", lr: "learning rate", muon_lr: "matrices' learning rate" };
+  function drawDifferences() {
+    const base = histories.get(run)?.settings ?? {};
+    const name = nameOf(run);
+    differences.replaceChildren(...others.map((key) => {
+      const settings = histories.get(key)?.settings;
+      const keys = [...new Set([...Object.keys(base), ...Object.keys(settings ?? {})])];
+      const text = (value) => (typeof value === "number" ? number(value, 5) : String(value ?? "unknown"));
+      const parts = keys
+        .filter((k) => base[k] !== settings?.[k])
+        .map((k) => `${SETTINGS[k] ?? k.replaceAll("_", " ")} ${text(settings?.[k])} (${name}: ${text(base[k])})`);
+      const what = !settings || !Object.keys(settings).length || !Object.keys(base).length
+        ? "its settings are not known"
+        : parts.length ? parts.join(" · ") : "the same settings";
+      return el("p", {}, el("b", {}, nameOf(key)), ` ${what}`);
     }));
   }
+  const nameOf = (key) => listing.find((r) => r.key === key)?.name ?? key;
 
-  function drawSamples() {
-    samples.replaceChildren(...[...state.texts].reverse().map(({ step, prompt, text }) => {
-      const code = el("pre", { class: "code" });
-      code.append(...ptx.colored(prompt + text));
-      return el("figure", {}, el("figcaption", {}, `written at step ${number(step)}`), code);
-    }));
-  }
+  // ---- drawing ---------------------------------------------------------------------------------
 
-  // ---- the chart -------------------------------------------------------------------------------
-
-  // Exponential moving average without the bias of its start.
-  function smoothed(y) {
+  // Exponential moving average over steps, without the bias of its start.
+  function smoothed(step, y) {
     const keep = Number(smooth.value);
     let mean = 0;
     let weight = 0;
-    return y.map((value) => {
-      mean = keep * mean + (1 - keep) * value;
-      weight = keep * weight + (1 - keep);
+    let last = null;
+    return y.map((value, i) => {
+      if (value === null) return null;
+      const share = last === null || step[i] - last === 1 ? keep : keep ** (step[i] - last);
+      last = step[i];
+      mean = share * mean + (1 - share) * value;
+      weight = share * weight + (1 - share);
       return mean / weight;
     });
   }
 
-  function ticks(low, high, count) {
-    const rough = (high - low) / count;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * [1, 2, 5, 10].find((m) => m * power >= rough);
-    const first = Math.ceil(low / step - 1e-9);
-    return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) =>
-      Number(((first + i) * step).toPrecision(12)));
-  }
-
-  function xRange() {
-    const all = [...ends(state.train.x), ...ends(state.val.x)];
-    return zoom ?? (all.length ? [Math.min(...all), Math.max(Math.min(...all) + 1, ...all)] : [0, 1]);
-  }
-  const ends = (x) => (x.length ? [x[0], x.at(-1)] : []);
-
-  function yRange([from, to]) {
-    let low = Infinity;
-    let high = -Infinity;
-    for (const { x, y } of [state.train, state.val]) {
-      for (let i = 0; i < x.length; i += 1) {
-        if (x[i] < from || x[i] > to) continue;
-        low = Math.min(low, y[i]);
-        high = Math.max(high, y[i]);
-      }
-    }
-    if (low > high) return [0, 1];
-    const pad = Math.max(1e-3, 0.04 * (high - low));
-    return [log.checked ? Math.max(low * 0.97, 1e-3) : low - pad, high + pad];
-  }
-
-  let scale = null; // of the last drawing: {x, y, step}
-
-  function makeScale(width, height) {
-    const [x0, x1] = xRange();
-    const [y0, y1] = yRange([x0, x1]);
-    const f = log.checked ? Math.log : (v) => v;
-    const w = width - MARGIN.left - MARGIN.right;
-    const h = height - MARGIN.top - MARGIN.bottom;
-    return {
-      x0, x1, y0, y1,
-      x: (step) => MARGIN.left + (w * (step - x0)) / (x1 - x0),
-      y: (value) => MARGIN.top + h - (h * (f(value) - f(y0))) / (f(y1) - f(y0)),
-      step: (pixel) => x0 + ((pixel - MARGIN.left) / w) * (x1 - x0),
-    };
+  function curve(key, part, figure) {
+    const columns = histories.get(key)?.[part];
+    const x = columns?.[over.value];
+    return x?.length && x[0] !== null && x.at(-1) !== null && columns[figure]
+      ? { x, y: columns[figure], step: columns.step }
+      : { x: [], y: [], step: [] };
   }
 
   function draw() {
-    const width = Math.floor(chart.clientWidth);
-    if (!width) return;
-    const height = Math.max(220, Math.min(400, Math.round(width * 0.45)));
-    const g = ptx.fit(canvas, width, height);
-    scale = makeScale(width, height);
-    drawAxes(g, width, height);
-    g.save();
-    g.beginPath();
-    g.rect(MARGIN.left, 0, width - MARGIN.left - MARGIN.right, height - MARGIN.bottom + 1);
-    g.clip();
-    const train = ptx.color("--train");
-    line(g, state.train.x, state.train.y, train, 1, 0.28);
-    line(g, state.train.x, smoothed(state.train.y), train, 2, 1);
-    const val = ptx.color("--val");
-    line(g, state.val.x, state.val.y, val, 2, 1);
-    dots(g, state.val, val);
-    if (drag) selection(g, height);
-    g.restore();
-    drawHover(g, height);
-    whole.disabled = zoom === null;
-  }
-
-  function drawAxes(g, width, height) {
-    g.font = `11px ${ptx.color("--font")}`;
-    g.fillStyle = ptx.color("--body-text-color-subdued");
-    g.strokeStyle = ptx.color("--border-color-primary");
-    g.lineWidth = 1;
-    g.textAlign = "right";
-    g.textBaseline = "middle";
-    for (const value of ticks(scale.y0, scale.y1, height / 55)) {
-      const y = Math.round(scale.y(value)) + 0.5;
-      g.beginPath();
-      g.moveTo(MARGIN.left, y);
-      g.lineTo(width - MARGIN.right, y);
-      g.stroke();
-      g.fillText(String(value), MARGIN.left - 6, y);
+    const keys = [run, ...others];
+    const alone = keys.length === 1;
+    const series = [];
+    const axis = axes[over.value];
+    for (const key of keys) {
+      const color = colorOf(key);
+      const { x, y, step } = curve(key, "train", "bpb");
+      const even = Number(smooth.value) > 0;
+      if (even) series.push({ x, y, color, width: 1, alpha: alone ? 0.28 : 0.14 });
+      series.push({ x, y: even ? smoothed(step, y) : y, color, width: even ? 2 : 1.2 });
+      const val = curve(key, "val", "val_bpb");
+      series.push({ x: val.x, y: val.y, color: alone ? ptx.color("--val") : color, width: 2, dash: alone ? null : [5, 4], dots: true });
     }
-    g.textAlign = "center";
-    g.textBaseline = "top";
-    for (const step of ticks(scale.x0, scale.x1, width / 110)) {
-      if (Number.isInteger(step)) g.fillText(number(step), scale.x(step), height - MARGIN.bottom + 6);
+    main.show({ series, axis, log: log.checked });
+    for (const { figure, chart } of small) {
+      chart.show({
+        series: keys.flatMap((key) => {
+          const { x, y } = curve(key, "train", figure);
+          const rates = figure === "lr" ? curve(key, "train", "muon_lr") : { x: [], y: [] };
+          return [{ x, y, color: colorOf(key) }, { ...rates, color: colorOf(key), dash: [4, 3] }];
+        }),
+        axis,
+        log: log.checked,
+      });
     }
-    g.fillText("step", MARGIN.left + (width - MARGIN.left - MARGIN.right) / 2, height - 14);
-    g.save();
-    g.translate(11, MARGIN.top + (height - MARGIN.top - MARGIN.bottom) / 2);
-    g.rotate(-Math.PI / 2);
-    g.textBaseline = "middle";
-    g.fillText("bits per byte", 0, 0);
-    g.restore();
+    const key = (kind, text) => el("span", { class: `key ${kind}` }, text);
+    legend.replaceChildren(...(alone
+      ? [key("train", "training"), key("val", "validation")]
+      : [...keys.map((k) => {
+          const node = key("run", nameOf(k));
+          node.style.color = colorOf(k);
+          return node;
+        }), el("span", {}, "line: training · dashes: validation")]));
+    whole.disabled = view.zoom === null;
+    drawReadout();
+    drawDifferences();
   }
 
-  function line(g, x, y, color, width, alpha) {
-    g.strokeStyle = color;
-    g.lineWidth = width;
-    g.globalAlpha = alpha;
-    g.lineJoin = "round";
-    g.beginPath();
-    x.forEach((step, i) => g.lineTo(scale.x(step), scale.y(y[i])));
-    g.stroke();
-    g.globalAlpha = 1;
-  }
-
-  function dots(g, { x, y }, color) {
-    if (x.length > 120) return;
-    g.fillStyle = color;
-    x.forEach((step, i) => {
-      g.beginPath();
-      g.arc(scale.x(step), scale.y(y[i]), 2.5, 0, 2 * Math.PI);
-      g.fill();
-    });
-  }
-
-  function selection(g, height) {
-    g.fillStyle = ptx.color("--color-accent");
-    g.globalAlpha = 0.15;
-    g.fillRect(Math.min(...drag), MARGIN.top, Math.abs(drag[1] - drag[0]), height - MARGIN.top - MARGIN.bottom);
-    g.globalAlpha = 1;
-  }
-
-  function nearest(x, step) {
-    let low = 0;
-    let high = x.length - 1;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (x[middle] < step) low = middle + 1;
-      else high = middle;
-    }
-    return low > 0 && step - x[low - 1] < x[low] - step ? low - 1 : low;
-  }
-
-  function drawHover(g, height) {
-    const { train, val } = state;
-    if (hover === null || hover >= train.x.length) {
-      readout.replaceChildren(el("span", { class: "hint" }, "Point at the curve or use the arrow keys; drag to zoom, double-click for all."));
+  function drawReadout() {
+    if (view.hover === null) {
+      readout.replaceChildren(el("span", { class: "hint" }, "Point at a curve or use the arrow keys; drag to zoom, double-click for all."));
       return;
     }
-    const step = train.x[hover];
-    const x = scale.x(step);
-    g.strokeStyle = ptx.color("--body-text-color-subdued");
-    g.setLineDash([3, 3]);
-    g.beginPath();
-    g.moveTo(x, MARGIN.top);
-    g.lineTo(x, height - MARGIN.bottom);
-    g.stroke();
-    g.setLineDash([]);
-    const parts = [`step ${number(step)}`, `training ${train.y[hover].toFixed(3)}`, `smoothed ${smoothed(train.y.slice(0, hover + 1)).at(-1).toFixed(3)}`];
-    if (val.x.length) {
-      const i = nearest(val.x, step);
-      parts.push(`validation ${val.y[i].toFixed(3)} (step ${number(val.x[i])})`);
+    const axis = axes[over.value];
+    const parts = [axis.text(view.hover)];
+    for (const key of [run, ...others]) {
+      const train = curve(key, "train", "bpb");
+      if (!train.x.length) continue;
+      const i = ptx.nearest(train.x, view.hover);
+      const until = smoothed(train.step.slice(0, i + 1), train.y.slice(0, i + 1)).at(-1);
+      const words = [`training ${train.y[i].toFixed(3)}`, `smoothed ${until.toFixed(3)}`];
+      const val = curve(key, "val", "val_bpb");
+      if (val.x.length) {
+        const j = ptx.nearest(val.x, view.hover);
+        words.push(`validation ${val.y[j].toFixed(3)} (${axis.text(val.x[j])})`);
+      }
+      parts.push((others.length ? `${nameOf(key)}: ` : "") + words.join(" · "));
     }
     readout.textContent = parts.join(" · ");
   }
 
-  // ---- pointer and keys ------------------------------------------------------------------------
-
-  const inside = (x) => Math.min(canvas.clientWidth - MARGIN.right, Math.max(MARGIN.left, x));
-
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0 || !scale) return;
-    canvas.setPointerCapture(event.pointerId);
-    drag = [inside(event.offsetX), inside(event.offsetX)];
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!scale || !state.train.x.length) return;
-    if (drag) drag[1] = inside(event.offsetX);
-    hover = nearest(state.train.x, scale.step(inside(event.offsetX)));
-    draw();
-  });
-  canvas.addEventListener("pointerup", () => {
-    if (drag && Math.abs(drag[1] - drag[0]) > 6) {
-      const [from, to] = drag.map(scale.step).sort((a, b) => a - b);
-      if (to - from >= 2) zoom = [from, to];
-    }
-    drag = null;
-    draw();
-  });
-  canvas.addEventListener("pointercancel", () => (drag = null));
-  canvas.addEventListener("pointerleave", () => {
-    hover = null;
-    draw();
-  });
-
-  function showAll() {
-    zoom = null;
-    draw();
-  }
-  canvas.addEventListener("dblclick", showAll);
-  whole.addEventListener("click", showAll);
-
-  function zoomBy(factor) {
-    const [from, to] = xRange();
-    const middle = hover === null ? (from + to) / 2 : state.train.x[hover];
-    const half = Math.max(2, ((to - from) / 2) * factor);
-    const all = ((zoom = null), xRange());
-    zoom = [Math.max(all[0], middle - half), Math.min(all[1], middle + half)];
-    if (zoom[0] === all[0] && zoom[1] === all[1]) zoom = null;
-    draw();
+  function drawFigures() {
+    const latest = histories.get(run)?.latest ?? {};
+    const shown = Object.entries(NAMES).filter(([key]) => key in latest);
+    figures.replaceChildren(...shown.map(([key, name]) => {
+      const value = latest[key];
+      return el("div", {}, el("dt", {}, name), el("dd", {}, key === "elapsed" ? axes.duration(value) : number(value, 4)));
+    }));
   }
 
-  canvas.addEventListener("keydown", (event) => {
-    const last = state.train.x.length - 1;
-    if (last < 0) return;
-    const stride = Math.max(1, Math.round(last / 100));
-    const actions = {
-      ArrowLeft: () => (hover = Math.max(0, (hover ?? last + stride) - stride)),
-      ArrowRight: () => (hover = Math.min(last, (hover ?? -stride) + stride)),
-      "+": () => zoomBy(0.5),
-      "-": () => zoomBy(2),
-      0: showAll,
+  function drawSamples() {
+    const texts = histories.get(run)?.texts ?? [];
+    const current = `${run} ${histories.get(run)?.read?.texts}`;
+    if (samples.dataset.current === current) return;
+    samples.dataset.current = current;
+    const newest = texts.at(-1)?.step;
+    const figure = ({ step, prompt, text }) => {
+      const code = el("pre", { class: "code", tabindex: "0" });
+      code.append(...ptx.colored(prompt + text));
+      return el("figure", {}, el("figcaption", {}, `written at step ${number(step)}`), code);
     };
-    if (!actions[event.key]) return;
-    event.preventDefault();
-    actions[event.key]();
-    draw();
-  });
+    const [now, before] = [true, false].map((fresh) =>
+      texts.filter(({ step }) => (step === newest) === fresh).reverse().map(figure));
+    const open = samples.querySelector("details")?.open;
+    samples.replaceChildren(el("div", { class: "texts" }, ...now));
+    if (!before.length) return;
+    samples.append(el("details", { class: "output", open: open ? "" : null },
+      el("summary", {}, "Earlier texts"), el("div", { class: "texts" }, ...before)));
+  }
 
-  runs.addEventListener("change", () => {
-    reset(runs.value);
-    samples.replaceChildren();
-    ask();
-  });
-  log.addEventListener("change", draw);
-  smooth.addEventListener("input", draw);
-  new ResizeObserver(() => draw()).observe(chart);
-  ptx.onTheme(() => draw());
-
-  reset("");
-  ask();
-  const timer = setInterval(() => {
-    if (!element.isConnected) clearInterval(timer);
-    else if (element.offsetParent && !document.hidden) ask();
-  }, EVERY);
+  ptx.onTheme(draw);
+  return { element, wanted, take };
 };

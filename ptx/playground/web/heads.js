@@ -5,9 +5,9 @@ ptx.heads = ({ element }) => {
   const MOST = 4; // large maps
   const NAMED = 4; // tokens in a line of the readout
   const VIEWS = [
-    ["raw", "raw", "share of attention"],
-    ["no sink", "without first token", "share of the attention that is not on the first token"],
-    ["weighted", "value-weighted", "attention times the size of what is read, in units of the residual stream"],
+    ["raw", "raw", "Share of attention."],
+    ["no sink", "without first token", "Share of the attention that is not on the first token."],
+    ["weighted", "value-weighted", "Attention times the size of what it writes, in units of the residual stream."],
   ];
   // A first head to look at: one that does something that a person can follow.
   const TELLING = ["induction", "same identifier", "definition", "matching bracket", "previous token"];
@@ -28,29 +28,50 @@ ptx.heads = ({ element }) => {
     el("dl", {}, ...Object.values(ptx.roles).filter(([name]) => name).flatMap(([name, means]) => [el("dt", {}, name), el("dd", {}, means)])));
   element.replaceChildren(
     el("section", { class: "panel heads-panel", "aria-label": "Heads" },
-      el("div", { class: "bar" }, el("h2", {}, "Heads"), views.node, linesOn),
+      el("div", { class: "bar" }, el("h2", {}, "Heads"), views.node, linesOn,
+        ptx.share.exports("attention", () => element.firstElementChild, numbers)),
       el("div", { class: "heads-body" }, atlas.node,
         el("div", { class: "large" }, maps, readout,
           el("div", { class: "legend" }, el("div", { class: "scale" }, ramp, ticks), unit))),
       price.node,
-      roles),
+      el("div", { class: "bar" }, roles, ptx.share.exports("attention", sideBySide, () => large().flatMap(({ map }) => map.numbers())))),
   );
 
   let cell = null; // under the pointer on a large map
   let picture = null; // the last that there was
-  let first = store.state.pinned; // what nobody has chosen yet
+  let choosing = true; // a head to begin with
+
+  // Every weight of the pinned heads, exactly, for a file.
+  async function numbers() {
+    const now = attention.current();
+    const found = [];
+    for (const name of now ? store.state.pinned : []) {
+      const [layer, head] = name.split(".").map(Number);
+      const answer = await ptx.ask("head", { ...now.question, layer, head, exact: true });
+      if (!answer) continue;
+      const weights = new Float32Array(ptx.bytes(answer.triangle).buffer);
+      const labels = ptx.labels(answer.start, answer.at - answer.start);
+      for (let q = 0, i = 0; q < labels.length; q += 1) {
+        for (let k = 0; k <= q; k += 1, i += 1) {
+          found.push({ layer, head, view: store.state.view, query: answer.start + q, key: answer.start + k,
+            query_text: labels[q], key_text: labels[k], weight: weights[i] });
+        }
+      }
+    }
+    return found;
+  }
 
   // ---- large maps --------------------------------------------------------------------------------
 
   function card() {
     const title = el("b", {});
     const role = el("span", { class: "role" });
-    const mute = el("button", { type: "button", class: "quiet" }, "mute");
+    const mute = el("button", { type: "button", class: "quiet", title: "Mute: it writes nothing (M)" }, "M");
     const close = el("button", { type: "button", class: "quiet", title: "Unpin" }, "×");
     const map = ptx.map({ tell: tellCell, label: (name) => `Attention of head ${name}: row = the token that looks, column = the token looked at` });
     const node = el("div", { class: "card", hidden: "" },
       el("div", { class: "card-head" }, el("span", { class: "dot" }), title, role, mute, close), map.node);
-    const one = { node, name: null, draw };
+    const one = { node, map, name: null, draw };
     mute.addEventListener("click", () => pins.mute(one.name));
     close.addEventListener("click", () => pins.toggle(one.name));
 
@@ -73,6 +94,24 @@ ptx.heads = ({ element }) => {
     return one;
   }
 
+  const large = () => cards.filter(({ name }) => name);
+
+  // The large maps as one picture.
+  function sideBySide() {
+    const all = large().map(({ map }) => map.canvas);
+    if (!all.length) return null;
+    const made = el("canvas", { width: all.reduce((sum, { width }) => sum + width + 8, -8), height: Math.max(...all.map(({ height }) => height)) });
+    const g = made.getContext("2d");
+    g.fillStyle = ptx.color("--block-background-fill");
+    g.fillRect(0, 0, made.width, made.height);
+    let x = 0;
+    for (const canvas of all) {
+      g.drawImage(canvas, x, 0);
+      x += canvas.width + 8;
+    }
+    return made;
+  }
+
   function roleOf(name) {
     const [layer, head] = name.split(".").map(Number);
     const found = picture?.roles[layer]?.[head];
@@ -89,7 +128,8 @@ ptx.heads = ({ element }) => {
 
   // ---- in words --------------------------------------------------------------------------------
 
-  const show = (weight) => (store.state.view === "weighted" ? weight.toFixed(2) : `${(100 * weight).toFixed(weight < 0.1 ? 1 : 0)} %`);
+  const show = (weight) =>
+    store.state.view === "weighted" ? weight.toPrecision(2) : `${(100 * weight).toFixed(weight < 0.1 ? 1 : 0)} %`;
 
   function tellCell(found) {
     cell = found;
@@ -99,7 +139,7 @@ ptx.heads = ({ element }) => {
   function read() {
     const { tokens, pinned, writing, following } = store.state;
     const cursor = attention.cursor();
-    readout.style.setProperty("--lines", 1 + Math.max(2, pinned.length));
+    readout.style.setProperty("--lines", 1 + Math.max(3, pinned.length));
     readout.setAttribute("aria-live", writing && following ? "off" : "polite");
     if (cell) {
       const token = ({ text, index }) => [el("code", {}, ptx.visible(text, 24)), el("small", {}, String(index))];
@@ -111,12 +151,14 @@ ptx.heads = ({ element }) => {
       return;
     }
     const heads = pins.shown(store.state);
+    // until there is something to say, what was said stays
+    if (readout.childElementCount && heads.length && !heads.some(attention.atCursor)) return;
     const token = tokens[cursor];
     const what = token ? [el("code", {}, ptx.visible(token.bytes || token.text, 24)), el("small", {}, String(cursor))] : ["what comes next"];
     readout.replaceChildren(
       el("p", {}, "Choosing ", ...what, token ? ", it looked at" : ", it looks at"),
       ...heads.map(looks),
-      ...(heads.length === 1 ? [el("p", { class: "hint", title: roleOf(heads[0]).long }, roleOf(heads[0]).long)] : []),
+      ...(heads.length === 1 ? [el("p", { class: "hint means", title: roleOf(heads[0]).long }, roleOf(heads[0]).long)] : []),
     );
   }
 
@@ -135,17 +177,20 @@ ptx.heads = ({ element }) => {
 
   // ---- the legend ------------------------------------------------------------------------------
 
+  let legend = ""; // what it shows
+
   function drawLegend(scale = 1) {
     const { view } = store.state;
+    if (legend === (legend = [view, scale, ptx.isDark()].join())) return;
     const g = ramp.getContext("2d");
     ramp.width = 256;
     ramp.height = 1;
     const data = new ImageData(256, 1);
     new Uint32Array(data.data.buffer).set(ptx.packedColormap());
     g.putImageData(data, 0, 0);
-    unit.textContent = VIEWS.find(([name]) => name === view)[2];
+    unit.textContent = `${VIEWS.find(([name]) => name === view)[2]} Row: the token that looks; column: the token looked at.`;
     ticks.replaceChildren(...[0, 0.01, 0.1, 0.25, 0.5, 1].map((weight) =>
-      el("span", { style: `left: ${100 * Math.sqrt(weight)}%` }, ptx.number(weight * scale, 2))));
+      el("span", { style: `left: ${100 * Math.sqrt(weight)}%` }, ptx.number(Number((weight * scale).toPrecision(2)), 2))));
   }
 
   // ---- together --------------------------------------------------------------------------------
@@ -154,24 +199,26 @@ ptx.heads = ({ element }) => {
     const { model, pinned, muted } = store.state;
     if (!model) return;
     const exists = (name) => name.split(".").every((n, i) => Number(n) < [model.layers, model.heads][i]);
+    picture = null;
     if (!pinned.every(exists)) store.set({ pinned: pinned.filter(exists) });
+    choosing ||= !store.state.pinned.length;
     if (!muted.every(exists)) store.set({ muted: muted.filter(exists) });
   }
 
   // The clearest of the most telling role, in place of the head that happens to be the first.
   function choose({ roles }) {
-    if (store.state.pinned === first) {
+    choosing = false;
+    if (!pins.chosen() || !store.state.pinned.length) {
       const heads = roles.flatMap((row, l) => row.map((role, h) => ({ ...role, name: `${l}.${h}` })));
       const rank = ({ label, score }) => TELLING.length - TELLING.indexOf(label) + score;
       const telling = heads.filter(({ label }) => TELLING.includes(label)).sort((a, b) => rank(b) - rank(a));
       if (telling.length) store.set({ pinned: [telling[0].name] });
     }
-    first = null;
   }
 
   function draw() {
     picture = attention.picture() ?? picture;
-    if (picture && first) choose(picture);
+    if (picture && choosing) choose(picture);
     const { pinned, peek: name, view } = store.state;
     atlas.draw(picture, labelOf);
     maps.dataset.count = pinned.length;

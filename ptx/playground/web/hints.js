@@ -20,7 +20,7 @@ ptx.hints = ({ element }) => {
     ["Click another token under Next token: the text goes on from it, and Undo brings the old one back.",
       () => go("bench-panel")?.querySelector("button.candidate:not(.chosen)")?.focus()],
     ["Point at a small picture under Heads: lines over the code show where that head looks.",
-      () => go("heads-panel")?.querySelector("button, canvas")?.focus()],
+      () => go("heads-panel")?.querySelector(".atlas .thumb[tabindex='0']")?.focus()],
   ];
 
   function select() {

@@ -8,7 +8,7 @@ ptx.knobs = ({ element, props }) => {
     ["top_k", "Top-k", "Only the k likeliest tokens; 0 allows all.", 0, 200, 1, 1e6],
     ["top_p", "Top-p", "The fewest tokens with this share of probability.", 0.05, 1, 0.01, 1],
     ["min_p", "Min-p", "Drops what is less likely than this share of the likeliest.", 0, 1, 0.01, 1],
-    ["repetition_penalty", "Repetition penalty", "Above 1, what the text has already comes less often.", 0.5, 2, 0.05, 100],
+    ["repetition_penalty", "Repetition", "Above 1, what the text has already comes less often.", 0.5, 2, 0.05, 100],
     ["length", "Length", "Stop after this many new tokens.", 1, length, 1, length],
     ["seed", "Seed", "The same seed writes the same text.", 0, null, 1, seed],
   ];

@@ -92,7 +92,7 @@ ptx.lines = () => {
     return [box, line];
   }
 
-  // Once a frame, after the text has drawn its cursor.
+  // Once a frame, however often the text is scrolled.
   function ask() {
     if (due) return;
     due = true;
@@ -100,7 +100,7 @@ ptx.lines = () => {
   }
 
   return {
-    draw: ask,
+    draw,
     toggle(value) {
       on = value;
       ask();

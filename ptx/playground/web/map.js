@@ -92,19 +92,20 @@ ptx.map = ({ tell, label }) => {
     const chosen = [at ? at[0] : row, at ? at[1] : null]; // these get their name in any case
     g.font = `10px ${ptx.color("--font-mono")}`;
     g.textBaseline = "middle";
+    const inks = [ptx.color("--body-text-color-subdued"), ptx.color(colour)];
     for (let axis = 0; axis < 2; axis += 1) {
       const mine = chosen[axis];
       for (let i = 0; i < shown.rows; i += 1) {
         const crowded = mine !== null && mine !== i && Math.abs(mine - i) * cell < ROW;
-        if (i === mine || (i % every === 0 && !crowded)) write(g, gutter, cell, i, axis === 1, i === mine);
+        if (i === mine || (i % every === 0 && !crowded)) write(g, gutter, cell, i, axis === 1, inks[Number(i === mine)]);
       }
     }
   }
 
-  function write(g, gutter, cell, i, above, chosen) {
+  function write(g, gutter, cell, i, above, ink) {
     const middle = gutter + (i + 0.5) * cell;
     g.save();
-    g.fillStyle = ptx.color(chosen ? colour : "--body-text-color-subdued");
+    g.fillStyle = ink;
     g.textAlign = above ? "left" : "right";
     if (above) {
       g.translate(middle, gutter - 4);
@@ -182,5 +183,16 @@ ptx.map = ({ tell, label }) => {
     paint();
   });
 
-  return { node, draw, paint };
+  // The numbers that are shown, a row for each weight.
+  function numbers() {
+    if (!shown) return [];
+    const token = (i) => ({ index: shown.start + i, text: shown.labels[i] });
+    return Array.from({ length: shown.rows - shown.from }, (_, i) => shown.from + i).flatMap((q) =>
+      Array.from({ length: q + 1 }, (_, k) => ({
+        head: name, query: token(q).index, query_token: token(q).text,
+        key: token(k).index, key_token: token(k).text, weight: Number(weightOf(q, k).toPrecision(4)),
+      })));
+  }
+
+  return { node, canvas, draw, numbers };
 };

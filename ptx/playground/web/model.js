@@ -20,15 +20,34 @@ ptx.model = ({ element }) => {
     return [bar, el("table", { class: "parts-table" }, el("tbody", {}, ...rows))];
   }
 
+  // How it was trained: the same chart as in the Training tab.
+  const view = ptx.chartView();
+  const chart = ptx.chart({ label: "Bits per byte of this model's training", unit: "bits per byte", view, height: () => 240 });
+
+  function curve(found) {
+    if (!found) return [el("p", { class: "hint" }, "This model has no log of its training.")];
+    const { train, val } = found;
+    chart.show({
+      series: [
+        { name: "training", color: ptx.color("--train"), x: train.step, y: train.bpb, alpha: 0.6 },
+        { name: "validation", color: ptx.color("--val"), x: val.step, y: val.val_bpb, width: 2, dots: true },
+      ],
+    });
+    return [chart.element, el("div", { class: "legend" },
+      el("span", { class: "key train" }, "training"), el("span", { class: "key val" }, "validation"))];
+  }
+
   function draw({ about }) {
     element.replaceChildren(
       el("section", { class: "model-panel" },
         el("div", { class: "bar" }, el("h2", {}, about.model.name)),
         el("dl", { class: "figures" }, ...about.facts.map(figure)),
         el("h3", {}, "Parameters, by what they do"), ...partsPicture(about.parts),
-        el("h3", {}, "Memory"), el("dl", { class: "figures" }, ...about.memory.map(figure))));
+        el("h3", {}, "Memory"), el("dl", { class: "figures" }, ...about.memory.map(figure)),
+        el("h3", {}, "Training"), ...curve(about.curve)));
   }
 
+  ptx.onTheme(() => draw(store.state));
   store.on(["about"], draw);
   if (store.state.about) draw(store.state);
 };

@@ -4,22 +4,21 @@ ptx.parts = ({ tell }) => {
   const { el, store, pins } = ptx;
   const LEFT = 46;
   const ROW = 24;
+  const NUMBER = 26; // pixels that one with one decimal takes
   const BETWEEN = 6; // between heads, MLP and the sum
 
   const canvas = el("canvas", { class: "parts", tabindex: "0", role: "img" });
   const frame = el("div", { class: "parts-frame" }, canvas);
   const sum = el("p", { class: "sum" });
   const node = el("div", {}, frame, sum);
-  let parts = null;
+  let parts = null; // of the answer to "look", see reading.py
   let at = null; // [row, column] under the pointer or the arrow keys
-
-  const signed = (x, digits = 2) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(digits)}`;
 
   // Rows of the picture, from the embedding down: {name, cells: [{name, value, head}], sum}.
   function table() {
     const { embedding, heads, mlps, biases } = parts;
     return [
-      { name: "start", cells: [{ name: "The embedding", value: embedding }] },
+      { name: "embed", cells: [{ name: "The embedding", value: embedding }] },
       ...heads.map((row, layer) => ({
         name: `L${layer}`,
         cells: [
@@ -44,17 +43,17 @@ ptx.parts = ({ tell }) => {
   const xOf = (column, { columns, cell, mlp }) => (column === columns - 1 ? mlp : LEFT + column * cell);
 
   function draw(given) {
-    if (given !== parts && JSON.stringify(given?.heads?.length) !== JSON.stringify(parts?.heads?.length)) at = null;
+    if (given.heads.length !== parts?.heads.length) at = null; // another model
     parts = given;
     paint();
     const heads = parts.heads.flat().reduce((a, b) => a + b, 0);
     const mlps = parts.mlps.reduce((a, b) => a + b, 0);
     sum.replaceChildren(
-      ...[["start", parts.embedding], ["heads", heads], ["MLPs", mlps], ...(parts.biases ? [["biases", parts.biases]] : [])]
-        .flatMap(([name, value], i) => [i ? " " : "", `${name} `, el("b", { "data-sign": Math.sign(value) }, signed(value))]),
-      " = ", el("b", { class: "total" }, signed(parts.total)), " logits",
+      ...[["embedding", parts.embedding], ["heads", heads], ["MLPs", mlps], ...(parts.biases ? [["biases", parts.biases]] : [])]
+        .flatMap(([name, value], i) => [i ? " " : "", `${name} `, el("b", { "data-sign": Math.sign(Math.round(100 * value)) }, ptx.signed(value))]),
+      " = ", el("b", { class: "total" }, ptx.signed(parts.total)), " logits",
     );
-    canvas.setAttribute("aria-label", `Contributions to the logit of ${ptx.visible(parts.token.text)} less that of ${ptx.visible(parts.against.text)}: ${signed(parts.total)} in all`);
+    canvas.setAttribute("aria-label", `Contributions to the logit of ${ptx.visible(parts.token.text)} less that of ${ptx.visible(parts.against.text)}: ${ptx.signed(parts.total)} in all`);
   }
 
   function paint() {
@@ -66,11 +65,11 @@ ptx.parts = ({ tell }) => {
     const largest = Math.max(1e-9, ...rows.flatMap(({ cells }) => cells.map(({ value }) => Math.abs(value))));
     const text = ptx.color("--body-text-color");
     const subdued = ptx.color("--body-text-color-subdued");
-    g.font = `11px ${ptx.color("--font-mono")}`;
+    g.font = `10.5px ${ptx.color("--font-mono")}`;
     g.textBaseline = "middle";
     g.fillStyle = subdued;
     g.textAlign = "center";
-    for (let c = 0; c < columns; c += 1) g.fillText(c === columns - 1 ? "MLP" : `H${c}`, xOf(c, shape) + cell / 2, 8);
+    for (let c = 0; c < columns; c += 1) g.fillText(c === columns - 1 ? "MLP" : cell < 22 ? c : `H${c}`, xOf(c, shape) + cell / 2, 8);
     g.textAlign = "left";
     g.fillText("sum so far", bars, 8);
     let total = 0;
@@ -89,10 +88,10 @@ ptx.parts = ({ tell }) => {
         const w = wide ? cell * (columns - 1) : cell;
         g.fillStyle = ptx.diverging(value / largest);
         g.fillRect(x + 0.5, y + 1, w - 1, ROW - 2);
-        if (w > 34) {
+        if (w > NUMBER) {
           g.fillStyle = ptx.onDiverging(value / largest);
           g.textAlign = "center";
-          g.fillText(signed(value, Math.abs(value) < 10 ? 2 : 1), x + w / 2, y + ROW / 2 + 0.5);
+          g.fillText(ptx.signed(value, w > NUMBER + 8 ? 2 : 1), x + w / 2, y + ROW / 2 + 0.5);
         }
         if (head && store.state.pinned.includes(head)) {
           g.strokeStyle = ptx.color(pins.colour(head));
@@ -177,5 +176,10 @@ ptx.parts = ({ tell }) => {
   new ResizeObserver(paint).observe(frame);
   ptx.onTheme(paint);
   store.on(["pinned"], paint);
-  return { node, draw, reserve };
+  // The numbers that are shown, a row for each part.
+  const numbers = () =>
+    (parts ? table() : []).flatMap(({ cells }) =>
+      cells.map(({ name, value }) => ({ part: name, token: parts.token.text, against: parts.against.text, logits: value })));
+
+  return { node, canvas, draw, reserve, numbers };
 };

@@ -2,6 +2,7 @@
 ptx.pins = (() => {
   const { store } = ptx;
   const MOST = 4;
+  const given = store.state.pinned; // before a person or a link chose any
   let slots = []; // the pinned head of each colour
 
   // A head keeps its colour as long as it is pinned.
@@ -19,6 +20,7 @@ ptx.pins = (() => {
     list.includes(name) ? list.filter((other) => other !== name) : [...list, name];
 
   return {
+    chosen: () => store.state.pinned !== given,
     // A fifth head takes the place of the one that was pinned first.
     toggle: (name) => store.set({ pinned: toggled(store.state.pinned, name).slice(-MOST) }),
     mute: (name) => store.set({ muted: toggled(store.state.muted, name) }),

@@ -58,15 +58,16 @@ ptx.price = ({ relabel }) => {
     relabel();
   }
 
-  const signed = (bits) => `${bits < 0 ? "−" : "+"}${Math.abs(bits).toFixed(2)}`;
-
   function change(name, before, by) {
     if (before === null || by === null) return [];
-    return [`${name} ${before.toFixed(2)} → ${(before + by).toFixed(2)} bits `, el("b", { "data-sign": Math.sign(by) }, signed(by))];
+    return [`${name} ${before.toFixed(2)} → ${(before + by).toFixed(2)} bits `, el("b", { "data-sign": Math.sign(Math.round(100 * by)) }, ptx.signed(by))];
   }
 
-  function draw() {
-    const { muted, writing, following } = store.state;
+  let chipped = ""; // the heads that have a chip
+
+  function drawChips({ muted }) {
+    if (chipped === (chipped = muted.join())) return;
+    const held = chips.contains(document.activeElement);
     chips.replaceChildren(...muted.map((name) => {
       const chip = el("button", { type: "button", class: "chip", "aria-label": `Let head ${name} write again` }, `${name} ×`);
       chip.addEventListener("click", () => pins.mute(name));
@@ -77,6 +78,12 @@ ptx.price = ({ relabel }) => {
       all.addEventListener("click", () => store.set({ muted: [] }));
       chips.append(all);
     }
+    if (held) (chips.firstChild ?? choice.node.firstChild).focus(); // its chip is gone
+  }
+
+  function draw() {
+    const { muted, writing, following } = store.state;
+    drawChips(store.state);
     const now = question();
     if (!muted.length || !now) {
       line.replaceChildren(el("span", { class: "hint" }, "Mute a head (M, or the corner of its picture) and see what it was worth, in bits."));
@@ -84,7 +91,6 @@ ptx.price = ({ relabel }) => {
       line.replaceChildren(el("span", { class: "hint" }, "The price is worked out when the text has ended."));
     } else if (answer?.about === `${now.key}|${muted.join()}`) {
       line.replaceChildren(
-        ...change("Without them ", null, null),
         el("code", {}, ptx.visible(answer.token.text, 16)),
         ...change("", answer.base_next, answer.next),
         ...(answer.loss === null ? [] : [" · ", ...change("a token of the text", answer.base_loss, answer.loss)]),
@@ -103,9 +109,9 @@ ptx.price = ({ relabel }) => {
     if (bits === null) return { text: "–", title: "there is no token before the cursor" };
     const what = labels === "next" ? "the token at the cursor" : "a token of the text";
     return {
-      text: signed(bits),
-      title: `Without head ${name} ${what} costs ${signed(bits)} bits`,
-      sign: Math.abs(bits) < 0.005 ? "" : Math.sign(bits),
+      text: ptx.signed(bits),
+      title: `Without head ${name} ${what} costs ${ptx.signed(bits)} bits`,
+      sign: Math.sign(Math.round(100 * bits)),
     };
   }
 

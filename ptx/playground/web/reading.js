@@ -44,13 +44,21 @@
   let waiting = null; // a timer
   let started = 0;
 
-  const question = ({ model, run, ids, cursor, muted, against }) =>
-    model && cursor >= 1 && cursor <= ids.length ? { key: model.key, run, ids, at: cursor, muted, against } : null;
+  // The prompt as text, at the end of a text that is nothing else: what comes first after it depends
+  // on all ways to cut its end into tokens.
+  const open = ({ ids, cursor, prompt, tokens }) =>
+    cursor === ids.length && prompt === cursor && tokens.length === cursor ? tokens.map(({ text }) => text).join("") : null;
+
+  function question(state) {
+    const { model, run, ids, cursor: at, muted, against } = state;
+    if (!model || !(at >= 1 && at <= ids.length)) return null;
+    return { key: model.key, run, ids, at, muted, against, open: open(state) };
+  }
 
   // Whether two questions have the same answer: only tokens up to the cursor matter.
   function same(a, b) {
     if (a === b || !a || !b) return a === b;
-    if (a.key !== b.key || a.run !== b.run || a.at !== b.at || a.against !== b.against) return false;
+    if (a.key !== b.key || a.run !== b.run || a.at !== b.at || a.against !== b.against || a.open !== b.open) return false;
     if (a.muted.join() !== b.muted.join()) return false;
     if (a.ids === b.ids) return true;
     for (let i = 0; i <= a.at; i += 1) if (a.ids[i] !== b.ids[i]) return false;
@@ -74,18 +82,17 @@
     if (!wanted) return store.set({ look: null });
     flying = true;
     started = performance.now();
-    const { run, ids, at, muted, against } = wanted;
-    const answer = await ptx.ask("look", { run, ids, at, muted, against });
+    const { key, ...asks } = wanted;
+    const answer = await ptx.ask("look", { ...asks, model: key });
     flying = false;
     if (answer) store.set({ look: answer });
     look();
   }
 
-  store.on(["model", "run", "ids", "cursor", "muted", "against", "writing"], (state, changed) => {
-    // What was known is about another model, or another position.
-    if (changed.has("model")) store.set({ look: null, against: null, muted: [] });
-    else if (changed.has("cursor")) store.set({ against: null });
-    look();
+  store.on(["model", "run", "ids", "tokens", "prompt", "cursor", "muted", "against", "writing"], (state, changed) => {
+    if (changed.has("model")) store.set({ look: null, against: null });
+    else if (changed.has("cursor") && !changed.has("against")) store.set({ against: null });
+    queueMicrotask(look); // after other panels have said what they make of this
   });
 
   // ---- what an answer holds --------------------------------------------------------------------

@@ -20,25 +20,60 @@ ptx.share = (() => {
     return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
   }
 
-  // Buttons that save a picture and its numbers.
-  // canvas: () => a canvas with the picture, or null if there is none; rows: () => its numbers, a
-  // list of objects, or a promise of one.
-  function exports(name, canvas, rows) {
+  // What a part of the page looks like, as a canvas: the browser itself draws a copy, in which every
+  // style is written out and every canvas is an image.
+  async function picture(node) {
+    const { width, height } = node.getBoundingClientRect();
+    const copy = node.cloneNode(true);
+    const [before, after] = [node, copy].map((one) => [one, ...one.querySelectorAll("*")]);
+    before.forEach((one, i) => {
+      const style = getComputedStyle(one);
+      after[i].removeAttribute("class");
+      for (const name of style) after[i].style.setProperty(name, style.getPropertyValue(name));
+    });
+    before.forEach((one, i) => {
+      if (one instanceof HTMLCanvasElement) {
+        const image = el("img", { src: one.toDataURL(), style: after[i].style.cssText });
+        after[i].replaceWith(image);
+      } else if (one instanceof HTMLSelectElement) {
+        after[i].replaceChildren(el("option", {}, one.selectedOptions[0]?.textContent ?? ""));
+      } else if (one.classList.contains("exports")) {
+        after[i].remove();
+      }
+    });
+    copy.style.margin = "0";
+    copy.setAttribute("xmlns", "http://www.w3.org/1999/xhtml");
+    const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"><foreignObject width="100%" height="100%">${new XMLSerializer().serializeToString(copy)}</foreignObject></svg>`;
+    const image = new Image();
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
+    await image.decode();
+    const canvas = el("canvas", {});
+    const g = ptx.fit(canvas, Math.ceil(width), Math.ceil(height));
+    g.fillStyle = ptx.color("--body-background-fill");
+    g.fillRect(0, 0, width, height);
+    g.drawImage(image, 0, 0);
+    return canvas;
+  }
+
+  // Buttons that save a part of the page as a picture, and its numbers.
+  // node: () => the part, or null if there is no picture; rows: () => its numbers, a list of equal
+  // objects, or a promise of one.
+  function exports(name, node, rows) {
     const button = (label, title, call) => {
-      const node = el("button", { type: "button", class: "quiet export", title }, label);
-      node.addEventListener("click", call);
-      return node;
+      const made = el("button", { type: "button", class: "quiet export", title }, label);
+      made.addEventListener("click", call);
+      return made;
     };
     const png = async () => {
-      const picture = await canvas();
-      if (picture) picture.toBlob((blob) => blob && save(`${name}.png`, [blob], "image/png"));
+      const canvas = await picture(node());
+      canvas.toBlob((blob) => blob && save(`${name}.png`, [blob], "image/png"));
     };
     const table = async () => save(`${name}.csv`, [csv(await rows())], "text/csv");
     const json = async () => save(`${name}.json`, [JSON.stringify(await rows(), null, 1)], "application/json");
     return el("span", { class: "exports", role: "group", "aria-label": `Save ${name}` },
-      ...(canvas ? [button("PNG", "Save the picture", png)] : []),
-      button("CSV", "Save the numbers as a table", table),
-      button("JSON", "Save the numbers as JSON", json));
+      button("PNG", `Save ${name} as a picture`, png),
+      button("CSV", `Save the numbers of ${name} as a table`, table),
+      button("JSON", `Save the numbers of ${name} as JSON`, json));
   }
 
   // The text, a line of JSON for each token.

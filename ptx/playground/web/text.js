@@ -16,14 +16,14 @@ ptx.text = ({ element }) => {
     surprise: {
       name: "Surprise",
       heat: ({ bits }) => (bits === null ? null : Math.min(1, bits / MOST_BITS)),
-      ticks: [[0, "0"], [0.25, "3"], [0.5, "6"], [0.75, "9"], [1, "12+ bits"]],
-      about: "how surprised the model was: 1 bit is one chance in 2, 10 bits one in 1,024",
+      ticks: [[0, "0"], [0.25, "3"], [0.5, "6"], [0.75, "9"], [1, "12+"]],
+      about: "bits of surprise: 1 is one chance in 2, 10 are one in 1,024",
     },
     probability: {
       name: "Probability",
       heat: ({ bits }) => (bits === null ? null : 1 - 2 ** -bits),
-      ticks: [[0, "100 %"], [0.25, "75"], [0.5, "50"], [0.75, "25"], [1, "0"]],
-      about: "what the model gave to this token, before the knobs",
+      ticks: [[0, "100"], [0.25, "75"], [0.5, "50"], [0.75, "25"], [1, "0"]],
+      about: "percent that the model gave to a token, before the knobs",
     },
   };
 
@@ -36,6 +36,8 @@ ptx.text = ({ element }) => {
     ...Object.entries(COLOURS).map(([key, { name }]) => el("option", { value: key }, name)));
   const blanks = el("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Show spaces, tabs and line ends" }, "· → ↵");
   const copy = el("button", { type: "button", class: "quiet" }, "Copy");
+  const lines = el("button", { type: "button", class: "quiet", title: "Save the text, a line of JSON for each token" }, "JSON");
+  lines.addEventListener("click", ptx.share.lines);
   const ticks = el("div", { class: "ticks" });
   const about = el("span", {});
   const legend = el("div", { class: "heat-legend" },
@@ -44,6 +46,8 @@ ptx.text = ({ element }) => {
     class: "code", tabindex: "0", role: "textbox", "aria-readonly": "true", "aria-multiline": "true",
     "aria-label": "Text, token by token", "aria-describedby": "text-keys", spellcheck: "false",
   });
+  const keys = el("p", { class: "hint", id: "text-keys" },
+    "Click a token, or use the arrow keys; Enter or a double click goes on from there.");
   const seen = el("p", { class: "seen", role: "status" });
   const error = el("p", { class: "message error", role: "alert", hidden: "" });
   const notes = el("div", { class: "notes" });
@@ -52,12 +56,11 @@ ptx.text = ({ element }) => {
   element.replaceChildren(
     el("section", { class: "panel text-panel", "aria-label": "Text" },
       el("div", { class: "bar" }, el("h2", {}, "Text"), finish,
-        el("span", { class: "tools" }, el("label", {}, "Colours ", colours), blanks, copy)),
-      el("div", { class: "bar facts" }, stats, syntax, legend),
+        el("span", { class: "tools" }, el("label", {}, "Colours ", colours), blanks, copy, lines)),
+      el("div", { class: "bar facts" }, stats, syntax),
       code,
-      el("div", { class: "under-text" }, seen, error, notes),
-      el("p", { class: "hint", id: "text-keys" },
-        "Click a token, or use the arrow keys; Enter or a double click goes on from there.")),
+      el("div", { class: "beside" }, keys, legend),
+      el("div", { class: "under-text" }, seen, error, notes)),
     tip,
   );
 
@@ -397,7 +400,8 @@ ptx.text = ({ element }) => {
   function drawLegend() {
     const { ticks: marks, about: what } = COLOURS[colours.value];
     code.classList.toggle("heat", Boolean(marks));
-    legend.classList.toggle("off", !marks);
+    legend.hidden = !marks;
+    keys.classList.toggle("sr-only", Boolean(marks));
     about.textContent = what ?? "";
     ticks.replaceChildren(...(marks ?? []).map(([where, label]) =>
       el("span", { style: `left: ${100 * where}%` }, label)));

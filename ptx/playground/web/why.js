@@ -4,21 +4,25 @@ ptx.why = ({ element }) => {
   const { el, store } = ptx;
   const LISTED = 30; // likeliest tokens to compare with
   const NAMED = 3; // parts named in words
+  const HEALED = "The prompt ended inside a token: this one was drawn among all ways to cut that end. The layers here read one of them.";
 
   const against = el("select", { "aria-label": "Compare with" });
   const title = el("span", { class: "why-title" });
   const says = el("p", { class: "readout", role: "status" });
   const layers = el("table", { class: "lens" });
   const parts = ptx.parts({ tell: (part) => tell(part) });
-  const healed = el("p", { class: "hint healed" });
+  const healed = el("span", { class: "hint", title: HEALED });
   element.replaceChildren(
     el("section", { class: "panel why-panel", "aria-label": "Why this token" },
-      el("div", { class: "bar" }, el("h2", {}, "Why this token"), title),
+      el("div", { class: "bar" }, el("h2", {}, "Why this token"), title, healed,
+        ptx.share.exports("why", () => element.firstElementChild, numbers)),
       says,
       el("div", { class: "why-body" },
-        el("div", { class: "why-lens" }, el("h3", {}, "What each layer would say"), layers, healed),
+        el("div", { class: "why-lens" }, el("h3", {}, "What each layer would say"), layers,
+          el("div", { class: "bar save" }, ptx.share.exports("layers", null, layerNumbers))),
         el("div", { class: "why-parts" },
-          el("div", { class: "bar" }, el("h3", {}, "What lifted it above"), against), parts.node))),
+          el("div", { class: "bar" }, el("h3", {}, "What lifted it above"), against), parts.node,
+          el("div", { class: "bar save" }, el("span", { class: "hint" }, "Blue lifts, orange lowers."), ptx.share.exports("contributions", () => parts.canvas, parts.numbers))))),
   );
 
   let look = null;
@@ -27,7 +31,21 @@ ptx.why = ({ element }) => {
 
   const token = (text, longest = 16) => el("code", {}, ptx.visible(text, longest));
   const percent = (p) => (p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.0005 ? `${(100 * p).toFixed(1)} %` : "<0.1 %");
-  const signed = (x) => `${x < 0 ? "−" : "+"}${Math.abs(x).toFixed(2)}`;
+
+  // The layers and the parts, for a file: logits of the parts, probabilities of the layers.
+  function numbers() {
+    if (!look) return [];
+    const { lens, parts: sum, at } = look;
+    const row = (kind, layer, head, value, rank = "", text = "") => ({ position: at, kind, layer, head, value, rank, text });
+    return [
+      ...lens.prob.map((p, i) => row("layer", i - 1, "", p, lens.rank[i], lens.tokens[i][0].text)),
+      row("embedding", "", "", sum.embedding),
+      ...sum.heads.flatMap((heads, layer) => heads.map((value, head) => row("head", layer, head, value))),
+      ...sum.mlps.map((value, layer) => row("MLP", layer, "", value)),
+      row("biases", "", "", sum.biases),
+      row("total", "", "", sum.total, "", `${sum.token.text} above ${sum.against.text}`),
+    ];
+  }
 
   // ---- layer by layer ----------------------------------------------------------------------------
 
@@ -41,12 +59,21 @@ ptx.why = ({ element }) => {
   let rows = [];
 
   function buildRows(count) {
-    rows = Array.from({ length: count + 1 }, (_, i) => row(i ? `layer ${i - 1}` : "start"));
+    rows = Array.from({ length: count + 1 }, (_, i) => row(i ? `L${i - 1}` : "embed"));
     layers.replaceChildren(
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "after"), el("th", { scope: "col" }, "likeliest"),
-        el("th", { scope: "col" }, followedName), el("th", { scope: "col" }, "rank"))),
+        el("th", { scope: "col" }, followedName), el("th", { scope: "col", class: "rank" }, "rank"))),
       el("tbody", {}, ...rows.map(({ node }) => node)),
     );
+  }
+
+  // The numbers that are shown, a row for each guess.
+  function layerNumbers() {
+    const { tokens, prob, rank, followed } = look?.lens ?? { tokens: [] };
+    return tokens.flatMap((best, i) => best.map(({ text, p }, place) => ({
+      after: i ? `layer ${i - 1}` : "embedding", place: place + 1, token: text, probability: p,
+      followed: followed.text, followed_probability: prob[i], followed_rank: rank[i],
+    })));
   }
 
   function drawLayers({ tokens, prob, rank, followed }) {
@@ -91,17 +118,23 @@ ptx.why = ({ element }) => {
   function words() {
     const { lens, parts: { token: chosen, against: other, heads, mlps, total } } = look;
     const layer = settledAt(lens);
-    const when = layer === null ? "no layer makes it the likeliest" : layer === 0 ? "it is the likeliest from the start" : `it is the likeliest from layer ${layer - 1} on`;
+    const when = layer === null ? "no layer makes it the likeliest" : layer === 0 ? "it is the likeliest from the embedding on" : `it is the likeliest from layer ${layer - 1} on`;
     const all = [
       ...heads.flatMap((row, l) => row.map((value, h) => [`head ${l}.${h}`, value])),
       ...mlps.map((value, l) => [`MLP ${l}`, value]),
     ].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, NAMED);
-    const odds = Math.exp(Math.abs(total));
-    const times = odds >= 1e6 ? odds.toExponential(0) : ptx.number(odds, odds < 10 ? 1 : 0);
     return [
-      token(chosen.text), `: ${when}; `, `${times} times as ${total < 0 ? "un" : ""}likely as `, token(other.text),
-      `. Most of it: ${all.map(([name, value]) => `${name} ${signed(value)}`).join(", ")}.`,
+      token(chosen.text), `: ${when}; in the end ${compared(total)} `, token(other.text),
+      `. Most of it: ${all.map(([name, value]) => `${name} ${ptx.signed(value)}`).join(", ")}.`,
     ];
+  }
+
+  // A difference of logits as odds.
+  function compared(total) {
+    const odds = Math.exp(Math.abs(total));
+    if (odds < 1.05) return "just as likely as";
+    const times = odds >= 1e6 ? odds.toExponential(0) : odds < 10 ? odds.toFixed(1) : ptx.number(Math.round(odds));
+    return total > 0 ? `${times} times as likely as` : `${times} times less likely than`;
   }
 
   function tell(part) {
@@ -112,7 +145,7 @@ ptx.why = ({ element }) => {
   function read() {
     const { writing, following } = store.state;
     says.setAttribute("aria-live", writing && following ? "off" : "polite");
-    says.replaceChildren(...(cell ? [`${cell.name}: `, el("b", {}, signed(cell.value)), ` to the logit of `, token(look.parts.token.text), " less that of ", token(look.parts.against.text)] : words()));
+    says.replaceChildren(...(cell ? [`${cell.name}: `, el("b", {}, ptx.signed(cell.value)), ` to the logit of `, token(look.parts.token.text), " less that of ", token(look.parts.against.text)] : words()));
   }
 
   // ---- together --------------------------------------------------------------------------------
@@ -131,9 +164,7 @@ ptx.why = ({ element }) => {
     drawLayers(answer.lens);
     drawOptions(answer);
     parts.draw(answer.parts);
-    healed.textContent = answer.healed
-      ? "The prompt ended inside a token: this one was drawn among all ways to cut that end. The layers here read one of them."
-      : "";
+    healed.textContent = answer.healed ? "drawn with the prompt's end open" : ""; // HEALED on hover
     read();
   }
 

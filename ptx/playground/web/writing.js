@@ -4,8 +4,9 @@
 //     ptx.continueFrom(ids, n_prompt);    goes on from exact tokens
 //     ptx.branch(token);                  the text up to the cursor, then this token
 //
-// A text is {written, origin, tokens, prompt, run, cursor, status}: what a person typed; the knobs that
-// wrote all that follows, or null if it took more than one request; and the rest as in the store. Each is kept, also when another one branches off it.
+// A text is {written, origin, tokens, prompt, run, cursor, status}: what a person typed; the knobs
+// that wrote all that follows, or null if it took more than one request; and the rest as in the
+// store. Each is kept, also when another one branches off it.
 ptx.writing = (() => {
   const { state, set } = ptx.store;
   const KEPT = 50; // texts
@@ -19,6 +20,7 @@ ptx.writing = (() => {
   let base = null; // {written, origin, tokens} that the text being written goes on from
   let next = null; // a request that waits for the end of the text being written
   let lines = ""; // of the text being written, as far as they were read
+  let begun = false; // whether the text at hand is the one being written
   let stopping = false;
   let timer = null;
   let turn = 0; // of reading the prompt: a newer one, or another text, overtakes it
@@ -28,13 +30,23 @@ ptx.writing = (() => {
 
   // ---- showing ---------------------------------------------------------------------------------
 
+  // A text that is not at hand is one string, a tenth of the memory.
+  function pack(one) {
+    if (!one?.tokens) return;
+    const line = ({ id, text: piece, p, own, bits, bytes }) => JSON.stringify([id, piece, p, own, bits, bytes]);
+    one.packed = one.tokens.map(line).join("\n");
+    one.tokens = null;
+  }
+
   function add(one) {
+    pack(text());
     texts.push(one);
     if (texts.length > KEPT) texts.shift();
     at = texts.length - 1;
   }
 
   function show() {
+    text().tokens ??= read(text().packed, []);
     const { tokens, prompt, run, cursor, status } = text();
     set({ tokens, ids: tokens.map((token) => token.id), prompt, run, cursor, status });
     const written = text().written;
@@ -44,11 +56,14 @@ ptx.writing = (() => {
     }
   }
 
+  // Of the text at hand.
   function setStatus(changes) {
-    const status = { ...text()?.status, ...changes };
-    if (text()) text().status = status;
-    set({ status });
+    text().status = { ...text().status, ...changes };
+    set({ status: text().status });
   }
+
+  // What is said now and not kept: a text that is not there yet waits, or was refused.
+  const say = (changes) => set({ status: { ...state.status, ...changes } });
 
   // ---- reading lines -----------------------------------------------------------------------------
 
@@ -91,7 +106,7 @@ ptx.writing = (() => {
     const size = new Blob([written]).size;
     if (size > panel.facts.longest) {
       const most = panel.facts.longest;
-      setStatus({
+      say({
         finish: null,
         error: `the prompt has ${ptx.number(size)} bytes and at most ${ptx.number(most)} are read: shorten it`,
       });
@@ -141,7 +156,8 @@ ptx.writing = (() => {
     base = from;
     stopping = false;
     set({ writing: true, following: true });
-    setStatus({ finish: null, error: null, place: 0, waiting: true });
+    begun = false;
+    say({ generated: 0, finish: null, error: null, place: 0, waiting: true });
     const { key } = state.model;
     panel.trigger("submit", { request: { ...request, ...state.knobs, model: key, asked } });
   }
@@ -187,11 +203,12 @@ ptx.writing = (() => {
   function take(v) {
     if (!v || v.asked !== asked || !state.writing) return;
     if (v.error) {
-      setStatus({ finish: "refused", error: v.error, waiting: false });
+      say({ finish: "refused", error: v.error, waiting: false });
       return;
     }
     if (text()?.run !== v.run) {
       lines = "";
+      begun = true;
       add({ written: base.written, origin: base.origin ?? null, tokens: [], run: v.run });
     }
     const one = text();
@@ -216,7 +233,9 @@ ptx.writing = (() => {
       if (!state.writing) return;
       const { finish } = state.status;
       set({ writing: false });
-      setStatus({ finish: finish ?? (stopping ? "stopped" : "interrupted"), waiting: false, place: 0 });
+      const end = { finish: finish ?? (stopping ? "stopped" : "interrupted"), waiting: false, place: 0 };
+      if (begun) setStatus(end);
+      else say(end);
       if (next) {
         const request = next;
         next = null;
@@ -224,7 +243,7 @@ ptx.writing = (() => {
         return;
       }
       const one = text();
-      if (!one) return;
+      if (!begun) return;
       if (!finish) {
         const syntax = await panel.server.parse({ text: one.tokens.map((token) => token.text).join("") });
         if (text() === one && !state.writing && syntax?.state) setStatus({ syntax });
@@ -237,7 +256,8 @@ ptx.writing = (() => {
 
   function move(by) {
     if (state.writing || !texts[at + by]) return;
-    if (text()) text().cursor = state.cursor;
+    text().cursor = state.cursor;
+    pack(text());
     at += by;
     set({ following: false });
     show();
@@ -247,13 +267,13 @@ ptx.writing = (() => {
   // A text from elsewhere: {written, origin, ids, prompt, cursor}, from a link, so that anything in it
   // may be wrong; then a sentence is on the page and the text at hand stays.
   async function open({ written, origin, ids, prompt, cursor }) {
-    turn += 1;
-    if (ids.length < 2) {
-      api.edit(written);
+    const answer = ids.length > 1 ? await ptx.ask("tokens", { text: written, ids }) : null;
+    if (state.writing) return;
+    if (!answer) {
+      if (newlines(written) === newlines(editor)) readPrompt();
+      else api.edit(written);
       return;
     }
-    const answer = await ptx.ask("tokens", { text: written, ids });
-    if (!answer || state.writing) return;
     turn += 1;
     const tokens = read(answer.lines, []);
     const inside = (n, least) => Math.min(tokens.length, Math.max(least, n ?? tokens.length));

@@ -36,7 +36,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repositorie
 def directory(tmp_path_factory: pytest.TempPathFactory, model: GPT, py16k: Tokenizer) -> Path:
     """A released model with random weights: metrics and card beside it, and what never goes."""
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    info = {"preset": "nano", "steps": 3, "val_bpb": 3.25, "dataset": "somebody/code"}
+    info = {
+        "preset": "nano",
+        "steps": 3,
+        "test_bpb": 3.5,
+        "val_bpb": 3.25,
+        "dataset": "somebody/code",
+    }
     save_model(directory, model, py16k, info)
     (directory / "metrics.jsonl").write_text(
         '{"step":1,"bpb":3.9,"elapsed":30}\n{"step":2,"bpb":3.6,"elapsed":60}\n'
@@ -46,6 +52,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory, model: GPT, py16k: Token
         "---\nlicense: mit\nlanguage: code\ntags: [python]\n---\n\n# tiny\n\nWords.\n\n"
         "## How good\n\nVery.\n"
     )
+    (directory / "samples.md").write_text("# samples\n")
     (directory / "optimizer.safetensors").write_bytes(b"not for the Hub")
     (directory / ".env").write_text("SECRET=1")
     return directory

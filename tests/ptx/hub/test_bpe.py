@@ -134,6 +134,8 @@ BOS = {
         (without_a_byte, "no token for byte 113"),
         (changed("model.vocab", {"é中": 3}), "model.merges|model.vocab"),
         (changed("model", None), "is not a byte-level BPE tokenizer"),
+        (changed("pre_tokenizer", [1]), "is not a byte-level BPE tokenizer"),
+        (changed("post_processor", {"type": "Sequence"}), "is not a byte-level BPE tokenizer"),
     ],
 )
 def test_a_tokenizer_that_cannot_be_ours_is_refused_by_name(

@@ -36,7 +36,7 @@ def test_a_model_is_downloaded_once(tiny: Repositories, directory: Path) -> None
     expected = ptx.load_model(directory)[0]
     assert torch.equal(model.tok_emb.weight, expected.tok_emb.weight)
     wanted = {"config.json", "model.safetensors", "tokenizer.tiktoken", "README.md",
-              "metrics.jsonl"}  # fmt: skip
+              "metrics.jsonl", "samples.md"}  # fmt: skip
     assert set(downloads(tiny)) == wanted
     assert hub_model("me/tiny") == found
     assert len(downloads(tiny)) == len(wanted)
@@ -200,6 +200,7 @@ def test_pull_writes_a_directory_of_its_own(
     assert not any(path.is_symlink() for path in out.iterdir())
     assert {p.name for p in out.iterdir()} == {
         "config.json", "model.safetensors", "tokenizer.tiktoken", "README.md", "metrics.jsonl",
+        "samples.md",
     }  # fmt: skip
     pull("them/gpt2", out)  # an earlier model is replaced
     assert ptx.load_model(out)[2]["imported_from"] == "them/gpt2"

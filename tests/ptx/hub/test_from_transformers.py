@@ -212,6 +212,12 @@ def test_a_shorter_context_changes_no_shorter_text(tokenizer: Theirs, tmp_path: 
             assert (model(ids) - theirs(ids).logits).abs().max() < TOLERANCE
 
 
+def test_opening_one_as_it_is_says_how(tokenizer: Theirs, tmp_path: Path) -> None:
+    source = saved(tmp_path / "theirs", MODELS["gpt2"](), tokenizer)
+    with pytest.raises(UserError, match="is a checkpoint of transformers: make a model directory"):
+        ptx.load_model(source)
+
+
 def changed(directory: Path, file: str, change: Callable[[dict[str, Any]], Any]) -> None:
     content = json.loads((directory / file).read_text())
     change(content)
@@ -227,7 +233,8 @@ def changed(directory: Path, file: str, change: Callable[[dict[str, Any]], Any])
         ("gpt2", {"n_embd": 50}, "n_embd is 50, and P-Transformer takes a multiple of n_head"),
         ("gpt2", {"n_layer": 10**9}, "config.json says 1000000000 layers"),
         ("gpt2", {"n_layer": "2"}, "n_layer is '2', and P-Transformer takes a whole number"),
-        ("gpt2", {"vocab_size": 10**12}, "tok_emb.weight has shape"),
+        ("gpt2", {"vocab_size": 10**9}, "tok_emb.weight has shape"),
+        ("gpt2", {"vocab_size": 10**30}, "vocab_size is 1000.*, and P-Transformer takes a whole"),
         ("gpt2", {"quantization_config": {"bits": 4}}, "quantization_config is 'set'"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling is 'linear'"),
         (

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gradio_client import Client
 
 from ptx.errors import UserError
 from ptx.hub import space as spaces
 from ptx.hub.space import NEEDED, ROOT, contents, pinned, requirements, space, write
 from tests.ptx.hub.stand_in import Fault, Repositories
 
-MODEL = ("README.md", "config.json", "metrics.jsonl", "model.safetensors", "tokenizer.tiktoken")
+MODEL = ("README.md", "config.json", "metrics.jsonl", "model.safetensors", "samples.md",
+         "tokenizer.tiktoken")  # fmt: skip
 
 
 def tracked(*folders: str) -> set[str]:
@@ -139,6 +141,17 @@ def test_requirements_are_the_repositorys_with_a_torch_that_zerogpu_has() -> Non
         requirements("torch==2.13.0\n")
 
 
+def test_it_runs_on_the_oldest_python_there(directory: Path) -> None:
+    """ZeroGPU offers 3.10. `tests/oldest` runs the tests themselves on it."""
+    files = [str(path) for name, path in contents(directory).items() if name.endswith(".py")]
+    vermin = Path(sys.executable).with_name("vermin")
+    done = subprocess.run(
+        [vermin, "--target=3.10-", "--violations", "--no-tips", *files],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.fixture
 def staged(directory: Path, tmp_path: Path) -> Path:
     write(contents(directory), tmp_path / "space")
@@ -151,7 +164,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_it_starts_without_the_network(staged: Path) -> None:
+def test_it_starts_and_writes_without_the_network(staged: Path) -> None:
     """As the Space runs it: `python app.py` there, with limits, without training."""
     port = free_port()
     environment = {
@@ -178,6 +191,8 @@ def test_it_starts_without_the_network(staged: Path) -> None:
         text = json.dumps(config)
         assert "tiny" in text
         assert config["space_id"] == "me/play"
+        client = Client(f"http://127.0.0.1:{port}", verbose=False)
+        assert client.predict("def f(x", length=5, api_name="/generate")
     finally:
         process.terminate()
         process.wait(20)

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer as Theirs
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from ptx.checkpoint import save_model
 from ptx.config import PRESETS, ModelConfig
 from ptx.engine import generate
 from ptx.errors import UserError
+from ptx.hub.bpe import tokenizer_json
 from ptx.hub.to_transformers import as_transformers, export
 from ptx.model import GPT
 from ptx.sampling import Sampling
@@ -174,11 +176,7 @@ def test_end_of_text_written_in_a_file_is_text(
     assert theirs.decode([*ids, py16k.eot], skip_special_tokens=True) == text
 
 
-def test_the_originals_vocabulary_too(o200k: Tokenizer, tmp_path: Path) -> None:
-    from tokenizers import Tokenizer as Theirs
-
-    from ptx.hub.bpe import tokenizer_json
-
+def test_the_originals_vocabulary_too(o200k: Tokenizer) -> None:
     theirs = Theirs.from_str(json.dumps(tokenizer_json(o200k)))
     theirs.encode_special_tokens = True
     assert theirs.token_to_id("<|endoftext|>") == o200k.eot

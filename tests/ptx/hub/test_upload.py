@@ -24,6 +24,7 @@ SENT = {
     "curve.png",
     "metrics.jsonl",
     "model.safetensors",
+    "samples.md",
     "tokenizer.tiktoken",
 }
 
@@ -47,8 +48,8 @@ def test_the_card_is_made_of_the_figures(hub: Repositories, directory: Path) -> 
     assert card.data.library_name == "p-transformer"
     assert card.data.tags == ["python"]
     assert card.data.datasets == ["somebody/code"]
-    (result,) = card.data.eval_results
-    assert (result.metric_type, result.metric_value) == ("bits_per_byte", 3.25)
+    results = [(r.metric_type, r.dataset_split, r.metric_value) for r in card.data.eval_results]
+    assert results == [("bits_per_byte", "test", 3.5), ("bits_per_byte", "validation", 3.25)]
     assert "python -m ptx.hub pull me/tiny checkpoints/tiny" in card.text
     assert 'ptx.GPT.from_pretrained("me/tiny")' in card.text
     assert "![Bits per byte over minutes of training](curve.png)" in card.text
@@ -81,6 +82,19 @@ def test_a_model_without_a_card_gets_one_that_claims_nothing(
     card = ModelCard(hub.repositories["me/tiny"].files()["README.md"].decode())
     assert card.data.eval_results is None
     assert "as logged in training | 3.3" in card.text
+
+
+def test_an_imported_model_names_where_it_came_from(hub: Repositories, copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    config["info"] = {"imported_from": "them/model"}
+    (copied / "config.json").write_text(json.dumps(config))
+    (copied / "README.md").write_text("---\nlicense: apache-2.0\nbase_model: x/y\n---\n# Theirs\n")
+    push(copied, "me/theirs")
+    card = ModelCard(hub.repositories["me/theirs"].files()["README.md"].decode())
+    assert (card.data.license, card.data.base_model) == ("apache-2.0", "them/model")
+    (copied / "README.md").write_text("---\nlicense: [\n---\n# Theirs\n")
+    with pytest.raises(UserError, match="does not begin with readable YAML"):
+        push(copied, "me/theirs")
 
 
 def test_a_checkpoint_of_a_run_brings_the_runs_metrics(
@@ -174,7 +188,7 @@ def test_changed_weights_lose_the_figures_of_the_old_ones(
         model.norm.weight.add_(1)
     model.push_to_hub("me/tuned")
     files = hub.repositories["me/tuned"].files()
-    assert set(files) == SENT - {"metrics.jsonl", "curve.png"}
+    assert set(files) == SENT - {"metrics.jsonl", "curve.png", "samples.md"}
     assert "3.25" not in files["README.md"].decode()
 
 

@@ -32,7 +32,7 @@ def test_the_parts_sum_to_the_logit_and_to_the_difference(config: ModelConfig) -
         found = lens.attribution(model, seen, token, against, position)
         logits = seen.logits_after(position).double()
         real = logits[token] - (0 if against is None else logits[against])
-        assert float(found.total) == float(real)
+        assert float(found.total) == pytest.approx(float(real), abs=1e-5)
         assert abs(float(found.sum() - real)) <= 1e-3
         assert found.heads.shape == (config.n_layer, config.n_head)
         assert found.heads.abs().min() > 0

@@ -1,0 +1,274 @@
+"""How quick the page is, in a real Chromium in front of `python app.py`.
+
+    python tests/bench/page.py [--quick] [--json] [--only FIGURE ...]
+
+ready_seconds            from the command to a page that is served
+first_visible_token_ms   from the click on Generate to the first new token on the screen
+cursor_ms                from an arrow key to all that the page says about the token it leads to
+atlas_kib                what the pictures of all heads weigh, for 256 tokens
+atlas_paint_ms           from muting a head to the pictures of all heads painted anew
+stream_keepup            tokens a second on the page, as a share of the engine's alone
+memory_growth            memory of the server after 100 generations, as a ratio to after 5
+plot_tick_ms             main thread of one update of the curves, a run of 10,000 points
+training_slowdown        time to the first token while the page trains, as a ratio to idle
+users20_first_token_s    the longest wait for a first token when 20 visitors ask together
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import psutil
+from playwright.sync_api import Page, sync_playwright
+
+import ptx
+from tests.bench import page_training
+from tests.bench.playground import free_port, started
+from tests.bench.report import Row, parser, report
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+TRAINING = {"plot_tick_ms", "training_slowdown", "users20_first_token_s"}
+PROMPT = "def fibonacci(n):"
+LONG = (ROOT / "ptx" / "sampling.py").read_text("utf-8")[:4000]
+# Tells when a picture of the atlas was last painted.
+WATCH = """(() => {
+    window.painted = 0;
+    const put = CanvasRenderingContext2D.prototype.putImageData;
+    CanvasRenderingContext2D.prototype.putImageData = function (...given) {
+        put.apply(this, given);
+        if (this.canvas.closest(".atlas")) window.painted = performance.now();
+    };
+})()"""
+FIRST_TOKEN = """() => new Promise((done) => {
+    const { state } = ptx.store;
+    const { run } = state;
+    const began = performance.now();
+    const look = () => {
+        const shown = document.querySelector(`#text-panel .token[data-i="${state.prompt}"]`);
+        if (state.run !== run && state.status.generated && shown) done(performance.now() - began);
+        else requestAnimationFrame(look);
+    };
+    document.getElementById("generate").click();
+    requestAnimationFrame(look);
+})"""
+MOVE = """(key) => new Promise((done) => {
+    const { state } = ptx.store;
+    const code = document.querySelector("#text-panel pre.code");
+    const began = performance.now();
+    code.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+    const look = () => {
+        if (state.look?.at !== state.cursor) requestAnimationFrame(look);
+        else requestAnimationFrame(() => requestAnimationFrame(shown)); // then it is on the screen
+    };
+    const shown = () => done(performance.now() - began);
+    look();
+})"""
+PAINT = """(muted) => new Promise((done) => {
+    const began = performance.now();
+    window.painted = 0;
+    ptx.store.set({ muted });
+    const look = () => {
+        if (window.painted) done(window.painted - began);
+        else requestAnimationFrame(look);
+    };
+    look();
+})"""
+KIB = """async () => {
+    const { ids, cursor } = ptx.store.state;
+    const answer = await ptx.ask("maps", { ids, at: cursor });
+    return JSON.stringify(answer).length / 1024;
+}"""
+STREAM = """() => new Promise((done) => {
+    const { state } = ptx.store;
+    const { run } = state;
+    let first = null;
+    const look = () => {
+        const { generated, finish } = state.status;
+        const begun = state.run !== run && generated;
+        if (first === null && begun) first = [generated, performance.now()];
+        if (first !== null && finish) {
+            done((1000 * (generated - first[0])) / (performance.now() - first[1]));
+        } else requestAnimationFrame(look);
+    };
+    document.getElementById("generate").click();
+    requestAnimationFrame(look);
+})"""
+
+
+@contextmanager
+def opened(port: int) -> Iterator[Page]:
+    """The page, loaded, its first cursor answered and its engine compiled."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM if CHROMIUM.exists() else None,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.add_init_script(WATCH)
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_function("window.ptx?.store?.state.look")
+        set_knobs(page, length=40)
+        for seed in range(3):
+            write(page, seed)
+        time.sleep(5)
+        yield page
+        browser.close()
+
+
+def set_knobs(page: Page, **knobs: float) -> None:
+    page.evaluate("knobs => ptx.store.set({knobs: {...ptx.store.state.knobs, ...knobs}})", knobs)
+
+
+def put(page: Page, prompt: str) -> None:
+    """A prompt into the editor; waits for its tokens, if it is another one."""
+    if page.evaluate("ptx.writing.written()") == prompt:
+        return
+    page.evaluate("text => ptx.writing.edit(text)", prompt)
+    page.wait_for_function(
+        "text => ptx.store.state.tokens.map(t => t.text).join('') === text", arg=prompt
+    )
+    page.wait_for_function("ptx.store.state.look?.at === ptx.store.state.cursor")
+
+
+def write(page: Page, seed: int) -> None:
+    """One text from beginning to end."""
+    set_knobs(page, seed=seed)
+    page.evaluate(STREAM)
+    page.wait_for_function("!ptx.store.state.writing")
+
+
+def first_visible_token_ms(page: Page, rounds: int) -> float:
+    put(page, PROMPT)
+    set_knobs(page, length=20)
+    times = []
+    for seed in range(rounds):
+        set_knobs(page, seed=seed)
+        times.append(page.evaluate(FIRST_TOKEN))
+        page.wait_for_function("!ptx.store.state.writing")
+    return statistics.median(times)
+
+
+def cursor_ms(page: Page, rounds: int) -> float:
+    put(page, LONG[:1200])
+    set_knobs(page, length=20)
+    write(page, 0)
+    page.locator("#text-panel pre.code").focus()
+    return statistics.median(page.evaluate(MOVE, "ArrowLeft") for _ in range(rounds))
+
+
+def atlas(page: Page, rounds: int) -> tuple[float, float]:
+    """KiB, and milliseconds until painted, at 256 tokens."""
+    put(page, LONG)
+    page.evaluate("ptx.store.set({ cursor: 256, following: false })")
+    page.wait_for_function("ptx.store.state.look?.at === 256")
+    time.sleep(2)
+    kib = page.evaluate(KIB)
+    heads = [["0.0"], ["0.1"], ["0.2"], ["0.3"], ["1.0"], ["1.1"], ["1.2"], ["1.3"], ["2.0"]]
+    return kib, statistics.median(page.evaluate(PAINT, muted) for muted in heads[:rounds])
+
+
+def stream_keepup(page: Page, rounds: int) -> tuple[float, float]:
+    """Tokens a second on the page, and of an engine that nobody looks at."""
+    put(page, PROMPT)
+    set_knobs(page, length=200)
+    shown = []
+    for seed in range(rounds):
+        set_knobs(page, seed=seed)
+        shown.append(page.evaluate(STREAM))
+        page.wait_for_function("!ptx.store.state.writing")
+    model, tokenizer, _ = ptx.load_model(ROOT / "checkpoints" / "mini")
+    alone = []
+    with ptx.Engine(model, tokenizer) as engine:
+        for seed in range(-2, rounds):  # the first ones warm up
+            sampling = ptx.Sampling(0.8, top_p=0.95)
+            steps = engine.generate(PROMPT, sampling, ptx.Limits(200), max(seed, 0))
+            next(steps)
+            start = time.perf_counter()
+            count = sum(step.token is not None for step in steps)
+            alone.append(count / (time.perf_counter() - start))
+    return statistics.median(shown), statistics.median(alone[2:])
+
+
+def memory_growth(page: Page, server: psutil.Process, generations: int) -> float:
+    put(page, PROMPT)
+    set_knobs(page, length=20)
+    for seed in range(5):
+        write(page, seed)
+    before = server.memory_info().rss
+    for seed in range(generations):
+        write(page, seed)
+    return server.memory_info().rss / before
+
+
+def serving(port: int) -> psutil.Process:
+    """The process that listens there."""
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if "app.py" in command and str(port) in command:
+            return process
+    raise RuntimeError("the server has ended")
+
+
+def measured(args: Namespace) -> list[Row]:
+    rounds = 3 if args.quick else 9
+    wanted: Callable[[str], bool] = lambda name: not args.only or name in args.only  # noqa: E731
+    if args.only and set(args.only) <= TRAINING:
+        return of_training(args, wanted)
+    rows: list[Row] = []
+    port, ready = free_port(), []
+    for _ in range(1 if args.quick or not wanted("ready_seconds") else 5):
+        with started("app.py", "--port", str(port), port=port) as seconds:
+            ready.append(seconds)
+    if wanted("ready_seconds"):
+        rows.append(("ready_seconds", statistics.median(ready), None, 8.0))
+    with started("app.py", "--port", str(port), port=port), opened(port) as page:
+        if wanted("first_visible_token_ms"):
+            value = first_visible_token_ms(page, rounds)
+            rows.append(("first_visible_token_ms", value, None, 200.0))
+        if wanted("cursor_ms"):
+            rows.append(("cursor_ms", cursor_ms(page, 2 * rounds), None, 100.0))
+        if wanted("atlas_kib") or wanted("atlas_paint_ms"):
+            kib, paint = atlas(page, rounds)
+            rows += [("atlas_kib", kib, None, 200.0), ("atlas_paint_ms", paint, None, 400.0)]
+        if wanted("stream_keepup"):
+            shown, alone = stream_keepup(page, 2 if args.quick else 5)
+            rows.append(("stream_keepup", shown / alone, 1.0, 0.8))
+            print(f"page {shown:.0f} tokens/s, engine alone {alone:.0f}")
+        if wanted("memory_growth"):
+            growth = memory_growth(page, serving(port), 10 if args.quick else 100)
+            rows.append(("memory_growth", growth, None, 1.05))
+    return rows + of_training(args, wanted)
+
+
+def of_training(args: Namespace, wanted: Callable[[str], bool]) -> list[Row]:
+    rows: list[Row] = []
+    if wanted("plot_tick_ms"):
+        tick = page_training.plot_tick_ms(8 if args.quick else 30)
+        rows.append(("plot_tick_ms", tick, None, 50.0))
+    if wanted("training_slowdown"):
+        idle, busy = page_training.training_slowdown(5 if args.quick else 25)
+        rows.append(("training_slowdown", busy / idle, 1.0, 2.0))
+        print(f"first token {idle:.3f} s idle, {busy:.3f} s while it trains")
+    if wanted("users20_first_token_s"):
+        rows.append(("users20_first_token_s", page_training.users20_first_token_s(), None, 5.0))
+    return rows
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--only", nargs="+", metavar="FIGURE", help="some of the figures")
+    args = made.parse_args()
+    report(measured(args), args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Which runs a page knows and in what state they are, told from their directories."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from ptx.playground.curves import Curves, last_step, settings_of
+from ptx.playground.jobs import Jobs
+from ptx.playground.served import Served
+from ptx.runlog import append
+
+
+@pytest.fixture
+def curves(served: Served, runs: Path) -> Curves:
+    return Curves(served, runs, Jobs())
+
+
+def make(runs: Path, name: str, step: int, steps: int | None = 10, age: float = 0) -> Path:
+    run = runs / name
+    run.mkdir(parents=True)
+    if steps is not None:
+        values = {"preset": "nano", "steps": steps, "lr": 0.01, "data": "data/a", "runs": "runs"}
+        (run / "config.json").write_text(json.dumps(values))
+    if step:
+        append(run / "metrics.jsonl", {"step": step, "bpb": 2.0})
+        then = (run / "metrics.jsonl").stat().st_mtime - age
+        os.utime(run / "metrics.jsonl", (then, then))
+    return run
+
+
+def states(curves: Curves) -> dict[str, str]:
+    return {run["name"]: run["state"] for run in curves.listing()}
+
+
+def test_without_runs_the_models_own_training_is_shown(curves: Curves) -> None:
+    answer = curves.follow({})
+    assert [run["key"] for run in answer["runs"]] == ["model"]
+    assert answer["run"] == "model"
+    assert answer["shown"]["model"]["train"]["step"] == list(range(10))
+    assert answer["runs"][0]["state"] == "done"
+
+
+def test_a_run_that_goes_on_is_shown_first(curves: Curves, runs: Path) -> None:
+    make(runs, "newest", step=5)
+    live = make(runs, "live", step=5, age=3600)
+    make(runs, "older", step=5, age=7200)
+    with FileLock(live / "lock"):
+        answer = curves.follow({})
+    assert answer["run"] == "runs/live"
+    assert [run["key"] for run in answer["runs"]] == [
+        "runs/newest", "runs/live", "runs/older", "model",
+    ]  # fmt: skip
+
+
+def test_the_state_of_a_run_is_told_by_its_directory(curves: Curves, runs: Path) -> None:
+    make(runs, "paused", step=5)
+    make(runs, "finished", step=10)
+    make(runs, "new", step=0)
+    make(runs, "failed", step=5)
+    curves.note("failed", {"state": "failed", "lines": ["error: no"]})
+    make(runs, "stopped", step=5)
+    curves.note("stopped", {"state": "stopped"})
+    make(runs, "foreign", step=5, steps=None, age=3600)
+    held = make(runs, "held", step=5)
+    (runs / "no run").mkdir()
+    with FileLock(held / "lock"):
+        found = states(curves)
+    del found["tiny (the model on this page)"]
+    assert found == {
+        "paused": "paused", "finished": "finished", "new": "paused", "failed": "failed",
+        "stopped": "stopped", "foreign": "done", "held": "elsewhere",
+    }  # fmt: skip
+
+
+def test_why_a_run_ended_is_known_after_a_restart(
+    curves: Curves, served: Served, runs: Path
+) -> None:
+    make(runs, "a", step=5)
+    curves.note("a", {"state": "failed", "lines": ["error: no room"]})
+    again = Curves(served, runs, Jobs())
+    assert again.listing()[0]["state"] == "failed"
+    assert again.listing()[0]["lines"] == ["error: no room"]
+    curves.note("a", None)
+    assert states(curves)["a"] == "paused"
+
+
+def test_a_full_disk_takes_no_note_but_the_page_remembers(
+    curves: Curves, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(runs, "a", step=5)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    curves.note("a", {"state": "failed", "lines": ["error: no room"]})
+    assert states(curves)["a"] == "failed"
+
+
+def test_looking_leaves_a_run_free(curves: Curves, runs: Path) -> None:
+    run = make(runs, "a", step=5)
+    FileLock(run / "lock").acquire().lock.release()
+    assert states(curves)["a"] == "paused"
+    with FileLock(run / "lock", timeout=0):
+        pass
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"run": "../../etc"},
+        {"run": "runs/../a"},
+        {"run": ["runs/a"]},
+        {"run": None, "shown": ["runs/a"]},
+        {"run": "runs/a", "shown": {"../../etc": None, "runs/a": 5}},
+        {"shown": {"runs/a": {"epoch": "x", "train": []}}},
+    ],
+)
+def test_a_hostile_request_reads_no_other_file(curves: Curves, runs: Path, request_: Any) -> None:
+    make(runs, "a", step=5)
+    answer = curves.follow(request_)
+    assert set(answer["shown"]) <= {"runs/a", "model"}
+    assert answer["shown"][answer["run"]]["train"]["step"]
+
+
+def test_several_runs_come_with_their_settings_once(curves: Curves, runs: Path) -> None:
+    make(runs, "a", step=5)
+    make(runs, "b", step=6)
+    first = curves.follow({"run": "runs/a", "shown": {"runs/b": None}})
+    assert set(first["shown"]) == {"runs/a", "runs/b"}
+    expected = {"preset": "nano", "steps": 10, "lr": 0.01, "data": "a"}
+    assert first["shown"]["runs/b"]["settings"] == expected
+    read = {key: part["read"] for key, part in first["shown"].items()}
+    again = curves.follow({"run": "runs/a", "shown": read})
+    assert "settings" not in again["shown"]["runs/a"]
+    assert again["shown"]["runs/b"]["train"]["step"] == []
+
+
+def test_strange_files_are_no_settings_and_no_steps(runs: Path) -> None:
+    run = make(runs, "a", step=5)
+    (run / "config.json").write_text('{"preset": [], "steps": {}, "lr": "x"}')
+    assert settings_of(run) == {"lr": "x"}
+    (run / "config.json").write_text("[1]")
+    assert settings_of(run) == {}
+    (run / "metrics.jsonl").write_text('{"step": 7}\n{"val_bpb": 1}\nhalf a li')
+    assert last_step(run) == 7
+    (run / "metrics.jsonl").write_text("")
+    assert last_step(run) == 0

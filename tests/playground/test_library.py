@@ -1,0 +1,62 @@
+"""Data and folders are names from a list, and nothing else reaches the disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ptx.errors import UserError
+from ptx.playground.library import Library, plain
+
+MANIFEST = {"splits": {"train": {"tokens": 12, "bytes": 34}}, "tokenizer": {"name": "py16k"}}
+BAD_NAMES = ["", ".", "..", "../a", "a/b", "a\\b", ".hidden", "latest", "a\0", "ä", "a" * 61,
+             None, 3, ["a"]]  # fmt: skip
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    for name, text in (("a", json.dumps(MANIFEST)), ("broken", "{"), ("other", "[]")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "manifest.json").write_text(text)
+    (tmp_path / "sources" / "mine").mkdir(parents=True)
+    (tmp_path / "sources" / ".git").mkdir()
+    (tmp_path / "secret").mkdir()
+    return Library(tmp_path / "data", tmp_path / "sources")
+
+
+def test_only_whole_data_directories_are_listed(library: Library) -> None:
+    assert library.prepared() == [{"name": "a", "tokens": 12, "bytes": 34, "tokenizer": "py16k"}]
+    assert library.folders() == ["mine"]
+    assert library.find("a").name == "a"
+    assert library.find_folder("mine").name == "mine"
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, "broken", "../secret", "a/../a", "mine/../../secret"])
+def test_other_names_are_refused(library: Library, name: Any) -> None:
+    with pytest.raises(UserError, match="no prepared data"):
+        library.find(name)
+    with pytest.raises(UserError, match="no folder"):
+        library.find_folder(name)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_new_name_is_nothing_but_a_name(library: Library, name: Any) -> None:
+    with pytest.raises(UserError, match="a name has letters"):
+        library.new(name)
+    with pytest.raises(UserError, match="a name has letters"):
+        plain(name)
+
+
+def test_data_that_exists_is_not_replaced(library: Library) -> None:
+    with pytest.raises(UserError, match="exists already"):
+        library.new("a")
+    assert library.new("b-1.2_c") == library.data / "b-1.2_c"
+
+
+def test_without_directories_there_is_nothing_to_choose(tmp_path: Path) -> None:
+    library = Library(tmp_path / "nowhere")
+    assert library.prepared() == []
+    assert library.folders() == []
