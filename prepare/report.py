@@ -142,7 +142,7 @@ def example(corpus: Corpus, row: dict[str, object]) -> str:
     ids = getattr(corpus, str(row["split"]))[row["start"] : stop].tolist()
     boxes = "".join(f"<i>{visible(corpus.tokenizer.token_bytes(i))}</i>" for i in ids)
     cut = " …" if row["tokens"] > EXAMPLE_TOKENS else ""
-    return f"{heading(row)}<pre>{boxes}{cut}</pre>"
+    return f"{heading(row)}<pre tabindex='0'>{boxes}{cut}</pre>"
 
 
 def heading(row: dict[str, object]) -> str:
@@ -183,7 +183,8 @@ def unused(tokenizer: Tokenizer, counts: np.ndarray) -> str:
     never = [i for i in np.flatnonzero(counts == 0).tolist() if tokenizer.token_bytes(i)]
     shown = " ".join(f"<i>{visible(tokenizer.token_bytes(i))}</i>" for i in never[:UNUSED])
     more = f" and {len(never) - UNUSED:,} more" if len(never) > UNUSED else ""
-    return f"<p>{len(never):,} of {tokenizer.n_vocab:,} never occur:</p><pre>{shown}{more}</pre>"
+    said = f"<p>{len(never):,} of {tokenizer.n_vocab:,} never occur:</p>"
+    return f"{said}<pre tabindex='0'>{shown}{more}</pre>"
 
 
 def histogram(values: np.ndarray, bounds: Sequence[int]) -> str:

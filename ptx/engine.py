@@ -172,7 +172,7 @@ def _picked(
         if len(members) > 1:
             streams, rows = zip(*members, strict=True)
             some = logits if len(rows) == len(logits) else logits[list(rows)]  # (members, V)
-            draws = drawn(some, sampling, [stream.share() for stream in streams])
+            draws = drawn(some, sampling, map(Stream.share, streams))
             picked |= zip(streams, draws, strict=True)
     return picked
 

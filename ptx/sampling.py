@@ -8,7 +8,7 @@ over the full vocabulary. Tokens exactly as likely as the last one kept are kept
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -154,12 +154,13 @@ def _least_of_top_p(logits: Tensor, top_p: float) -> Tensor:
 
 
 def drawn(
-    logits: Tensor, sampling: Sampling, shares: Sequence[float], ids: Sequence[int] = ()
+    logits: Tensor, sampling: Sampling, shares: Iterable[float], ids: Sequence[int] = ()
 ) -> list[tuple[int, float]]:
     """A token for each row of (R, V), drawn from its distribution after the knobs, and the natural
     logarithm of its probability there.
 
-    shares: a uniform number from [0, 1) for each row; a row's draw depends on no other row.
+    shares: a uniform number from [0, 1) for each row, not asked for at temperature 0; a row's draw
+        depends on no other row.
     """
     if sampling.temperature < GREEDY:
         *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids))

@@ -178,8 +178,7 @@ class Stream:
             return self._heal([(logits, attention), *branches])
         steps = []
         for i in range(len(logits)):
-            # A copy, so that a step that is kept does not keep the logits of all texts.
-            choice = Choice(logits[i].clone(), self.sampling, self._seen())
+            choice = Choice(_own(logits[i]), self.sampling, self._seen())
             token, logprob = self._draw(choice) if i or not picked else picked
             steps += self._accept(token, logprob, choice, attention and attention[i])
             if self.finish or i == len(guesses) or token != guesses[i]:
@@ -227,7 +226,8 @@ class Stream:
     def _draw(self, choice: Choice) -> tuple[int, float]:
         """A token, and the logarithm of its probability. What is drawn from is not kept: `Choice`
         works it out again for those who ask."""
-        return drawn(choice.logits[None], choice.sampling, [self.share()], choice.ids)[0]
+        share = map(Stream.share, [self])
+        return drawn(choice.logits[None], choice.sampling, share, choice.ids)[0]
 
     def _length(self, tokens: Sequence[int]) -> int:
         """Bytes."""
@@ -285,6 +285,11 @@ class Stream:
                 nothing = Choice(torch.zeros(1), Sampling())
                 return [Step(None, b"", rest, 0.0, nothing)]
         return []
+
+
+def _own(row: Tensor) -> Tensor:
+    """A row in memory of its own, so that a step that is kept does not keep those of all texts."""
+    return row if row.untyped_storage().nbytes() == row.nbytes else row.clone()
 
 
 @lru_cache(maxsize=4)

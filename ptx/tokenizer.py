@@ -297,12 +297,15 @@ NEW_CHARACTERS = re.compile(
     "\U0001e6c0-\U0001e6de\U0001e6e0-\U0001e6f5\U0001e6fe\U0001e6ff\U0002b73a-\U0002b73f"
     "\U0002cea2-\U0002cead\U000323b0-\U00033479]"
 )
+NEW_FIRST_BYTES = (b"\xe0", b"\xe1", b"\xea", b"\xf0")  # of those characters in UTF-8
 
 
 def o200k_bulk(text: str) -> np.ndarray | None:
     """tiktoken's ids ten times as fast, by toktok; None where they may differ."""
-    if not text.isascii() and NEW_CHARACTERS.search(text):
-        return None
+    if not text.isascii():
+        data = text.encode("utf-8")  # searched for their first bytes, which is faster
+        if any(first in data for first in NEW_FIRST_BYTES) and NEW_CHARACTERS.search(text):
+            return None
     return toktok_o200k().encode_to_numpy(text, disallowed_special=())
 
 

@@ -113,7 +113,7 @@ def training_slowdown(rounds: int) -> tuple[float, float]:
             page.locator("#train-start").click()
             page.wait_for_function(
                 "/step [1-9]/.test(document.querySelector('.run-bar .stats').textContent)",
-                timeout=120_000,
+                timeout=300_000,
             )
             time.sleep(5)
             busy = [first_token_s(client, f"busy{i}") for i in range(rounds)]

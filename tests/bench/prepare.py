@@ -9,6 +9,7 @@ installed packages, and a synthetic corpus of 4 and 40 MB.
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import shutil
@@ -26,6 +27,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from prepare import near
+from prepare.cleaning import parser, secrets, syntax, text
+from prepare.cleaning.rules import Rules
 from prepare.sources import local
 from ptx.errors import report_errors
 from ptx.tokenizer import get_tokenizer
@@ -97,6 +100,7 @@ def main() -> None:
         rows = [
             *installed_speed(command, paths, work, 1 if args.quick else 3),
             *against_the_original(command, paths, work, 1 if args.quick else 3),
+            *stages(paths[:: 12 if args.quick else 4]),
             near_dedup(paths[: 1_000 if args.quick else NEAR_FILES]),
             *memory_growth(work, 4 if args.quick else 200),
         ]
@@ -123,8 +127,8 @@ def installed_speed(
 def against_the_original(
     command: list[str | Path], paths: list[Path], work: Path, rounds: int
 ) -> list[Row]:
-    text = work / "text"
-    with text.open("wb") as file:
+    whole = work / "text"
+    with whole.open("wb") as file:
         for path in paths:
             data = path.read_bytes()
             try:
@@ -135,7 +139,7 @@ def against_the_original(
     ours, theirs = [], []
     for _ in range(rounds):  # in turns: both see the same machine
         ours.append(prepared(command, work, "--tokenizer", "o200k_base"))
-        theirs.append(measured([sys.executable, "-c", ORIGINAL, text, work / "ids"]))
+        theirs.append(measured([sys.executable, "-c", ORIGINAL, whole, work / "ids"]))
     seconds = [statistics.median(s for s, _ in side) for side in (ours, theirs)]
     memory = [statistics.median(m for _, m in side) for side in (ours, theirs)]
     return [
@@ -144,6 +148,38 @@ def against_the_original(
         ("seconds", seconds[0], seconds[1], None),
         ("peak memory of all processes, GiB", memory[0], memory[1], None),
     ]
+
+
+def stages(paths: list[Path]) -> list[Row]:
+    """Where the time goes, in one process: milliseconds of a CPU for a megabyte of text."""
+    steps, py16k, o200k = Rules(), get_tokenizer("py16k"), get_tokenizer("o200k_base")
+    texts = [data for path in paths if not text.fault(data := path.read_bytes(), steps)]
+    spans = [syntax.quoted(data) for data in texts]
+    tokens = [py16k.encode_array(data) for data in texts]
+    o200k.encode_array(b"x")  # reads its tables
+    quoted = list(zip(texts, spans, strict=True))
+    parts = {
+        "text rules": lambda: [text.fault(data, steps) for data in texts],
+        "comments and strings": lambda: [
+            syntax.comment_fault(data, syntax.quoted(data)) for data in texts
+        ],
+        "parser": lambda: [parser.accepts(data, s) for data, s in quoted],
+        "the same, Python's alone": lambda: [parser.python_accepts(data) for data in texts],
+        "secrets": lambda: [secrets.cleaned(data, s) for data, s in quoted],
+        "py16k, tiktoken": lambda: [py16k.encode_array(data) for data in texts],
+        "o200k_base, toktok": lambda: [o200k.encode_array(data) for data in texts],
+        "the same, tiktoken": lambda: [o200k.encode(data) for data in texts],
+        "MinHash": lambda: [near.signatures(tokens[i : i + 64]) for i in range(0, len(tokens), 64)],
+    }
+    gc.freeze()
+    size = sum(map(len, texts)) / 1e6
+    rows: list[Row] = []
+    for name, part in parts.items():
+        started = time.process_time()
+        part()
+        milliseconds = (time.process_time() - started) * 1e3
+        rows.append((f"milliseconds a MB: {name}", milliseconds / size, None, None))
+    return rows
 
 
 def near_dedup(paths: list[Path]) -> Row:

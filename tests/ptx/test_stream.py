@@ -48,7 +48,7 @@ def test_draws_follow_the_distribution_with_guesses_and_without(py16k: Tokenizer
     first: list[int] = []
     second: list[int] = []
     for seed in range(10_000):
-        stream = Stream(py16k, 256, "", WARM, Limits(9), seed, speculate=False)
+        stream = Stream(py16k, 256, [py16k.eot], WARM, Limits(9), seed, speculate=False)
         steps = stream.take(likely[:2], rows)
         assert len(steps) == 1 or steps[0].token == likely[0]
         first.append(steps[0].token)
