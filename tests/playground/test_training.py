@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -359,3 +360,32 @@ def curve(run: Path) -> list[tuple[Any, ...]]:
     names = ("step", "tokens", "loss", "bpb", "lr", "muon_lr", "grad_norm", "val_loss", "val_bpb")
     records, _ = runlog.tail(run / "metrics.jsonl")
     return [tuple(record.get(name) for name in names) for record in records]
+
+
+FULL_DISK = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+sys.argv[0] = {real!r}
+runpy.run_path({real!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as Unix does")
+@pytest.mark.timeout(600)
+def test_a_full_disk_shows_its_last_lines(
+    served: Served, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "NICE", 0)
+    full = tmp_path / "full.py"
+    full.write_text(FULL_DISK.format(real=str(jobs.ROOT / module.TRAIN)))
+    monkeypatch.setattr(module, "TRAIN", str(full))
+    training = Training(served, tmp_path / "runs", Library(data.parent))
+    named = {"source": "prepared", "name": data.name}
+    request = {"do": "start", "data": named, "preset": "nano", "steps": 20, "batch_size": 1}
+    training.act(request | {"name": "full"})
+    until(lambda: training.jobs.now is None, 300)
+    found = about(training, "runs/full")
+    assert found["state"] == "failed"
+    assert "the checkpoint of step 2 cannot be written" in " ".join(found["lines"])
+    assert "make room, then continue with" in (training.problem or "")
+    assert found["checkpoint"] is None

@@ -147,6 +147,30 @@ def test_a_project_of_which_nothing_is_left_is_not_listed(tmp_path: Path) -> Non
     assert [s["name"] for s in opened.manifest["sources"]["train"]] == [TRAIN]
 
 
+def test_a_test_side_is_kept_apart_and_comes_first_where_copies_are_concerned(
+    tmp_path: Path,
+) -> None:
+    tested, held = "pydantic", "pillow"  # at 0.046 and 0.056 of the names' hash
+    files = [
+        *documents(TRAIN, "x = 1\n", "twice = 2\n", "thrice = 3\n"),
+        *documents(held, "v = 4\n", "thrice = 3\n"),
+        *documents(tested, "t = 5\n", "twice = 2\n", "thrice = 3\n"),
+    ]
+    plan = replace(PLAN, val_fraction=0.05, test_fraction=0.05)
+    opened = prepared(tmp_path / "data", files, plan=plan)
+    assert opened.splits == ("train", "val", "test")
+    assert shown(opened, "train") == f"x = 1\n{EOT}"
+    assert shown(opened, "val") == f"v = 4\n{EOT}"
+    assert shown(opened, "test") == f"t = 5\n{EOT}twice = 2\n{EOT}thrice = 3\n{EOT}"
+    names = {s: [p["name"] for p in opened.manifest["sources"][s]] for s in opened.splits}
+    assert names == {"train": [TRAIN], "val": [held], "test": [tested]}
+    assert opened.manifest["split"]["test_fraction"] == 0.05
+    assert list(verify.problems(opened.path)) == []
+    (opened.path / "test.bin").write_bytes((opened.path / "val.bin").read_bytes())
+    with pytest.raises(UserError, match=r"test.bin holds the val split"):
+        Corpus(opened.path)
+
+
 def test_one_text_ends_only_where_a_part_was_removed(tmp_path: Path) -> None:
     parts = documents("text", "a = 1\n", "b = 2\n", "", "c = 3\n", "d = 4\n", "e = 5\n", "f = 6\n")
     plan = replace(PLAN, val_fraction=0.3)

@@ -35,6 +35,20 @@ def test_a_project_stays_on_its_side_whatever_is_beside_it() -> None:
     assert fewer == [name for name in val if name in many[::2]]
 
 
+@given(st.lists(st.text(), min_size=2, unique=True), st.floats(0.001, 0.4), st.floats(0.001, 0.4))
+def test_a_test_takes_from_what_was_held_out_and_leaves_one_to_validate(
+    listed: list[str], val_fraction: float, test_fraction: float
+) -> None:
+    sides, rule = split.by_project(listed, val_fraction, test_fraction)
+    without, _ = split.by_project(listed, val_fraction + test_fraction)
+    assert ((sides > 0) == (without > 0)).all()
+    assert {0, 1} <= set(sides.tolist())
+    places = [split.position(name) for name in listed]
+    tests = [place for place, side in zip(places, sides, strict=True) if side == 2]
+    assert all(place < test_fraction for place in tests)
+    assert (rule["val_fraction"], rule["test_fraction"]) == (val_fraction, test_fraction)
+
+
 def test_the_default_keeps_the_giants_in_training_and_validates_on_ordinary_packages() -> None:
     giants = ["torch", "python", "transformers", "sympy", "pandas", "numpy", "pip", "setuptools"]
     ordinary = ["huggingface-hub", "pydantic", "pillow", "fsspec", "jinja2", "starlette", "pyyaml"]

@@ -245,6 +245,7 @@ ptx.curves = ({ onChoose }) => {
   function draw() {
     const keys = [run, ...others];
     const alone = keys.length === 1;
+    element.classList.toggle("several", !alone); // room for the readout: nothing may jump
     const series = [];
     const axis = axes[over.value];
     for (const key of keys) {

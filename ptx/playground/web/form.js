@@ -34,8 +34,7 @@ ptx.trainingForm = ({ act }) => {
     el("div", { class: "fields" },
       el("div", { class: "field" }, el("label", { for: "train-length" }, "Length"), el("span", { class: "pair" }, length, unit)),
       field("Batch size", batch, "sequences a step"),
-      rateField, field("Seed", seed)),
-    field("Name of the run", name),
+      rateField, field("Seed", seed), field("Name of the run", name)),
     el("div", { class: "bar" }, cost, time), advice, problem, start);
 
   // ---- what can be chosen ----------------------------------------------------------------------

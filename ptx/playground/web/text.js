@@ -7,6 +7,8 @@ ptx.text = ({ element }) => {
   const FINISH = {
     length: "reached the length",
     "end of text": "the model ended the text",
+    time: "reached the time limit",
+    "not read": "nobody read it for a while, and others waited",
     stopped: "stopped",
     interrupted: "interrupted: the server did not go on",
     refused: "refused",
