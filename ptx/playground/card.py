@@ -51,6 +51,7 @@ def describe(models: Models, request: Any) -> dict[str, Any]:
         },
         "path": models.path_to(key),
         "models": models.listing(),
+        "hub": models.limits.hub,
         "summary": summary(served),
         "facts": facts(served),
         "parts": parts(served.model),

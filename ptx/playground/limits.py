@@ -7,6 +7,7 @@
     PTX_QUEUE         64        32       requests that may wait for their turn
     PTX_STREAMS       8         4        texts that grow at the same time
     PTX_TRAINING      on        off      whether the page starts and ends training
+    PTX_HUB           on        off      whether a visitor may open a model of the Hub by name
     PTX_PER_MINUTE    600       30       texts that one visitor may ask for a minute
     PTX_UPLOAD_BYTES  50000000  1000000  longest text to train on, in bytes of UTF-8
 
@@ -40,6 +41,7 @@ class Limits:
     queue: int = 64
     streams: int = 8
     training: bool = True
+    hub: bool = True
     per_minute: int = 600
     upload_bytes: int = 50_000_000
 
@@ -62,6 +64,7 @@ SPACE = Limits(
     queue=32,
     streams=4,
     training=False,
+    hub=False,
     per_minute=30,
     upload_bytes=1_000_000,
 )

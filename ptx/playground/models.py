@@ -9,20 +9,28 @@ from typing import Any
 
 from ptx.checkpoint import checkpoints, find_model, is_run
 from ptx.errors import UserError
+from ptx.hub import hub_model
+from ptx.playground.limits import LIMITS, Limits
 from ptx.playground.served import Served
 
 KEPT = 3
 """Models in memory at a time, the first one among them."""
 FIRST = ""
 """The key of the model that the page opened with."""
+HUB = "hub:"
+"""Before a name of the Hugging Face Hub, it makes the key of that model."""
+HUB_BYTES = 2_000_000_000
+"""Of a model from the Hub."""
 
 
 class Models:
     """The model that the page opened with, its neighbours in the directory of released models, and
-    the newest checkpoint of every local run; loaded when first asked for."""
+    the newest checkpoint of every local run; where that is allowed, any model of the Hub by name.
+    Loaded when first asked for."""
 
-    def __init__(self, first: Served, released: Path, runs: Path) -> None:
-        self.first, self.released, self.runs = first, released, runs
+    def __init__(self, first: Served, released: Path, runs: Path, limits: Limits = LIMITS) -> None:
+        self.first, self.released, self.runs, self.limits = first, released, runs, limits
+        self._from_hub: dict[str, Path] = {}
         self._loaded: OrderedDict[Path, Served] = OrderedDict()
         self._lock = Lock()
 
@@ -34,17 +42,20 @@ class Models:
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if _is_model(path) and path.resolve() != self.first.directory.resolve():
                     found[prefix + path.name] = path
-        return found
+        return found | self._from_hub
 
     def listing(self) -> list[dict[str, str]]:
         """What a person chooses from."""
         keys = [key for key in self.paths() if key != FIRST]
-        return [{"key": FIRST, "name": self.first.name}, *({"key": k, "name": k} for k in keys)]
+        named = [{"key": key, "name": key.removeprefix(HUB)} for key in keys]
+        return [{"key": FIRST, "name": self.first.name}, *named]
 
     def path_to(self, key: str) -> str:
-        """What `ptx.load_model` is given for it, from the repository's root."""
+        """What `ptx.load_model` is given for it, from the repository's root; a name of the Hub."""
         if key == FIRST and self.first.directory.parent.resolve() != self.released.resolve():
             return str(self.first.directory)
+        if key.startswith(HUB):
+            return key.removeprefix(HUB)
         return key if key.startswith("runs/") else f"checkpoints/{key or self.first.name}"
 
     def get(self, key: Any = FIRST) -> Served:
@@ -52,6 +63,8 @@ class Models:
         model that cannot be read."""
         if key == FIRST:
             return self.first
+        if isinstance(key, str) and key.startswith(HUB):
+            self._fetch(key)
         paths = self.paths()
         if not isinstance(key, str) or key not in paths:
             raise UserError(f"there is no model {key!r} here: choose one of the list")
@@ -65,6 +78,14 @@ class Models:
                 # Texts that are being written keep their engine until they end.
                 self._loaded.popitem(last=False)
             return self._loaded[directory]
+
+    def _fetch(self, key: str) -> None:
+        if not self.limits.hub:
+            raise UserError(
+                "this page opens no models of the Hub (PTX_HUB): choose one of the list"
+            )
+        if key not in self._from_hub:
+            self._from_hub[key] = hub_model(key.removeprefix(HUB), max_bytes=HUB_BYTES)
 
 
 def _is_model(path: Path) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from ptx import save_model
 from ptx.errors import UserError
+from ptx.playground.limits import SPACE
 from ptx.playground.models import FIRST, KEPT, Models
 from ptx.playground.served import Served
 
@@ -55,3 +56,31 @@ def test_only_so_many_stay_in_memory(models: Models, served: Served) -> None:
     for i in range(KEPT + 1):
         models.get(f"m{i}")
     assert models.get("m0") is not first
+
+
+def test_a_model_of_the_hub_by_name(
+    models: Models, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def hub_model(name: str, max_bytes: int) -> Path:
+        asked.append(name)
+        return served.directory
+
+    monkeypatch.setattr("ptx.playground.models.hub_model", hub_model)
+    assert models.get("hub:user/name").name == "tiny"
+    assert models.get("hub:user/name") is models.get("hub:user/name")
+    assert asked == ["user/name"]
+    assert models.listing()[-1] == {"key": "hub:user/name", "name": "user/name"}
+
+
+@pytest.mark.parametrize("name", ["", "../x", "/etc/passwd", "a/b/c", "user/..", "http://x/y"])
+def test_a_name_that_is_none_of_the_hubs_is_refused(models: Models, name: str) -> None:
+    with pytest.raises(UserError, match="user/name"):
+        models.get(f"hub:{name}")
+
+
+def test_a_public_page_opens_no_models_of_the_hub(served: Served, tmp_path: Path) -> None:
+    models = Models(served, tmp_path / "checkpoints", tmp_path / "runs", SPACE)
+    with pytest.raises(UserError, match="PTX_HUB"):
+        models.get("hub:user/name")

@@ -2,12 +2,17 @@
 ptx.header = ({ element, props, trigger, server }) => {
   const { el, store } = ptx;
 
+  const ELSEWHERE = "hub:"; // the choice that asks for a name
+
   const choice = el("select", { id: "model-choice", "aria-label": "Model" });
+  const name = el("input", { id: "hub-name", placeholder: "user/name", "aria-label": "Name of a model on the Hugging Face Hub", spellcheck: "false" });
+  const cancel = el("button", { type: "button", class: "quiet" }, "Cancel");
+  const form = el("form", { class: "hub-form", hidden: "" }, name, el("button", { class: "quiet" }, "Open"), cancel);
   const summary = el("p", { class: "summary" });
   const problem = el("p", { class: "message error", role: "alert", hidden: "" });
   const toggle = el("button", { type: "button", class: "quiet", id: "theme" });
   element.replaceChildren(
-    el("header", { class: "header" }, el("h1", {}, "P-Transformer"), choice, summary,
+    el("header", { class: "header" }, el("h1", {}, "P-Transformer"), choice, form, summary,
       ...ptx.share.buttons(complain), toggle), problem);
 
   function complain(sentence) {
@@ -16,7 +21,9 @@ ptx.header = ({ element, props, trigger, server }) => {
   }
 
   function show(about) {
-    choice.replaceChildren(...about.models.map(({ key, name }) => el("option", { value: key }, name)));
+    choice.replaceChildren(
+      ...about.models.map(({ key, name }) => el("option", { value: key }, name)),
+      ...(about.hub ? [el("option", { value: ELSEWHERE }, "from the Hub…")] : []));
     choice.value = about.model.key;
     const [, ...facts] = about.summary; // the first is the name, which the choice shows
     summary.replaceChildren(...facts.map((fact) => el("span", {}, fact)));
@@ -35,11 +42,26 @@ ptx.header = ({ element, props, trigger, server }) => {
     choice.value = store.state.model.key;
   }
 
-  choice.addEventListener("change", () => choose(choice.value));
+  function askForName(asking) {
+    form.hidden = !asking;
+    choice.hidden = asking;
+    if (asking) name.focus();
+    else choice.value = store.state.model.key;
+  }
+  choice.addEventListener("change", () => (choice.value === ELSEWHERE ? askForName(true) : choose(choice.value)));
+  cancel.addEventListener("click", () => askForName(false));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    complain("");
+    summary.replaceChildren(el("span", { role: "status" }, `Fetching ${name.value}…`));
+    await choose(ELSEWHERE + name.value.trim());
+    show(store.state.about);
+    askForName(false);
+  });
   // Runs appear while the page is open: the list is asked for anew when a person turns to it.
   async function refresh() {
     const about = await server.describe_model({ model: store.state.model.key }).catch(() => undefined);
-    if (about?.model && about.models.length !== choice.options.length) show(about);
+    if (about?.model && JSON.stringify(about.models) !== JSON.stringify(store.state.about.models)) show(about);
   }
   choice.addEventListener("focus", refresh);
   ptx.chooseModel = choose;

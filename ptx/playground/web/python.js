@@ -53,8 +53,11 @@ ptx.python = (() => {
   }
 
   return (state, written, origin) => {
-    const load = `model, tokenizer, info = ptx.load_model(${string(state.about.path)})`;
-    const lines = ["import ptx", "from ptx import lens", "", load, "", ...text(state, written, origin)];
+    const onHub = state.model.key.startsWith("hub:");
+    const path = string(state.about.path);
+    const load = `model, tokenizer, info = ptx.load_model(${onHub ? `hub_model(${path})` : path})`;
+    const imports = ["import ptx", "from ptx import lens", ...(onHub ? ["from ptx.hub import hub_model"] : [])];
+    const lines = [...imports, "", load, "", ...text(state, written, origin)];
     if (state.cursor !== null) lines.push("", ...cursor(state));
     return `${lines.join("\n")}\n`;
   };
