@@ -79,3 +79,47 @@ def test_the_heads_are_those_of_the_other_model(
     page.select_option("#model-choice", "")
     first = load_model(MINI)[0].config
     expect(thumbs).to_have_count(first.n_layer * first.n_head)
+
+
+def test_a_look_at_the_models_keeps_the_text_and_undo(
+    page: Page, app_url: str, runs_dir: Path
+) -> None:
+    """A run that appeared meanwhile is offered, and nothing else changes."""
+    playground = Playground(page, app_url)
+    playground.set("length", 4)
+    playground.generate()
+    before, text = playground.state("model"), playground.text
+    page.evaluate("window.model = ptx.store.state.model")
+    model, tokenizer, _ = load_model(MINI)
+    save_model(runs_dir / "appeared" / "checkpoints" / "step_000001", model, tokenizer, {})
+    page.focus("#model-choice")
+    option = page.locator('#model-choice option[value="runs/appeared"]')
+    expect(option).to_have_count(1)
+    page.wait_for_timeout(400)
+    assert page.evaluate("window.model === ptx.store.state.model")
+    assert playground.state("model") == before
+    assert page.locator("#model-choice").input_value() == ""
+    assert playground.text == text
+    expect(page.locator("#write-panel .place")).to_have_text("text 2 of 2")
+    page.get_by_role("button", name="Undo", exact=True).click()
+    assert playground.text == "def fibonacci(n):"
+
+
+def test_another_model_while_a_text_is_written_drops_the_rest_of_it(
+    page: Page, app_url: str, run: str
+) -> None:
+    playground = Playground(page, app_url)
+    playground.set("temperature", 2)
+    playground.set("length", 1000)
+    playground.generate(wait=False)
+    playground.wait_for("state.status.generated > 3")
+    page.select_option("#model-choice", run)
+    playground.wait_for(
+        "!state.writing && state.model.layers === 2 && state.look?.at === state.cursor"
+    )
+    assert playground.text == "def fibonacci(n):"
+    expect(page.locator("#write-panel .place")).to_have_text("")
+    playground.set("length", 3)
+    playground.generate()
+    assert playground.text.startswith("def fibonacci(n):")
+    assert playground.state("ids.length") == playground.state("prompt") + 3

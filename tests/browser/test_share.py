@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,8 @@ def test_a_text_too_long_for_a_link_says_so(playground: Playground) -> None:
         "PACK:7",
         'PACK:{"m":"../../etc","w":3,"i":["a"],"k":{"temperature":"<img>"},"h":["9.9"],"c":-4}',
         'PACK:{"m":"","w":"x = 1","i":[16384,99999999],"n":1,"c":1}',
+        'PACK:{"m":"","w":"x = 1","h":["01.0","0x1.0"],"k":{"temperature":-5,"top_p":0}}',
+        'PACK:{"m":"","w":"x = 1","h":[1.1],"u":[1.1]}',
         'PACK:{"m":"","w":"<img src=x onerror=window.hacked=1>","v":"<b>","u":[{}],"h":[null]}',
     ],
 )
@@ -107,13 +110,49 @@ def test_a_broken_link_opens_the_page_all_the_same(
     page.goto(f"{app_url}/#{letters}")
     page.wait_for_function("window.ptx?.store?.state.ids.length > 1")
     page.wait_for_timeout(500)
+    heads = playground.state("pinned") + playground.state("muted")
+    assert all(isinstance(head, str) and re.fullmatch(r"[0-9]\.[0-9]", head) for head in heads)
+    knobs = playground.state("knobs")
+    assert knobs["temperature"] >= 0
+    assert knobs["top_p"] > 0
     playground.set("length", 3)
     playground.generate()
     assert page.evaluate("window.hacked") is None
 
 
+def test_a_link_pasted_into_the_open_page_opens_there(playground: Playground) -> None:
+    before = arrange(playground)
+    href = link(playground.page)
+    playground.set("temperature", 2)
+    playground.set("length", 1000)
+    playground.prompt("import os\n")
+    playground.generate(wait=False)
+    playground.wait_for("state.status.generated > 2")
+    playground.page.evaluate("href => (location.href = href)", href)
+    playground.wait_for("!state.writing && state.cursor === 9 && state.ids.length === arg",
+                        len(before["ids"]))  # fmt: skip
+    assert picture(playground.page) == before
+
+
+def test_a_link_of_a_model_that_is_not_here_opens_its_prompt_alone(
+    playground: Playground,
+) -> None:
+    page = playground.page
+    value = {"m": "runs/gone/step_000400", "l": "step_000400", "w": "import re\n",
+             "i": [0, 1, 2, 3], "n": 1, "c": 2}  # fmt: skip
+    page.evaluate("async value => (location.hash = await ptx.link.pack(value))", value)
+    playground.wait_for("state.tokens.map(t => t.text).join('') === 'import re\\n'")
+    problem = page.locator("#header-panel .message.error")
+    expect(problem).to_contain_text("runs/gone/step_000400, which is not here")
+    # what one page opened with, another has in its list, and the other way round
+    value |= {"m": "mini", "l": "mini", "w": "x = 1", "i": []}
+    page.evaluate("async value => (location.hash = await ptx.link.pack(value))", value)
+    playground.wait_for("state.tokens.map(t => t.text).join('') === 'x = 1'")
+    expect(problem).to_be_hidden()
+
+
 def test_the_python_computes_what_the_page_shows(playground: Playground) -> None:
-    playground.prompt('name = "quo\\te"  # $x `y` {z}\ndef f(')
+    playground.prompt('name = "quo\\te 🐍"  # $x `y` {z}\ndef f(')
     playground.set("length", 6)
     playground.set("seed", 3)
     playground.generate()

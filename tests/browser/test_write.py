@@ -123,6 +123,31 @@ def test_stop_keeps_what_was_written_and_continue_goes_on(playground: Playground
     assert playground.state("prompt") < len(ids)
 
 
+def test_what_is_typed_while_a_text_streams_stays_and_is_read_then(
+    playground: Playground,
+) -> None:
+    editor = playground.page.locator("#prompt .cm-content")
+    playground.set("temperature", 2)
+    playground.set("length", 1000)
+    playground.generate(wait=False)
+    playground.wait_for("state.status.generated > 3")
+    editor.click()
+    playground.page.keyboard.press("Control+End")
+    playground.page.keyboard.type("  # typed", delay=60)
+    written = playground.state("status.generated")
+    playground.wait_for("state.status.generated > arg + 20", written)
+    expect(editor).to_have_text("def fibonacci(n):  # typed")
+    playground.page.click("#stop")
+    playground.wait_for(
+        "!state.writing && state.tokens.map(t => t.text).join('') === arg",
+        "def fibonacci(n):  # typed",
+    )
+    expect(editor).to_have_text("def fibonacci(n):  # typed")
+    playground.page.get_by_role("button", name="Undo", exact=True).click()
+    playground.wait_for("state.ids.length > state.prompt + arg", written)
+    expect(editor).to_have_text("def fibonacci(n):")
+
+
 def test_undo_brings_the_text_and_its_prompt_back_and_redo_the_next(
     playground: Playground,
 ) -> None:

@@ -9,6 +9,7 @@ ptx.attention = (() => {
   const { store } = ptx;
   const { state } = store;
   const KEPT = 8; // windows with a view
+  const AGAIN = 5000; // ms until what was refused is asked for again
   const calls = [];
   const known = new Map(); // key: {maps, squares} of a window in a view, the newest last
 
@@ -43,7 +44,7 @@ ptx.attention = (() => {
     return found;
   }
 
-  // What was asked for once stays: null while it is on its way, or refused.
+  // What was asked for once stays: null while it is on its way, and for a while if it was refused.
   function want(held, name, ask, read) {
     if (name in held) return held[name];
     held[name] = null;
@@ -51,6 +52,10 @@ ptx.attention = (() => {
     ask().then((answer) => {
       if (answer) held[name] = read(answer);
       else if (current()?.key !== key) delete held[name]; // overtaken: may be asked for again
+      else setTimeout(() => {
+        delete held[name];
+        changed();
+      }, AGAIN);
       changed();
     });
     return null;

@@ -99,6 +99,25 @@ window.ptx = (() => {
   const bytes = (base64) =>
     Uint8Array.fromBase64?.(base64) ?? Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
+  // Puts a text on the clipboard; returns what to say about that. Over plain http a browser has no
+  // clipboard for a page, but still the old command, which copies what is selected.
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return "Copied";
+    } catch {
+      const area = el("textarea", { readonly: "", style: "position: fixed; opacity: 0" });
+      area.value = text;
+      const focused = document.activeElement;
+      (document.querySelector("dialog[open]") ?? document.body).append(area); // the rest is inert
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      focused?.focus({ preventScroll: true });
+      return done ? "Copied" : "Not allowed: select and copy";
+    }
+  }
+
   // Sizes a canvas for its place on the page and the screen's pixels; returns its context, scaled.
   function fit(canvas, width, height) {
     const ratio = window.devicePixelRatio || 1;
@@ -124,5 +143,5 @@ window.ptx = (() => {
     return Number(size) === 0 ? size : `${value < 0 ? "−" : "+"}${size}`;
   }
 
-  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, packedColormap, diverging, onDiverging, bytes, fit, number, signed };
+  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, packedColormap, diverging, onDiverging, bytes, copy, fit, number, signed };
 })();

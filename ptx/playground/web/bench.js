@@ -34,7 +34,7 @@ ptx.bench = ({ element }) => {
     const cut = el("span", { class: "cut" });
     const node = el(still ? "div" : "button", { class: "candidate", type: still ? null : "button" }, name, raw.node, final.node, cut);
     const one = { node, name, raw, final, cut, token: null };
-    if (!still) node.addEventListener("click", () => one.token !== null && ptx.branch(one.token));
+    if (!still) node.addEventListener("click", () => one.token !== null && ptx.branch(one.token, look.at));
     return one;
   }
 
@@ -67,7 +67,12 @@ ptx.bench = ({ element }) => {
     look = answer;
     const ids = new Int32Array(ptx.bytes(look.sharp.ids).buffer);
     names = new Map(Array.from(ids, (id, i) => [id, look.names[i]]));
-    choice = sampler.choice(ptx.logits(look), store.state.ids.slice(0, look.at));
+    choice = sampler.choice(ptx.logits(look), look.ids);
+  }
+
+  // Whether the bars are about the text at hand: only then can it go on from one of them.
+  function fits({ look: answer, ids }) {
+    return Boolean(answer) && answer === look && look.ids.every((id, i) => id === ids[i]);
   }
 
   // The likeliest tokens, and the chosen one.
@@ -91,7 +96,7 @@ ptx.bench = ({ element }) => {
   function drawRow(one, id, after) {
     one.token = id;
     one.node.classList.toggle("none", id === null);
-    one.node.disabled = id === null;
+    one.node.disabled = id === null || !fits(store.state);
     if (id === null) return;
     const chosen = id === look.token;
     const reason = after.cut[id] ? CUT[sampler.KNOBS[after.cut[id] - 1]] : "";
@@ -165,8 +170,15 @@ ptx.bench = ({ element }) => {
   }
 
   store.on(["look", "knobs"], update);
+  store.on(["look", "ids"], (state) => {
+    const usable = fits(state);
+    for (const { node, token } of rows) node.disabled = token === null || !usable;
+  });
   // an older answer is shown as such until the new one comes
-  store.on(["cursor", "look", "writing"], ({ cursor, look: answer, writing }) =>
-    list.classList.toggle("old", !writing && answer !== null && answer.at !== cursor));
+  store.on(["cursor", "look", "writing", "following"], ({ cursor, look: answer, writing, following }) => {
+    list.classList.toggle("old", !writing && answer !== null && answer.at !== cursor);
+    // a screen reader is not told of every token while the text streams past
+    summary.setAttribute("aria-live", writing && following ? "off" : "polite");
+  });
   if (store.state.look) update(store.state);
 };

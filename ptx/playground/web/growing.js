@@ -18,6 +18,7 @@ ptx.growing = (() => {
   store.on(["writing"], () => {
     if (state.writing) before = state.run;
   });
+  store.on(["model"], () => (grown = null));
 
   // Whether a window is one that gets longer.
   function covers(now) {

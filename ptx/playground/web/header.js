@@ -20,11 +20,20 @@ ptx.header = ({ element, props, trigger, server }) => {
     problem.hidden = !sentence;
   }
 
+  // A run's key is that of its newest checkpoint; the one on the page has a place of its own.
+  let offered = "";
+  function offer({ models, hub }, { key }) {
+    const listed = models.some((one) => one.key === key);
+    const all = [...models, ...(listed ? [] : [{ key, name: key }]), ...(hub ? [{ key: ELSEWHERE, name: "from the Hub…" }] : [])];
+    if (JSON.stringify(all) !== offered) {
+      offered = JSON.stringify(all);
+      choice.replaceChildren(...all.map((one) => el("option", { value: one.key }, one.name)));
+    }
+    choice.value = key;
+  }
+
   function show(about) {
-    choice.replaceChildren(
-      ...about.models.map(({ key, name }) => el("option", { value: key }, name)),
-      ...(about.hub ? [el("option", { value: ELSEWHERE }, "from the Hub…")] : []));
-    choice.value = about.model.key;
+    offer(about, about.model);
     const [, ...facts] = about.summary; // the first is the name, which the choice shows
     summary.replaceChildren(...facts.map((fact) => el("span", {}, fact)));
     store.set({ model: about.model, about });
@@ -37,7 +46,7 @@ ptx.header = ({ element, props, trigger, server }) => {
     complain(about?.model ? "" : about?.error ?? "The model could not be loaded; try again.");
     if (about?.model) {
       show(about);
-      trigger("select", { key });
+      trigger("select", { key: about.model.key });
     }
     choice.value = store.state.model.key;
   }
@@ -58,13 +67,15 @@ ptx.header = ({ element, props, trigger, server }) => {
     show(store.state.about);
     askForName(false);
   });
-  // Runs appear while the page is open: the list is asked for anew when a person turns to it.
+  // Runs appear while the page is open: the list is asked for anew when a person turns to it. The
+  // model and its text stay as they are.
   async function refresh() {
     const about = await server.describe_model({ model: store.state.model.key }).catch(() => undefined);
-    if (about?.model && JSON.stringify(about.models) !== JSON.stringify(store.state.about.models)) show(about);
+    if (about?.models && choice.value !== ELSEWHERE) offer(about, store.state.model);
   }
   choice.addEventListener("focus", refresh);
   ptx.chooseModel = choose;
+  ptx.complain = complain;
 
   const label = () => (toggle.textContent = ptx.isDark() ? "Light" : "Dark");
   toggle.addEventListener("click", () => document.body.classList.toggle("dark"));

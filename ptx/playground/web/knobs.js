@@ -1,3 +1,7 @@
+// Resolves, once the limits of the knobs are known, to what makes knobs from elsewhere fit them.
+let fitted;
+ptx.fitKnobs = new Promise((resolve) => (fitted = resolve));
+
 // The knobs of sampling, each with what it does in plain words. They change the store at once.
 ptx.knobs = ({ element, props }) => {
   const { el, store } = ptx;
@@ -15,14 +19,23 @@ ptx.knobs = ({ element, props }) => {
   const defaults = { ...store.state.knobs };
   const shown = {}; // key: [inputs]
 
+  const least = (key, low) => (key === "top_p" ? 0.001 : low && Math.min(low, 0.05));
+  const within = ([key, , , low, , step, most], value) =>
+    Math.min(most, Math.max(least(key, low), step === 1 ? Math.round(value) : value));
+
+  // What is no number stays as it is here.
+  fitted((found) => Object.fromEntries(KNOBS.map((one) =>
+    [one[0], Number.isFinite(found?.[one[0]]) ? within(one, found[one[0]]) : store.state.knobs[one[0]]])));
+
   function change(key, value) {
     store.set({ knobs: { ...store.state.knobs, [key]: value } });
   }
 
-  function knob([key, name, help, low, high, step, most]) {
+  function knob(one) {
+    const [key, name, help, low, high, step, most] = one;
     const id = key.replaceAll("_", "-");
     const number = el("input", {
-      type: "number", min: key === "top_p" ? 0.001 : low && Math.min(low, 0.05), max: most, step: "any",
+      type: "number", min: least(key, low), max: most, step: "any",
       "aria-label": name, "aria-describedby": `${id}-help`, inputmode: "decimal",
     });
     const range = high === null ? null : el("input", {
@@ -36,7 +49,7 @@ ptx.knobs = ({ element, props }) => {
     // what cannot be is put right when the field is left
     number.addEventListener("change", () => {
       const value = number.valueAsNumber;
-      if (Number.isFinite(value)) change(key, Math.min(most, Math.max(Number(number.min), whole ? Math.round(value) : value)));
+      if (Number.isFinite(value)) change(key, within(one, value));
       number.value = store.state.knobs[key];
     });
     range?.addEventListener("input", () => change(key, range.valueAsNumber));

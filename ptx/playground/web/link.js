@@ -34,7 +34,7 @@ ptx.link = (() => {
   function picture() {
     const { model, ids, prompt, knobs, cursor, view, pinned, muted } = state;
     const [written, origin] = [whole(ptx.writing.written()), ptx.writing.origin()];
-    return { m: model.key, w: written, o: origin, i: ids, n: prompt, k: knobs, c: cursor, v: view, h: pinned, u: muted };
+    return { m: model.key, l: model.name, w: written, o: origin, i: ids, n: prompt, k: knobs, c: cursor, v: view, h: pinned, u: muted };
   }
 
   // The address of what is on the screen; {error: sentence} if it would be too long.
@@ -50,17 +50,34 @@ ptx.link = (() => {
   const list = (value, test) => (Array.isArray(value) && value.every(test) ? value : null);
   const whether = (value, allowed) => (allowed.includes(value) ? value : allowed[0]);
   const isHead = (name) => {
-    const [layer, head, ...rest] = String(name).split(".").map(Number);
-    return !rest.length && layer in [...Array(state.model.layers).keys()] && head in [...Array(state.model.heads).keys()];
+    if (typeof name !== "string" || !/^(0|[1-9]\d*)\.(0|[1-9]\d*)$/.test(name)) return false;
+    const [layer, head] = name.split(".").map(Number);
+    return layer < state.model.layers && head < state.model.heads;
   };
 
-  const knobsOf = (found) => Object.fromEntries(
-    Object.entries(state.knobs).map(([name, value]) => [name, Number.isFinite(found?.[name]) ? found[name] : value]));
+  // Puts the link's model on the page, if it is here; returns whether it is there. Its key may be
+  // another one: the model that one page opened with has the key "", and on another is in the list.
+  async function openModel({ m, l }) {
+    if (typeof m !== "string") return true;
+    const here = state.about.models.find(({ key, name }) => (key === "" ? name === l && (!m || m === l) : key === (m || l)));
+    const key = here?.key ?? m;
+    if (key !== state.model.key) await ptx.chooseModel(key);
+    if (typeof l === "string") return state.model.name === l;
+    return state.model.key === key || state.model.key.startsWith(`${key}/`);
+  }
 
   // A link may come from anyone: what does not fit is left out.
   async function open(found) {
     if (typeof found?.w !== "string") return;
-    if (typeof found.m === "string" && found.m !== state.model.key) await ptx.chooseModel(found.m);
+    const knobsOf = await ptx.fitKnobs;
+    ptx.complain("");
+    if (!(await openModel(found))) {
+      const wanted = ptx.visible(found.m || String(found.l), 60);
+      ptx.complain(`The link is about the model ${wanted}, which is not here: ${state.model.name} reads its prompt instead.`);
+      ptx.store.set({ knobs: knobsOf(found.k) });
+      ptx.writing.edit(found.w);
+      return;
+    }
     ptx.store.set({
       knobs: knobsOf(found.k),
       view: whether(found.v, ["raw", "no sink", "weighted"]),
@@ -87,13 +104,27 @@ ptx.link = (() => {
     }, PAUSE);
   }
 
+  // What the address holds, as soon as no text is being written.
+  async function openAddress() {
+    if (state.writing) return ptx.writing.stop();
+    const mine = unpack(location.hash.slice(1)).then(open);
+    opening = mine;
+    await mine.finally(() => {
+      if (opening === mine) opening = null;
+    });
+  }
+
   async function start() {
-    const letters = location.hash.slice(1);
-    if (letters) {
-      opening = unpack(letters).then(open);
-      await opening;
-      opening = null;
-    }
+    if (location.hash.length > 1) await openAddress();
+    let pasted = false; // into the address of the page as it is open
+    addEventListener("hashchange", () => {
+      pasted = state.writing;
+      openAddress();
+    });
+    on(["writing"], () => {
+      if (pasted && !state.writing) openAddress();
+      pasted &&= state.writing;
+    });
     on(["model", "ids", "knobs", "cursor", "view", "pinned", "muted", "writing"], follow);
   }
 

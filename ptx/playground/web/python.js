@@ -1,7 +1,10 @@
 // The few lines of Python that compute what is on the screen.
 ptx.python = (() => {
-  // A string as Python writes it; JSON's escapes are Python's, but for the halves of a pair.
-  const string = (text) => JSON.stringify(text).replace(/[\u007f-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  // A string as Python writes it; JSON's escapes are Python's, but for characters of two halves.
+  const string = (text) => JSON.stringify(text).replace(/[\u{7f}-\u{10ffff}]/gu, (char) => {
+    const code = char.codePointAt(0).toString(16);
+    return code.length > 4 ? `\\U${code.padStart(8, "0")}` : `\\u${code.padStart(4, "0")}`;
+  });
   const pair = (name) => `(${name.replace(".", ", ")})`;
 
   function numbers(list) {
@@ -31,8 +34,13 @@ ptx.python = (() => {
     const mute = muted.length ? `, lens.Mute(heads=(${muted.map((name) => `${pair(name)}, `).join("").trimEnd()}))` : "";
     const token = at < ids.length ? `ids[${at}]` : "None";
     const against = look?.at === at && look.parts ? look.parts.against.id : null;
+    const healed = look?.at === at && look.healed;
     return [
       "# the cursor: what the model saw, and what could have come",
+      ...(healed ? [
+        "# The page weighed every way to cut the open end of the prompt into tokens; this takes the",
+        "# tokens before the cursor as they are, so that its numbers differ from the bars there.",
+      ] : []),
       `sampling = ${sampling(knobs)}`,
       `seen = lens.trace(model, ids[${start}:${at}]${mute})`,
       `choice = ptx.Choice(seen.logits[-1], sampling, ids[:${at}])`,

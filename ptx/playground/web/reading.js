@@ -9,6 +9,7 @@
   const { el, store } = ptx;
   const PATIENCE = 30_000; // milliseconds
   const WHILE_WRITING = 333; // milliseconds between two looks that only follow the newest token
+  const AGAIN = 5000; // milliseconds until a look that was refused is tried again
 
   let mount; // called with the server's functions once the panel is there
   const mounted = new Promise((resolve) => (mount = resolve));
@@ -33,6 +34,10 @@
   function complain(lane, sentence) {
     problems.delete(lane);
     if (sentence) problems.set(lane, sentence);
+    tell();
+  }
+
+  function tell() {
     message.textContent = [...problems.values()].at(-1) ?? "";
     message.hidden = !problems.size;
   }
@@ -85,13 +90,21 @@
     const { key, ...asks } = wanted;
     const answer = await ptx.ask("look", { ...asks, model: key });
     flying = false;
-    if (answer) store.set({ look: answer });
+    if (answer) store.set({ look: { ...answer, ids: wanted.ids.slice(0, answer.at) } });
+    else if (same(question(store.state), asked)) {
+      asked = null;
+      setTimeout(look, AGAIN);
+      return;
+    }
     look();
   }
 
   store.on(["model", "run", "ids", "tokens", "prompt", "cursor", "muted", "against", "writing"], (state, changed) => {
-    if (changed.has("model")) store.set({ look: null, against: null });
-    else if (changed.has("cursor") && !changed.has("against")) store.set({ against: null });
+    if (changed.has("model")) {
+      problems.clear(); // they were the other model's
+      tell();
+      store.set({ look: null, against: null });
+    } else if (changed.has("cursor") && !changed.has("against")) store.set({ against: null });
     queueMicrotask(look); // after other panels have said what they make of this
   });
 

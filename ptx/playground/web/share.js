@@ -85,10 +85,12 @@ ptx.share = (() => {
   }
 
   function briefly(button, words) {
-    const before = button.textContent;
+    button.dataset.label ??= button.textContent;
     button.textContent = words;
-    setTimeout(() => (button.textContent = before), 1500);
+    setTimeout(() => (button.textContent = button.dataset.label), 1500);
   }
+
+  const copyFrom = async (button, text) => briefly(button, await ptx.copy(text));
 
   // A window with code to copy.
   function show(title, code) {
@@ -96,10 +98,7 @@ ptx.share = (() => {
     const close = el("button", { type: "button", class: "quiet" }, "Close");
     const dialog = el("dialog", { class: "code-window", "aria-label": title },
       el("div", { class: "bar" }, el("h2", {}, title), copy, close), el("pre", { class: "code", tabindex: "0" }, ...ptx.colored(code)));
-    copy.addEventListener("click", async () => {
-      await navigator.clipboard?.writeText(code);
-      briefly(copy, "Copied");
-    });
+    copy.addEventListener("click", () => copyFrom(copy, code));
     close.addEventListener("click", () => dialog.close());
     dialog.addEventListener("close", () => dialog.remove());
     document.querySelector(".gradio-container").append(dialog);
@@ -114,13 +113,12 @@ ptx.share = (() => {
       say(error ?? "");
       if (!href) return;
       history.replaceState(null, "", href);
-      await navigator.clipboard?.writeText(href).catch(() => undefined);
-      briefly(link, "Copied");
+      copyFrom(link, href);
     });
     const python = el("button", { type: "button", class: "quiet", id: "show-python", title: "The lines of Python that compute what you see" }, "Python");
     python.addEventListener("click", () => show("The Python behind this page", ptx.python(store.state, ptx.writing.written(), ptx.writing.origin())));
     return [link, python];
   }
 
-  return { exports, lines, buttons, csv };
+  return { exports, lines, buttons, copyFrom, csv };
 })();

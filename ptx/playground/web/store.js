@@ -50,7 +50,12 @@ ptx.store = (() => {
     const changed = waiting;
     waiting = null;
     for (const { keys, call } of listeners) {
-      if (keys.some((key) => changed.has(key))) call(state, changed);
+      if (!keys.some((key) => changed.has(key))) continue;
+      try {
+        call(state, changed);
+      } catch (error) {
+        reportError(error); // the other panels are told all the same
+      }
     }
   }
 

@@ -106,6 +106,7 @@ ptx.text = ({ element }) => {
         chunk = code.lastElementChild;
       }
     }
+    unseen = Math.min(unseen, count);
   }
 
   // Cuts a token where a lexeme or the prompt ends and around what has to be made visible:
@@ -414,11 +415,7 @@ ptx.text = ({ element }) => {
   blanks.addEventListener("click", () => {
     blanks.setAttribute("aria-pressed", code.classList.toggle("blanks"));
   });
-  copy.addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(text);
-    copy.textContent = "Copied";
-    setTimeout(() => (copy.textContent = "Copy"), 1200);
-  });
+  copy.addEventListener("click", () => ptx.share.copyFrom(copy, text));
 
   // ---- what a token is, on hover -----------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 //
 //     ptx.writing.generate();             continues what the editor holds
 //     ptx.continueFrom(ids, n_prompt);    goes on from exact tokens
-//     ptx.branch(token);                  the text up to the cursor, then this token
+//     ptx.branch(token, at);              the text up to a position, then this token
 //
 // A text is {written, origin, tokens, prompt, run, cursor, status}: what a person typed; the knobs
 // that wrote all that follows, or null if it took more than one request; and the rest as in the
@@ -49,11 +49,17 @@ ptx.writing = (() => {
     text().tokens ??= read(text().packed, []);
     const { tokens, prompt, run, cursor, status } = text();
     set({ tokens, ids: tokens.map((token) => token.id), prompt, run, cursor, status });
-    const written = text().written;
-    if (newlines(written) !== newlines(editor)) {
-      api.editor = editor = written;
-      panel.trigger("edit");
-    }
+  }
+
+  // Whether the editor holds what nobody has read yet.
+  const unread = () => !text() || newlines(text().written) !== newlines(editor);
+
+  // Puts what the text at hand began with into the editor.
+  function fillEditor() {
+    clearTimeout(timer);
+    if (!unread()) return;
+    api.editor = editor = text().written;
+    panel.trigger("edit");
   }
 
   // Of the text at hand.
@@ -64,6 +70,9 @@ ptx.writing = (() => {
 
   // What is said now and not kept: a text that is not there yet waits, or was refused.
   const say = (changes) => set({ status: { ...state.status, ...changes } });
+
+  // Of the text being written, whether it is there yet or not.
+  const report = (changes) => (begun ? setStatus(changes) : say(changes));
 
   // ---- reading lines -----------------------------------------------------------------------------
 
@@ -95,12 +104,13 @@ ptx.writing = (() => {
   function edited(written) {
     editor = written ?? "";
     clearTimeout(timer);
-    if (text() && newlines(text().written) === newlines(editor)) return;
+    if (!unread()) return;
     timer = setTimeout(readPrompt, PAUSE);
   }
 
   async function readPrompt() {
     if (state.writing || !state.model) return;
+    clearTimeout(timer);
     const mine = (turn += 1);
     const written = editor;
     const size = new Blob([written]).size;
@@ -168,21 +178,23 @@ ptx.writing = (() => {
 
   // Goes on from tokens that stay as they are; `first` is one to choose before the sampler does.
   function continueFrom(ids, n_prompt) {
+    if (!text()) return; // it is not read yet
     const { tokens, written } = text();
     const own = (token) => token.text.slice(0, token.own);
     const kept = n_prompt < state.prompt ? tokens.slice(0, n_prompt).map(own).join("") : written;
     begin({ prompt: ids, n_prompt }, { written: kept, tokens });
   }
 
-  // Another token where the cursor is. Where a prompt's open end was weighed, the tokens before it
-  // depend on what comes, so that the prompt is given again as text.
-  function branch(token) {
-    const { ids, cursor, prompt, look } = state;
-    if (look?.healed && look.at === cursor) {
+  // Another token at a position. Where a prompt's open end was weighed, the tokens before it depend
+  // on what comes, so that the prompt is given again as text.
+  function branch(token, at) {
+    if (!text()) return;
+    const { ids, prompt, look } = state;
+    if (look?.healed && look.at === at) {
       const { written, tokens } = text();
       begin({ prompt: written, first: token }, { written, tokens });
     } else {
-      continueFrom([...ids.slice(0, cursor), token], Math.min(prompt, cursor));
+      continueFrom([...ids.slice(0, at), token], Math.min(prompt, at));
     }
   }
 
@@ -203,13 +215,15 @@ ptx.writing = (() => {
   function take(v) {
     if (!v || v.asked !== asked || !state.writing) return;
     if (v.error) {
-      say({ finish: "refused", error: v.error, waiting: false });
+      report({ finish: "refused", error: v.error, waiting: false });
       return;
     }
     if (text()?.run !== v.run) {
+      const typed = unread() && newlines(editor) !== newlines(base.written); // since it was asked for
       lines = "";
       begun = true;
       add({ written: base.written, origin: base.origin ?? null, tokens: [], run: v.run });
+      if (!typed) fillEditor();
     }
     const one = text();
     const goesOn = v.lines.startsWith(lines) && lines !== "";
@@ -234,8 +248,7 @@ ptx.writing = (() => {
       const { finish } = state.status;
       set({ writing: false });
       const end = { finish: finish ?? (stopping ? "stopped" : "interrupted"), waiting: false, place: 0 };
-      if (begun) setStatus(end);
-      else say(end);
+      report(end);
       if (next) {
         const request = next;
         next = null;
@@ -243,6 +256,12 @@ ptx.writing = (() => {
         return;
       }
       const one = text();
+      if (unread()) { // somebody typed meanwhile, or chose another model
+        const { error } = state.status;
+        await readPrompt();
+        if (error && !begun && !state.writing) say({ finish: "refused", error });
+        return;
+      }
       if (!begun) return;
       if (!finish) {
         const syntax = await panel.server.parse({ text: one.tokens.map((token) => token.text).join("") });
@@ -259,8 +278,10 @@ ptx.writing = (() => {
     text().cursor = state.cursor;
     pack(text());
     at += by;
+    turn += 1;
     set({ following: false });
     show();
+    fillEditor();
     score();
   }
 
@@ -274,26 +295,36 @@ ptx.writing = (() => {
       else api.edit(written);
       return;
     }
-    turn += 1;
+    const mine = (turn += 1);
     const tokens = read(answer.lines, []);
     const inside = (n, least) => Math.min(tokens.length, Math.max(least, n ?? tokens.length));
     const syntax = await panel.server.parse({ text: tokens.map((token) => token.text).join("") });
+    if (mine !== turn || state.writing) return;
     const status = { finish: null, notes: [], syntax, error: null };
     add({ written, origin, tokens, prompt: inside(prompt, 1), run: null, cursor: inside(cursor, 1), status });
     set({ following: false });
     show();
+    fillEditor();
     score();
+  }
+
+  // Another model reads the same text in its own tokens; what the one before still writes is dropped.
+  function startOver() {
+    clearTimeout(timer);
+    texts = [];
+    at = -1;
+    asked += 1;
+    next = null;
+    begun = false;
+    set({ ids: [], tokens: [], prompt: 0, run: null, cursor: null, look: null, status: {} });
+    if (state.writing) stop(); // and what the editor holds is read once it has ended
+    else readPrompt();
   }
 
   function connect(component) {
     panel = component;
     editor = panel.facts.prompt;
-    // another model reads the same text in its own tokens
-    ptx.store.on(["model"], () => {
-      texts = [];
-      at = -1;
-      readPrompt();
-    });
+    ptx.store.on(["model"], startOver);
     readPrompt();
     ptx.link.start();
   }
