@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -108,25 +107,6 @@ def test_a_pinned_map_is_the_lenss(playground: Playground, view: str) -> None:
         assert told["rows"] == told["size"] == len(ids)
         assert told["scale"] == pytest.approx(scale, rel=1e-4)
         assert float((shown - weights[layer, head].sqrt()).abs().max()) <= ENCODING
-
-
-def test_the_large_maps_can_be_saved(playground: Playground) -> None:
-    ids = playground.ids
-    pin(playground, "4.1", "2.3")
-    playground.page.wait_for_timeout(300)
-    buttons = playground.page.get_by_role("group", name="Save attention")
-    with playground.page.expect_download() as download:
-        buttons.get_by_role("button", name="JSON").click()
-    rows = json.loads(Path(download.value.path()).read_text("utf-8"))
-    weights = lens.attention(MODEL, ids)
-    assert len(rows) == len(ids) * (len(ids) + 1)  # two triangles
-    for row in rows:
-        layer, head = map(int, row["head"].split("."))
-        real = float(weights[layer, head, row["query"], row["key"]])
-        assert row["weight"] == pytest.approx(real, abs=0.0045)
-    with playground.page.expect_download() as download:
-        buttons.get_by_role("button", name="PNG").click()
-    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_view_does_not_change_the_raw_map(playground: Playground) -> None:
