@@ -255,20 +255,20 @@ def test_a_click_pins_up_to_four_and_again_unpins(playground: Playground) -> Non
     titles = playground.page.locator("#heads-panel .maps > .card:not([hidden]) b")
     for name in ("0.1", "1.2", "2.3", "3.0"):
         thumb(playground, name).click()
-    assert titles.all_text_contents() == ["0.1", "1.2", "2.3", "3.0"]
+    expect(titles).to_have_text(["0.1", "1.2", "2.3", "3.0"])
     colours = playground.page.evaluate(
         "() => ['0.1', '1.2', '2.3', '3.0'].map((name) => ptx.pins.colour(name))"
     )
     assert len(set(colours)) == 4
     thumb(playground, "1.2").click()
-    assert titles.all_text_contents() == ["0.1", "2.3", "3.0"]
+    expect(titles).to_have_text(["0.1", "2.3", "3.0"])
     for name in ("4.0", "4.1"):  # the fifth takes the place of the oldest
         thumb(playground, name).click()
-    assert titles.all_text_contents() == ["2.3", "3.0", "4.0", "4.1"]
+    expect(titles).to_have_text(["2.3", "3.0", "4.0", "4.1"])
     # a head keeps its colour while it is pinned
     assert playground.page.evaluate("ptx.pins.colour('2.3')") == colours[2]
     playground.page.get_by_role("button", name="Unpin head 4.0").click()
-    assert titles.all_text_contents() == ["2.3", "3.0", "4.1"]
+    expect(titles).to_have_text(["2.3", "3.0", "4.1"])
 
 
 def test_by_keyboard_alone(playground: Playground) -> None:
@@ -424,7 +424,8 @@ def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
         assert s["rows"] <= s["room"]
         shown = roots(s["values"], s["rows"])[s["from"] :]
         # the end of a prompt may be cut into other tokens once the first new one is chosen
-        cut = s["ids"] != ids[: len(s["ids"])]
+        # (and rows may come before the text that they are of)
+        cut = s["ids"] != ids[: len(s["ids"])] and s["rows"] <= len(s["ids"])
         then = lens.attention(MODEL, s["ids"])[4, 1].sqrt() if cut else weights
         wanted = then[s["from"] : s["rows"], : s["rows"]]
         # the engine reads in another order than the lens, in other precision
