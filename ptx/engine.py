@@ -284,8 +284,13 @@ class Engine:
         """Paused texts that gave their slots to others, in that order."""
         self._queues: dict[Stream, queue.SimpleQueue[Any]] = {}
         self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._closed = self._retired = False
+        self._start()
+
+    def _start(self) -> None:
+        self._thread: threading.Thread | None = threading.Thread(
+            target=self._work, name="engine", daemon=True
+        )
         self._thread.start()
         # A thread that computes while the interpreter is taken down would abort the process.
         atexit.register(self.close)
@@ -321,6 +326,8 @@ class Engine:
                 )
             self._queues[stream] = steps
             self._waiting.append(stream)
+            if self._thread is None:
+                self._start()
             self._changed.notify()
         generation = Generation(stream, _drain(steps))
         # Nobody reads it any more. This may run at any moment in any thread: it takes no lock.
@@ -337,15 +344,27 @@ class Engine:
     def close(self) -> None:
         """Ends all texts, and the thread."""
         with self._changed:
-            self._closed = True
+            self._closed, thread = True, self._thread
             self._changed.notify()
-        self._thread.join()
+        if thread:
+            thread.join()
         atexit.unregister(self.close)
+
+    def retire(self) -> None:
+        """From now on the thread ends whenever nothing is to be written, and nothing but its users
+        keeps the engine in memory. Its texts go on, and new ones may still be asked for."""
+        with self._changed:
+            self._retired = True
+            self._changed.notify()
 
     def _work(self) -> None:
         while True:
             with self._changed:
                 while not (self._closed or self._queues):
+                    if self._retired:
+                        self._thread = None
+                        atexit.unregister(self.close)
+                        return
                     self._changed.wait()
                 self._admit()
                 if self._closed:

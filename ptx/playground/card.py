@@ -32,9 +32,10 @@ MERMAID = re.compile("(mer)(maid)", re.IGNORECASE)
 
 def describe(models: Models, request: Any) -> dict[str, Any]:
     """All that the page says about a model, for `{"model": key}` from any client; or {"error":
-    sentence}, because the browser never learns of an exception."""
-    key = request.get("model") if isinstance(request, dict) else None
+    sentence}, because the browser never learns of an exception. "key" goes on to mean this one
+    checkpoint of a run, while "choice", as it stands among "models", means the newest."""
     try:
+        key = models.pin(request.get("model") if isinstance(request, dict) else None)
         served = models.get(key)
     except UserError as error:
         return {"error": str(error)}
@@ -42,6 +43,7 @@ def describe(models: Models, request: Any) -> dict[str, Any]:
     return {
         "model": {
             "key": key,
+            "choice": models.choice(key),
             "name": served.name,
             "context": config.context,
             "layers": config.n_layer,

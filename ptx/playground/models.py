@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ptx.checkpoint import checkpoints, find_model, is_run
+from ptx.checkpoint import STEP_DIR, checkpoints, find_model, is_run
 from ptx.errors import UserError
 from ptx.hub import hub_model
 from ptx.playground.limits import LIMITS, Limits
@@ -19,6 +19,8 @@ FIRST = ""
 """The key of the model that the page opened with."""
 HUB = "hub:"
 """Before a name of the Hugging Face Hub, it makes the key of that model."""
+INSIDE = "/checkpoints/"
+"""Between a run's key and the name of one of its checkpoints: the pinned key of that one."""
 HUB_BYTES = 2_000_000_000
 """Of a model from the Hub."""
 
@@ -31,8 +33,9 @@ class Models:
     def __init__(self, first: Served, released: Path, runs: Path, limits: Limits = LIMITS) -> None:
         self.first, self.released, self.runs, self.limits = first, released, runs, limits
         self._from_hub: dict[str, Path] = {}
-        self._loaded: OrderedDict[Path, Served] = OrderedDict()
-        self._lock = Lock()
+        self._loaded: OrderedDict[str, Served] = OrderedDict()  # by pinned keys
+        self._lock = Lock()  # of what is loaded
+        self._loading = Lock()  # one model at a time
 
     def paths(self) -> dict[str, Path]:
         """{key: directory} of what can be chosen. A run's key goes on to mean its newest
@@ -58,26 +61,61 @@ class Models:
             return key.removeprefix(HUB)
         return key if key.startswith("runs/") else f"checkpoints/{key or self.first.name}"
 
+    def pin(self, key: Any) -> str:
+        """The key, from any client, of the one model that this key means now: a run's goes on to
+        mean its newest checkpoint. Raises UserError for a key that means none."""
+        return self._find(key)[0] if self._held(key) is None else key
+
+    def choice(self, key: str) -> str:
+        """Where a key, pinned or not, stands in the list."""
+        return key.partition(INSIDE)[0]
+
     def get(self, key: Any = FIRST) -> Served:
         """The model with this key, from any client. Raises UserError for another one, and for a
         model that cannot be read."""
+        if served := self._held(key):
+            return served
+        with self._loading:
+            key, directory = self._find(key)
+            if served := self._held(key):
+                return served
+            served = Served.load(directory)
+            served.get_ready()
+            self._keep(key, served)
+            return served
+
+    def _held(self, key: Any) -> Served | None:
+        """A model in memory, found without a look at the disk."""
         if key == FIRST:
             return self.first
-        if isinstance(key, str) and key.startswith(HUB):
+        with self._lock:
+            if not isinstance(key, str) or key not in self._loaded:
+                return None
+            self._loaded.move_to_end(key)
+            return self._loaded[key]
+
+    def _keep(self, key: str, served: Served) -> None:
+        with self._lock:
+            self._loaded[key] = served
+            while len(self._loaded) >= KEPT:
+                self._loaded.popitem(last=False)[1].retire()
+
+    def _find(self, key: Any) -> tuple[str, Path]:
+        """A pinned key, and the directory that it means."""
+        if not isinstance(key, str):
+            raise UserError(f"there is no model {key!r} here: choose one of the list")
+        if key.startswith(HUB):
             self._fetch(key)
         paths = self.paths()
-        if not isinstance(key, str) or key not in paths:
-            raise UserError(f"there is no model {key!r} here: choose one of the list")
-        directory = find_model(paths[key]).resolve()
-        with self._lock:
-            if directory not in self._loaded:
-                self._loaded[directory] = Served.load(directory)
-                self._loaded[directory].get_ready()
-            self._loaded.move_to_end(directory)
-            while len(self._loaded) >= KEPT:
-                # Texts that are being written keep their engine until they end.
-                self._loaded.popitem(last=False)
-            return self._loaded[directory]
+        if key in paths:
+            directory = find_model(paths[key])
+            return key if directory == paths[key] else key + INSIDE + directory.name, directory
+        run, _, step = key.rpartition(INSIDE)
+        if run in paths and STEP_DIR.fullmatch(step):
+            directory = paths[run] / INSIDE.strip("/") / step
+            if directory.is_dir():
+                return key, directory
+        raise UserError(f"there is no model {key!r} here: choose one of the list")
 
     def _fetch(self, key: str) -> None:
         if not self.limits.hub:

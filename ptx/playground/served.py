@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 from ptx import lens
@@ -19,7 +19,7 @@ from ptx.stream import healer
 from ptx.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Served:
     """A model with its tokenizer, the directory it came from and the facts saved beside it."""
 
@@ -27,6 +27,9 @@ class Served:
     model: GPT
     tokenizer: Tokenizer
     info: dict[str, Any]
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
+    _engine: Engine | zero_gpu.GpuEngine | None = field(default=None, init=False, repr=False)
+    _retired: bool = field(default=False, init=False, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> Served:
@@ -46,9 +49,17 @@ class Served:
             return f"{directory.parent.parent.name}/{directory.name}"
         return directory.name
 
-    @cached_property
+    @property
     def engine(self) -> Engine | zero_gpu.GpuEngine:
-        """Writes the texts of all visitors, side by side."""
+        """Writes the texts of all visitors, side by side; made for the first of them."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._new_engine()
+                if self._retired:
+                    self._engine.retire()
+            return self._engine
+
+    def _new_engine(self) -> Engine | zero_gpu.GpuEngine:
         if zero_gpu.PRESENT and self.model.n_params() >= zero_gpu.LARGE:
             return zero_gpu.GpuEngine(self.directory, self.model, self.tokenizer)
         return Engine(self.model, self.tokenizer, slots=LIMITS.streams, waiting=LIMITS.queue)
@@ -56,6 +67,13 @@ class Served:
     def start_engine(self) -> None:
         """Lets it compile what it needs before the first visitor comes."""
         _ = self.engine
+
+    def retire(self) -> None:
+        """Nobody finds it any more: it is freed once the texts that it writes have ended."""
+        with self._lock:
+            self._retired = True
+            if self._engine:
+                self._engine.retire()
 
     @cached_property
     def traces(self) -> Traces:

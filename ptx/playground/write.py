@@ -46,7 +46,7 @@ FIRST = EXAMPLES["function"]
 
 @dataclass(frozen=True)
 class Request:
-    """A text that a person asks for, as it arrives from the page or the API: checked by `start`."""
+    """A text that a person asks for, as it arrives from the page or the API: checked by `legs`."""
 
     prompt: str | Sequence[int]
     """A text, which may end anywhere; or the ids of one that goes on."""

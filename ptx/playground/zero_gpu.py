@@ -127,3 +127,6 @@ class GpuEngine:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def retire(self) -> None:
+        """Nothing is held."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -108,25 +107,6 @@ def test_a_pinned_map_is_the_lenss(playground: Playground, view: str) -> None:
         assert told["rows"] == told["size"] == len(ids)
         assert told["scale"] == pytest.approx(scale, rel=1e-4)
         assert float((shown - weights[layer, head].sqrt()).abs().max()) <= ENCODING
-
-
-def test_the_large_maps_can_be_saved(playground: Playground) -> None:
-    ids = playground.ids
-    pin(playground, "4.1", "2.3")
-    playground.page.wait_for_timeout(300)
-    buttons = playground.page.get_by_role("group", name="Save attention")
-    with playground.page.expect_download() as download:
-        buttons.get_by_role("button", name="JSON").click()
-    rows = json.loads(Path(download.value.path()).read_text("utf-8"))
-    weights = lens.attention(MODEL, ids)
-    assert len(rows) == len(ids) * (len(ids) + 1)  # two triangles
-    for row in rows:
-        layer, head = map(int, row["head"].split("."))
-        real = float(weights[layer, head, row["query"], row["key"]])
-        assert row["weight"] == pytest.approx(real, abs=0.0045)
-    with playground.page.expect_download() as download:
-        buttons.get_by_role("button", name="PNG").click()
-    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_view_does_not_change_the_raw_map(playground: Playground) -> None:
@@ -275,20 +255,20 @@ def test_a_click_pins_up_to_four_and_again_unpins(playground: Playground) -> Non
     titles = playground.page.locator("#heads-panel .maps > .card:not([hidden]) b")
     for name in ("0.1", "1.2", "2.3", "3.0"):
         thumb(playground, name).click()
-    assert titles.all_text_contents() == ["0.1", "1.2", "2.3", "3.0"]
+    expect(titles).to_have_text(["0.1", "1.2", "2.3", "3.0"])
     colours = playground.page.evaluate(
         "() => ['0.1', '1.2', '2.3', '3.0'].map((name) => ptx.pins.colour(name))"
     )
     assert len(set(colours)) == 4
     thumb(playground, "1.2").click()
-    assert titles.all_text_contents() == ["0.1", "2.3", "3.0"]
+    expect(titles).to_have_text(["0.1", "2.3", "3.0"])
     for name in ("4.0", "4.1"):  # the fifth takes the place of the oldest
         thumb(playground, name).click()
-    assert titles.all_text_contents() == ["2.3", "3.0", "4.0", "4.1"]
+    expect(titles).to_have_text(["2.3", "3.0", "4.0", "4.1"])
     # a head keeps its colour while it is pinned
     assert playground.page.evaluate("ptx.pins.colour('2.3')") == colours[2]
     playground.page.get_by_role("button", name="Unpin head 4.0").click()
-    assert titles.all_text_contents() == ["2.3", "3.0", "4.1"]
+    expect(titles).to_have_text(["2.3", "3.0", "4.1"])
 
 
 def test_by_keyboard_alone(playground: Playground) -> None:
@@ -444,7 +424,8 @@ def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
         assert s["rows"] <= s["room"]
         shown = roots(s["values"], s["rows"])[s["from"] :]
         # the end of a prompt may be cut into other tokens once the first new one is chosen
-        cut = s["ids"] != ids[: len(s["ids"])]
+        # (and rows may come before the text that they are of)
+        cut = s["ids"] != ids[: len(s["ids"])] and s["rows"] <= len(s["ids"])
         then = lens.attention(MODEL, s["ids"])[4, 1].sqrt() if cut else weights
         wanted = then[s["from"] : s["rows"], : s["rows"]]
         # the engine reads in another order than the lens, in other precision

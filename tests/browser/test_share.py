@@ -220,6 +220,9 @@ def test_saved_numbers_are_the_librarys(playground: Playground) -> None:
     parts = [row["value"] for row in found if row["kind"] in ("embedding", "head", "MLP", "biases")]
     [total] = [row["value"] for row in found if row["kind"] == "total"]
     assert sum(parts) == pytest.approx(total, abs=1e-3)
+    layers = [row["value"] for row in found if row["kind"] == "layer"]
+    told = lens.logit_lens(model, seen, token=ids[at])
+    assert layers == pytest.approx(told.prob.tolist(), abs=1e-5)
 
 
 def test_the_text_is_saved_token_by_token(playground: Playground) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -90,27 +89,6 @@ def test_the_contributions_are_those_of_the_lens_and_add_up(playground: Playgrou
     assert sum(summands) == pytest.approx(total, abs=0.005 * len(parts) + 1e-3)
     assert total == pytest.approx(float(found.total), abs=0.0051)
     assert summands[1] == pytest.approx(float(found.heads.sum()), abs=0.0051)
-
-
-def test_the_numbers_can_be_saved(playground: Playground) -> None:
-    ids = playground.ids
-    playground.look(6)
-    saved = {}
-    for name in ("contributions", "layers"):
-        with playground.page.expect_download() as download:
-            buttons = playground.page.get_by_role("group", name=f"Save {name}")
-            buttons.get_by_role("button", name="JSON").click()
-        saved[name] = json.loads(Path(download.value.path()).read_text("utf-8"))
-    trace = lens.trace(MODEL, ids[:6])
-    against = int(playground.page.locator("#why-panel select").input_value())
-    found = lens.attribution(MODEL, trace, ids[6], against)
-    assert sum(row["logits"] for row in saved["contributions"]) == pytest.approx(
-        float(found.total), abs=2e-3
-    )
-    followed = lens.logit_lens(MODEL, trace, token=ids[6], k=3)
-    assert [row["probability"] for row in saved["layers"]] == pytest.approx(
-        followed.probs.flatten().tolist(), abs=1e-5
-    )
 
 
 def test_another_token_to_compare_with(playground: Playground) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
+import ptx
 from ptx import save_model
 from ptx.errors import UserError
+from ptx.playground.card import describe
 from ptx.playground.limits import SPACE
 from ptx.playground.models import FIRST, KEPT, Models
 from ptx.playground.served import Served
@@ -84,3 +90,80 @@ def test_a_public_page_opens_no_models_of_the_hub(served: Served, tmp_path: Path
     models = Models(served, tmp_path / "checkpoints", tmp_path / "runs", SPACE)
     with pytest.raises(UserError, match="PTX_HUB"):
         models.get("hub:user/name")
+
+
+def test_a_pinned_key_stays_with_its_checkpoint(models: Models, served: Served) -> None:
+    add(models.runs / "a" / "checkpoints" / "step_000010", served)
+    key = models.pin("runs/a")
+    assert key == "runs/a/checkpoints/step_000010" == models.path_to(key)
+    assert models.choice(key) == "runs/a" == models.choice("runs/a")
+    add(models.runs / "a" / "checkpoints" / "step_000020", served)
+    assert models.pin(key) == key
+    assert models.get(key).info == {"of": "step_000010"}
+    assert models.get("runs/a").info == {"of": "step_000020"}
+    assert (models.pin(FIRST), models.choice(FIRST)) == (FIRST, FIRST)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "runs/a/checkpoints/step_000011",
+        "runs/a/checkpoints/",
+        "runs/a/checkpoints/../../../secret",
+        "runs/a/checkpoints/step_000010/../step_000010",
+        "/checkpoints/step_000010",
+        "runs/b/checkpoints/step_000010",
+    ],
+)
+def test_no_other_place_can_be_pinned(models: Models, served: Served, key: str) -> None:
+    add(models.runs / "a" / "checkpoints" / "step_000010", served)
+    with pytest.raises(UserError, match="choose one of the list"):
+        models.get(key)
+
+
+def test_a_description_tells_the_pinned_key_and_the_choice(models: Models, served: Served) -> None:
+    add(models.runs / "a" / "checkpoints" / "step_000010", served)
+    about = describe(models, {"model": "runs/a"})
+    assert about["model"]["key"] == about["path"] == "runs/a/checkpoints/step_000010"
+    assert about["model"]["choice"] == "runs/a"
+    assert "runs/a" in [model["key"] for model in about["models"]]
+    assert describe(models, {"model": about["model"]["key"]})["model"] == about["model"]
+
+
+def test_a_model_in_memory_is_found_without_a_look_at_the_disk(
+    models: Models, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(models.runs / "a" / "checkpoints" / "step_000010", served)
+    key = models.pin("runs/a")
+    loaded = models.get(key)
+    monkeypatch.setattr(Models, "paths", lambda _: pytest.fail("it looked"))
+    assert models.get(key) is loaded
+    assert models.pin(key) == key
+
+
+def test_many_first_visitors_get_one_model_and_one_engine(models: Models, served: Served) -> None:
+    add(models.released / "other", served)
+    with ThreadPoolExecutor(8) as pool:
+        engines = list(pool.map(lambda _: models.get("other").engine, range(8)))
+    assert len(set(engines)) == 1
+    engines[0].close()
+
+
+def test_an_evicted_model_writes_its_texts_to_the_end_and_is_freed(
+    models: Models, served: Served
+) -> None:
+    for i in range(KEPT + 1):
+        add(models.released / f"m{i}", served)
+    old = models.get("m0")
+    engine, gone = old.engine, ref(old.model)
+    text = engine.generate("x", limits=ptx.Limits(40))
+    for i in range(1, KEPT + 1):
+        models.get(f"m{i}")
+    assert len(list(text)) == 40
+    assert len(list(old.engine.generate("x", limits=ptx.Limits(3)))) == 3  # asked for just then
+    del old, engine, text
+    deadline = time.monotonic() + 30
+    while gone() and time.monotonic() < deadline:
+        time.sleep(0.05)
+        gc.collect()
+    assert gone() is None

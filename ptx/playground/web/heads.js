@@ -34,7 +34,7 @@ ptx.heads = ({ element }) => {
         el("div", { class: "large" }, maps, readout,
           el("div", { class: "legend" }, el("div", { class: "scale" }, ramp, ticks), unit))),
       price.node,
-      el("div", { class: "bar" }, roles, ptx.share.exports("attention", sideBySide, () => large().flatMap(({ map }) => map.numbers())))),
+      roles),
   );
 
   let cell = null; // under the pointer on a large map
@@ -92,24 +92,6 @@ ptx.heads = ({ element }) => {
       map.draw(attention.square(name), name, hue);
     }
     return one;
-  }
-
-  const large = () => cards.filter(({ name }) => name);
-
-  // The large maps as one picture.
-  function sideBySide() {
-    const all = large().map(({ map }) => map.canvas);
-    if (!all.length) return null;
-    const made = el("canvas", { width: all.reduce((sum, { width }) => sum + width + 8, -8), height: Math.max(...all.map(({ height }) => height)) });
-    const g = made.getContext("2d");
-    g.fillStyle = ptx.color("--block-background-fill");
-    g.fillRect(0, 0, made.width, made.height);
-    let x = 0;
-    for (const canvas of all) {
-      g.drawImage(canvas, x, 0);
-      x += canvas.width + 8;
-    }
-    return made;
   }
 
   function roleOf(name) {

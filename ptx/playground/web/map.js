@@ -183,16 +183,5 @@ ptx.map = ({ tell, label }) => {
     paint();
   });
 
-  // The numbers that are shown, a row for each weight.
-  function numbers() {
-    if (!shown) return [];
-    const token = (i) => ({ index: shown.start + i, text: shown.labels[i] });
-    return Array.from({ length: shown.rows - shown.from }, (_, i) => shown.from + i).flatMap((q) =>
-      Array.from({ length: q + 1 }, (_, k) => ({
-        head: name, query: token(q).index, query_token: token(q).text,
-        key: token(k).index, key_token: token(k).text, weight: Number(weightOf(q, k).toPrecision(4)),
-      })));
-  }
-
-  return { node, canvas, draw, numbers };
+  return { node, draw };
 };

@@ -176,10 +176,6 @@ ptx.parts = ({ tell }) => {
   new ResizeObserver(paint).observe(frame);
   ptx.onTheme(paint);
   store.on(["pinned"], paint);
-  // The numbers that are shown, a row for each part.
-  const numbers = () =>
-    (parts ? table() : []).flatMap(({ cells }) =>
-      cells.map(({ name, value }) => ({ part: name, token: parts.token.text, against: parts.against.text, logits: value })));
 
-  return { node, canvas, draw, reserve, numbers };
+  return { node, draw, reserve };
 };

@@ -18,11 +18,10 @@ ptx.why = ({ element }) => {
         ptx.share.exports("why", () => element.firstElementChild, numbers)),
       says,
       el("div", { class: "why-body" },
-        el("div", { class: "why-lens" }, el("h3", {}, "What each layer would say"), layers,
-          el("div", { class: "bar save" }, ptx.share.exports("layers", null, layerNumbers))),
+        el("div", { class: "why-lens" }, el("h3", {}, "What each layer would say"), layers),
         el("div", { class: "why-parts" },
           el("div", { class: "bar" }, el("h3", {}, "What lifted it above"), against), parts.node,
-          el("div", { class: "bar save" }, el("span", { class: "hint" }, "Blue lifts, orange lowers."), ptx.share.exports("contributions", () => parts.canvas, parts.numbers))))),
+          el("p", { class: "hint" }, "Blue lifts, orange lowers.")))),
   );
 
   let look = null;
@@ -65,15 +64,6 @@ ptx.why = ({ element }) => {
         el("th", { scope: "col" }, followedName), el("th", { scope: "col", class: "rank" }, "rank"))),
       el("tbody", {}, ...rows.map(({ node }) => node)),
     );
-  }
-
-  // The numbers that are shown, a row for each guess.
-  function layerNumbers() {
-    const { tokens, prob, rank, followed } = look?.lens ?? { tokens: [] };
-    return tokens.flatMap((best, i) => best.map(({ text, p }, place) => ({
-      after: i ? `layer ${i - 1}` : "embedding", place: place + 1, token: text, probability: p,
-      followed: followed.text, followed_probability: prob[i], followed_rank: rank[i],
-    })));
   }
 
   function drawLayers({ tokens, prob, rank, followed }) {
