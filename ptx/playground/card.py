@@ -10,11 +10,10 @@ import gradio as gr
 from ptx.checkpoint import WEIGHTS
 from ptx.errors import UserError
 from ptx.model import GPT
-from ptx.playground.history import History
+from ptx.playground.curves import Curves, logged
 from ptx.playground.models import FIRST, Models
 from ptx.playground.served import Served
 from ptx.playground.web import panel
-from ptx.runlog import METRICS
 
 # Facts of config.json that have a better name than their own; the others are shown as they are.
 NAMES = {
@@ -30,7 +29,7 @@ JOINER = "\u2060"
 MERMAID = re.compile("(mer)(maid)", re.IGNORECASE)
 
 
-def describe(models: Models, request: Any) -> dict[str, Any]:
+def describe(models: Models, curves: Curves, request: Any) -> dict[str, Any]:
     """All that the page says about a model, for `{"model": key}` from any client; or {"error":
     sentence}, because the browser never learns of an exception. "key" goes on to mean this one
     checkpoint of a run, while "choice", as it stands among "models", means the newest."""
@@ -57,19 +56,16 @@ def describe(models: Models, request: Any) -> dict[str, Any]:
         "summary": summary(served),
         "facts": facts(served),
         "parts": parts(served.model),
-        "curve": curve(served),
+        "curve": curve(served, curves),
         "memory": memory(served),
     }
 
 
-def curve(served: Served) -> dict[str, Any] | None:
+def curve(served: Served, curves: Curves) -> dict[str, Any] | None:
     """{"train", "val"} of the model's own training, as `History.since`; None without a log."""
-    folder = served.directory.resolve()
-    if folder.parent.name == "checkpoints" and not (folder / METRICS).is_file():
-        folder = folder.parent.parent  # a checkpoint's curve is its run's
-    if not (folder / METRICS).is_file():
+    if not (folder := logged(served.directory)):
         return None
-    found = History(folder).since({})
+    found = curves.whole(folder)
     wanted = {"train": ("step", "bpb"), "val": ("step", "val_bpb")}
     return {part: {n: found[part][n] for n in names} for part, names in wanted.items()}
 
@@ -187,10 +183,10 @@ def build(models: Models, header: gr.HTML) -> None:
     header.select(on_choice, None, text, show_progress="hidden", api_visibility="private")
 
 
-def build_header(models: Models) -> gr.HTML:
+def build_header(models: Models, curves: Curves) -> gr.HTML:
     """The title, the choice of the model, light or dark."""
 
     def describe_model(request: Any) -> dict[str, Any]:
-        return describe(models, request)
+        return describe(models, curves, request)
 
-    return panel("header", describe(models, {"model": FIRST}), [describe_model])
+    return panel("header", describe_model({"model": FIRST}), [describe_model])

@@ -56,15 +56,13 @@ class Curves:
         found = {}
         if (job := self.jobs.now) and job.kind == "train":
             found[f"runs/{job.name}"] = self.runs / job.name
-        own = self.served.directory
-        if own.parent.name == "checkpoints" and not (own / METRICS).is_file():
-            own = own.parent.parent  # a checkpoint's curve is its run's
         folders = self.runs.iterdir() if self.runs.is_dir() else ()
         dated = [(_written(path), path) for path in folders if _is_run(path)]
         for _, path in sorted(dated, reverse=True)[:MOST_RUNS]:
             found[f"runs/{path.name}"] = path
         known = {path.resolve() for path in found.values()}
-        if (own / METRICS).is_file() and own.resolve() not in known:
+        own = logged(self.served.directory)
+        if own and own.resolve() not in known:
             found[OWN] = own
         return found
 
@@ -95,7 +93,15 @@ class Curves:
         known = isinstance(read, dict) and read.get("epoch") == answer["epoch"]
         return answer if known else answer | {"settings": settings_of(run)}
 
+    def whole(self, run: Path) -> Answer:
+        """As `History.since` from the start, once all of the log has been read."""
+        history = self._history(run)
+        while (answer := history.since({}))["more"]:
+            pass
+        return answer
+
     def _history(self, run: Path) -> History:
+        run = run.resolve()
         with self._lock:
             if run not in self._histories:
                 self._histories[run] = History(run)
@@ -164,6 +170,14 @@ class Curves:
         if state not in ("stopped", "failed"):
             return {}
         return {"state": state, "lines": lines if _are_texts(lines) else []}
+
+
+def logged(model: Path) -> Path | None:
+    """Where the log of a model's own training is, if there is any: a checkpoint's is its run's."""
+    folder = model.resolve()
+    if folder.parent.name == "checkpoints" and not (folder / METRICS).is_file():
+        folder = folder.parent.parent
+    return folder if (folder / METRICS).is_file() else None
 
 
 def config(run: Path) -> Answer:

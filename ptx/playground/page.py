@@ -34,7 +34,7 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
     runs = Runs()
     reading = Reading(models, runs)
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
-        header = card.build_header(models)
+        header = card.build_header(models, trainer.curves)
         panel("reading", server=[reading.door()])
         with gr.Tabs():
             with gr.Tab("Write", id="write"):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ptx import lens
 from ptx.errors import UserError
-from ptx.playground.curves import Curves
+from ptx.playground.curves import Curves, settings_of
 from ptx.playground.openend import after_prompt
 from ptx.playground.question import Question
 from ptx.playground.reading import Answer, Reading, finite, name_of, of_token, view_of
@@ -286,9 +286,10 @@ class Logs:
         if run and run not in self._curves.paths():
             raise _refusal(f"there is no run {run!r} here: /runs has the list")
         answer = self._curves.follow({"run": run})
-        if not answer["run"]:
+        path = self._curves.paths().get(answer["run"])
+        if path is None:
             raise _refusal("there is no run here yet")
-        shown = answer["shown"][answer["run"]]
+        shown = self._curves.whole(path) | {"settings": settings_of(path)}
         names = ("train", "val", "latest", "texts", "settings")
         return {"run": answer["run"]} | {name: shown[name] for name in names}
 

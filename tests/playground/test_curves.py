@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from ptx.playground.curves import Curves, last_step, settings_of
+from ptx.playground import history
+from ptx.playground.card import curve
+from ptx.playground.curves import Curves, last_step, logged, settings_of
 from ptx.playground.jobs import Jobs
+from ptx.playground.programs import Logs
 from ptx.playground.served import Served
 from ptx.runlog import append
 
@@ -140,6 +143,30 @@ def test_several_runs_come_with_their_settings_once(curves: Curves, runs: Path) 
     again = curves.follow({"run": "runs/a", "shown": read})
     assert "settings" not in again["shown"]["runs/a"]
     assert again["shown"]["runs/b"]["train"]["step"] == []
+
+
+def test_a_long_log_is_told_to_its_end_and_read_once(
+    curves: Curves, served: Served, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "AT_ONCE", 100)
+    run = make(runs, "a", step=1)
+    for step in range(2, 60):
+        append(run / "metrics.jsonl", {"step": step, "bpb": 2.0})
+    told = Logs(curves).metrics("runs/a")
+    assert told["train"]["step"] == list(range(1, 60))
+    assert told["settings"]["preset"] == "nano"
+    assert curve(served, curves)["train"]["step"] == list(range(10))
+    monkeypatch.setattr(
+        history.Table, "extend", lambda _, rows: pytest.fail("again") if rows else False
+    )
+    assert curve(served, curves)["train"]["step"] == list(range(10))
+
+
+def test_a_checkpoints_log_is_its_runs(runs: Path, tmp_path: Path) -> None:
+    run = make(runs, "a", step=5)
+    assert logged(run / "checkpoints" / "step_000005") == run.resolve()
+    assert logged(tmp_path / "checkpoints" / "mini") is None
+    assert logged(run) == run.resolve()
 
 
 def test_strange_files_are_no_settings_and_no_steps(runs: Path) -> None:

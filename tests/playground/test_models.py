@@ -14,6 +14,8 @@ import ptx
 from ptx import save_model
 from ptx.errors import UserError
 from ptx.playground.card import describe
+from ptx.playground.curves import Curves
+from ptx.playground.jobs import Jobs
 from ptx.playground.limits import SPACE
 from ptx.playground.models import FIRST, KEPT, Models
 from ptx.playground.served import Served
@@ -123,11 +125,12 @@ def test_no_other_place_can_be_pinned(models: Models, served: Served, key: str) 
 
 def test_a_description_tells_the_pinned_key_and_the_choice(models: Models, served: Served) -> None:
     add(models.runs / "a" / "checkpoints" / "step_000010", served)
-    about = describe(models, {"model": "runs/a"})
+    curves = Curves(served, models.runs, Jobs())
+    about = describe(models, curves, {"model": "runs/a"})
     assert about["model"]["key"] == about["path"] == "runs/a/checkpoints/step_000010"
     assert about["model"]["choice"] == "runs/a"
     assert "runs/a" in [model["key"] for model in about["models"]]
-    assert describe(models, {"model": about["model"]["key"]})["model"] == about["model"]
+    assert describe(models, curves, {"model": about["path"]})["model"] == about["model"]
 
 
 def test_a_model_in_memory_is_found_without_a_look_at_the_disk(
@@ -150,8 +153,9 @@ def test_many_first_visitors_get_one_model_and_one_engine(models: Models, served
 
 
 def test_an_evicted_model_writes_its_texts_to_the_end_and_is_freed(
-    models: Models, served: Served
+    models: Models, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Served, "get_ready", lambda _: None)  # holds it until it is ready
     for i in range(KEPT + 1):
         add(models.released / f"m{i}", served)
     old = models.get("m0")
