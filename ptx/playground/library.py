@@ -12,6 +12,7 @@ from ptx.corpus import MANIFEST_FILE
 from ptx.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+OTHERS = re.compile(r"[^A-Za-z0-9._-]+")
 MOST = 200
 """Names in a list."""
 
@@ -63,6 +64,12 @@ def plain(name: Any) -> str:
     if isinstance(name, str) and NAME.fullmatch(name) and name != "latest":
         return name
     raise UserError("a name has letters, digits, dots, dashes and underscores, 60 at most")
+
+
+def plain_form(name: str) -> str:
+    """A plain name for what is called anything."""
+    found = OTHERS.sub("-", name).strip("._-")[:60]
+    return found if found not in ("", "latest") else "folder"
 
 
 def _about(path: Path) -> dict[str, Any] | None:

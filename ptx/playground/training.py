@@ -8,6 +8,8 @@ page stops nothing and two pages see the same.
 from __future__ import annotations
 
 import json
+import secrets
+import shlex
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ from ptx.errors import UserError
 from ptx.playground.curves import OWN, Curves
 from ptx.playground.history import clean, is_number
 from ptx.playground.jobs import ROOT, Job, Jobs
-from ptx.playground.library import Library, plain
+from ptx.playground.library import Library, plain, plain_form
 from ptx.playground.limits import LIMITS, Limits
 from ptx.playground.served import Served
 from ptx.playground.web import panel
@@ -62,7 +64,7 @@ class Training:
             "asked": job.asked,
             "seconds": round(time.time() - job.started, 1),
             "lines": _last_lines(job),
-            "command": f"python {' '.join(job.words)}",
+            "command": f"python {shlex.join(job.words)}",
         }
 
     def _options(self) -> Answer:
@@ -158,10 +160,10 @@ class Training:
             out, command = self.library.new("installed"), ["installed"]
         elif source == "folder":
             folder = self.library.find_folder(data.get("name"))
-            out, command = self.library.new(folder.name), ["folder", word(folder)]
+            out, command = self.library.new(plain_form(folder.name)), ["folder", word(folder)]
         elif source == "text":
             out = self.library.new(data.get("name"))
-            cleanup = out.with_name(f".{out.name}.text")
+            cleanup = out.with_name(f".{out.name}.{secrets.token_hex(4)}.text")
             command = ["text", word(cleanup)]
         else:
             raise UserError("data must have a source: prepared, installed, folder or text")
@@ -178,11 +180,16 @@ class Training:
             else:
                 self._note_end(job)
 
-        if self.jobs.now is None and cleanup:
-            cleanup.parent.mkdir(parents=True, exist_ok=True)
-            cleanup.write_bytes(content)
+        try:
+            if self.jobs.now is None and cleanup:
+                cleanup.parent.mkdir(parents=True, exist_ok=True)
+                cleanup.write_bytes(content)
+            self.jobs.start("prepare", out.name, [PREPARE, *command, "--out", word(out)], then)
+        except (UserError, OSError):  # another visitor was faster, or the disk is full
+            if cleanup:
+                cleanup.unlink(missing_ok=True)
+            raise
         self.problem = None
-        self.jobs.start("prepare", out.name, [PREPARE, *command, "--out", word(out)], then)
         return {"name": out.name}
 
     def _checked_text(self, data: Answer) -> bytes:

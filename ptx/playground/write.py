@@ -323,9 +323,10 @@ def growing(legs: Iterator[Generation]) -> Iterator[str]:
 
 
 def visitor(sender: gr.Request) -> str:
-    """Who asks, by address; on a Space, by the one that its proxy names."""
+    """Who asks, by address; on a Space, by the one that its proxy appended: what a sender wrote
+    into that header itself stands before it."""
     named = sender.headers.get("x-forwarded-for") if os.environ.get("SYSTEM") == "spaces" else None
-    return (named or sender.client.host).split(",")[0].strip()
+    return (named or sender.client.host).split(",")[-1].strip()
 
 
 def expose(models: Models, rate: Rate) -> None:

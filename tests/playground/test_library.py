@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ptx.errors import UserError
-from ptx.playground.library import Library, plain
+from ptx.playground.library import Library, plain, plain_form
 
 MANIFEST = {"splits": {"train": {"tokens": 12, "bytes": 34}}, "tokenizer": {"name": "py16k"}}
 BAD_NAMES = ["", ".", "..", "../a", "a/b", "a\\b", ".hidden", "latest", "a\0", "ä", "a" * 61,
@@ -48,6 +48,15 @@ def test_a_new_name_is_nothing_but_a_name(library: Library, name: Any) -> None:
         library.new(name)
     with pytest.raises(UserError, match="a name has letters"):
         plain(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("mine", "mine"), ("my project (1)", "my-project-1"), ("latest", "folder"), ("äé", "folder"),
+     ("x" * 99, "x" * 60), ("--out", "out"), ("_a.b_", "a.b")],
+)  # fmt: skip
+def test_a_folder_of_any_name_has_a_plain_one(name: str, form: str) -> None:
+    assert plain(plain_form(name)) == form
 
 
 def test_data_that_exists_is_not_replaced(library: Library) -> None:

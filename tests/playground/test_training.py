@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ptx import runlog
 from ptx.checkpoint import checkpoints, find_model
 from ptx.corpus import CorpusWriter
+from ptx.errors import UserError
 from ptx.playground import jobs
 from ptx.playground import training as module
 from ptx.playground.library import Library
@@ -81,6 +82,7 @@ def training(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "data" / "a").mkdir(parents=True)
     (tmp_path / "data" / "a" / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "sources" / "mine").mkdir(parents=True)
+    (tmp_path / "sources" / "my project").mkdir()
     library = Library(tmp_path / "data", tmp_path / "sources")
     training = Training(served, tmp_path / "runs", library, Limits(upload_bytes=1000))
     yield training
@@ -187,6 +189,7 @@ def test_a_failure_shows_its_last_lines(
     [
         ({"source": "installed"}, "installed"),
         ({"source": "folder", "name": "mine"}, "mine"),
+        ({"source": "folder", "name": "my project"}, "my-project"),
         ({"source": "text", "name": "pasted", "text": "def f():\r\n\treturn 'ä'\n"}, "pasted"),
     ],
 )
@@ -209,6 +212,18 @@ def test_preparing_that_fails_trains_nothing(training: Training) -> None:
     until(lambda: training.problem)
     assert training.problem == "pasted: no text is left"
     assert not training.runs.exists()
+    assert [path.name for path in training.library.data.iterdir()] == ["a"]
+
+
+def test_a_text_of_who_came_too_late_is_not_kept(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: Any) -> None:
+        raise UserError("a is being trained")
+
+    monkeypatch.setattr(training.jobs, "start", late)
+    text = {"source": "text", "name": "pasted", "text": "x"}
+    assert start(training, data=text, name="x") == {"error": "a is being trained"}
     assert [path.name for path in training.library.data.iterdir()] == ["a"]
 
 

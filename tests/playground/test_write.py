@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from ptx.errors import UserError
 from ptx.playground.limits import LIMITS
 from ptx.playground.runs import Runs
 from ptx.playground.served import Served
-from ptx.playground.write import Request, frames, parsed, throttled
+from ptx.playground.write import Request, frames, parsed, throttled, visitor
 from ptx.stream import PROMPT_LIMIT
 
 REQUEST = Request("def f(x):", temperature=1.0, top_p=1.0, length=8, seed=3)
@@ -243,3 +244,18 @@ def test_a_reader_who_leaves_ends_the_text(served: Served) -> None:
     next(text)
     text.close()
     assert served.engine.place(served.engine.generate("x", limits=ptx.Limits(1))) <= 1
+
+
+@pytest.mark.parametrize(
+    ("header", "who"),
+    [("1.2.3.4", "1.2.3.4"), ("forged, 9.9.9.9,  1.2.3.4", "1.2.3.4"), (None, "127.0.0.1")],
+)
+def test_a_visitor_is_whom_the_proxy_saw_not_whom_he_says_he_is(
+    monkeypatch: pytest.MonkeyPatch, header: str | None, who: str
+) -> None:
+    headers = {"x-forwarded-for": header} if header else {}
+    sender = SimpleNamespace(headers=headers, client=SimpleNamespace(host="127.0.0.1"))
+    monkeypatch.setenv("SYSTEM", "spaces")
+    assert visitor(sender) == who
+    monkeypatch.delenv("SYSTEM")
+    assert visitor(sender) == "127.0.0.1"

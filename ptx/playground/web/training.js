@@ -16,6 +16,7 @@ ptx.training = ({ element, server }) => {
   let options = null; // the version of the form's options that is known
   let run = null; // the run at hand, as the server lists it
   let chosen = ""; // its key
+  let refused = ""; // why the last action was not done
 
   // ---- parts -----------------------------------------------------------------------------------
 
@@ -30,7 +31,7 @@ ptx.training = ({ element, server }) => {
   const off = el("p", { class: "message", hidden: "" }, "Training is turned off on this page. Its runs can be looked at.");
   const sentence = el("span", {});
   const problem = el("div", { class: "message error", role: "alert", hidden: "" }, sentence,
-    button("Close", "Put this message away", () => complain(null) || act({ do: "dismiss" })));
+    button("Close", "Put this message away", () => act({ do: "dismiss" })));
 
   const state = el("span", { class: "state", role: "status" });
   const bar = el("progress", { max: "1", "aria-label": "Progress of the run" });
@@ -91,7 +92,7 @@ ptx.training = ({ element, server }) => {
       details.hidden = !answer.options.training;
       if (answer.options.training) form.offer(answer.options);
     }
-    complain(answer.problem);
+    complain(refused || answer.problem);
     empty.hidden = Boolean(chosen);
     content.hidden = !chosen;
     drawJob(answer.job);
@@ -102,11 +103,10 @@ ptx.training = ({ element, server }) => {
   async function act(request) {
     const answer = await server.act(request).catch(() => undefined);
     if (answer?.run) choose(answer.run);
-    if (answer?.error && request.do !== "start" && request.do !== "estimate") {
-      complain(answer.error);
-    } else {
-      ask();
-    }
+    const inForm = request.do === "start" || request.do === "estimate"; // which says it itself
+    refused = inForm ? "" : (answer ? answer.error : "The server did not answer; try again.") ?? "";
+    complain(refused);
+    ask();
     return answer;
   }
 
@@ -176,7 +176,7 @@ ptx.training = ({ element, server }) => {
     play.disabled = true;
     await ptx.chooseModel(chosen);
     play.disabled = false;
-    if (ptx.store.state.model?.key !== chosen) return; // the header says why
+    if (ptx.store.state.model?.choice !== chosen) return; // the header says why
     [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Write")?.click();
   }
 
