@@ -132,7 +132,11 @@ def test_a_run_is_started_watched_paused_resumed_and_played_with(
     canvas = page.locator("#training-panel canvas").first
     before = canvas.evaluate("c => c.toDataURL()")
     wait_for_step(page, 6)
-    assert canvas.evaluate("c => c.toDataURL()") != before, "the curve grows"
+    page.wait_for_function(  # the curve grows
+        "before => document.querySelector('#training-panel canvas').toDataURL() !== before",
+        arg=before,
+        timeout=PATIENCE,
+    )
 
     second = browser.new_page()  # sees the same
     training(second, app.url)

@@ -58,7 +58,7 @@ ptx.text = ({ element }) => {
   element.replaceChildren(
     el("section", { class: "panel text-panel", "aria-label": "Text" },
       el("div", { class: "bar" }, el("h2", {}, "Text"), finish,
-        el("span", { class: "tools" }, el("label", {}, "Colours ", colours), blanks, copy, lines)),
+        el("span", { class: "tools" }, colours, blanks, copy, lines)),
       el("div", { class: "bar facts" }, stats, syntax),
       code,
       el("div", { class: "beside" }, keys, legend),

@@ -14,14 +14,14 @@ ptx.why = ({ element }) => {
   const healed = el("span", { class: "hint", title: HEALED });
   element.replaceChildren(
     el("section", { class: "panel why-panel", "aria-label": "Why this token" },
-      el("div", { class: "bar" }, el("h2", {}, "Why this token"), title, healed,
-        ptx.share.exports("why", () => element.firstElementChild, numbers)),
+      el("div", { class: "bar" }, el("h2", {}, "Why this token"), title, healed),
       says,
       el("div", { class: "why-body" },
         el("div", { class: "why-lens" }, el("h3", {}, "What each layer would say"), layers),
         el("div", { class: "why-parts" },
           el("div", { class: "bar" }, el("h3", {}, "What lifted it above"), against), parts.node,
-          el("p", { class: "hint" }, "Blue lifts, orange lowers.")))),
+          el("div", { class: "bar save" }, el("span", { class: "hint" }, "Blue lifts, orange lowers."),
+            ptx.share.exports("why", () => element.firstElementChild, numbers))))),
   );
 
   let look = null;
