@@ -22,9 +22,9 @@ ptx.header = ({ element, props, trigger, server }) => {
 
   // A run's key is that of its newest checkpoint; the one on the page has a place of its own.
   let offered = "";
-  function offer({ models, hub }, { key }) {
+  function offer({ models, hub }, { key, name: title }) {
     const listed = models.some((one) => one.key === key);
-    const all = [...models, ...(listed ? [] : [{ key, name: key }]), ...(hub ? [{ key: ELSEWHERE, name: "from the Hub…" }] : [])];
+    const all = [...models, ...(listed ? [] : [{ key, name: title }]), ...(hub ? [{ key: ELSEWHERE, name: "from the Hub…" }] : [])];
     if (JSON.stringify(all) !== offered) {
       offered = JSON.stringify(all);
       choice.replaceChildren(...all.map((one) => el("option", { value: one.key }, one.name)));

@@ -38,7 +38,7 @@ ptx.text = ({ element }) => {
     ...Object.entries(COLOURS).map(([key, { name }]) => el("option", { value: key }, name)));
   const blanks = el("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Show spaces, tabs and line ends" }, "· → ↵");
   const copy = el("button", { type: "button", class: "quiet" }, "Copy");
-  const lines = el("button", { type: "button", class: "quiet", title: "Save the text, a line of JSON for each token" }, "JSON");
+  const lines = el("button", { type: "button", class: "quiet export", title: "Save the text, a line of JSON for each token" }, "JSON");
   lines.addEventListener("click", ptx.share.lines);
   const ticks = el("div", { class: "ticks" });
   const about = el("span", {});
@@ -58,8 +58,8 @@ ptx.text = ({ element }) => {
   element.replaceChildren(
     el("section", { class: "panel text-panel", "aria-label": "Text" },
       el("div", { class: "bar" }, el("h2", {}, "Text"), finish,
-        el("span", { class: "tools" }, colours, blanks, copy, lines)),
-      el("div", { class: "bar facts" }, stats, syntax),
+        el("span", { class: "tools" }, colours, blanks, copy)),
+      el("div", { class: "bar facts" }, stats, syntax, lines),
       code,
       el("div", { class: "beside" }, keys, legend),
       el("div", { class: "under-text" }, seen, error, notes)),
