@@ -215,3 +215,12 @@ def test_the_panel_fits_a_phone(page: Page, app_url: str, run: Path, dark: bool)
     choose(page, run)
     assert playground.colors(CANVAS) > 20
     assert playground.overflow() <= 0
+
+
+def test_a_small_chart_reads_out_its_own_value(playground: Playground) -> None:
+    page = playground.page
+    page.mouse.move(0, 0)
+    page.locator("#training-panel .small-charts canvas").nth(1).focus()
+    page.keyboard.press("ArrowLeft")
+    readout = page.locator("#training-panel .readout")
+    expect(readout).to_have_text(re.compile(r"step 50 · gradient norm [\d.]+$"))

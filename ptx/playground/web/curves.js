@@ -284,15 +284,21 @@ ptx.curves = ({ onChoose }) => {
 
   function drawReadout() {
     if (view.hover === null) {
-      readout.replaceChildren(el("span", { class: "hint" }, "Point at a curve or use the arrow keys; drag to zoom, double-click for all."));
+      tell("Point at a curve or use the arrow keys; drag to zoom, double-click for all.", "hint");
       return;
     }
     const axis = axes[over.value];
     const parts = [axis.text(view.hover)];
+    const own = pointedAt();
     for (const key of [run, ...others]) {
       const train = curve(key, "train", "bpb");
       if (!train.x.length) continue;
       const i = ptx.nearest(train.x, view.hover);
+      const name = others.length ? `${nameOf(key)}: ` : "";
+      if (own) {
+        parts.push(name + (wordsOf(own, key, i).join(" · ") || "not known"));
+        continue;
+      }
       const until = smoothed(train.step.slice(0, i + 1), train.y.slice(0, i + 1)).at(-1);
       const words = [`training ${train.y[i].toFixed(3)}`, `smoothed ${until.toFixed(3)}`];
       const val = curve(key, "val", "val_bpb");
@@ -300,9 +306,27 @@ ptx.curves = ({ onChoose }) => {
         const j = ptx.nearest(val.x, view.hover);
         words.push(`validation ${val.y[j].toFixed(3)} (${axis.text(val.x[j])})`);
       }
-      parts.push((others.length ? `${nameOf(key)}: ` : "") + words.join(" · "));
+      parts.push(name + words.join(" · "));
     }
-    readout.textContent = parts.join(" · ");
+    tell(parts.join(" · "));
+  }
+
+  // Only what is new: a screen reader reads out whatever is set, and points come all the time.
+  function tell(words, kind) {
+    if (readout.textContent !== words) readout.replaceChildren(el("span", { class: kind }, words));
+  }
+
+  // The small chart that somebody points at, or walks along.
+  const pointedAt = () =>
+    small.find(({ chart }) => chart.element.matches(":hover")) ??
+    small.find(({ chart }) => chart.element.matches(":focus-within") && !main.element.matches(":hover"));
+
+  // What a small chart says at point i of a run.
+  function wordsOf({ figure }, key, i) {
+    const values = (figure === "lr" ? ["lr", "muon_lr"] : [figure])
+      .map((name) => [name, curve(key, "train", name).y[i]])
+      .filter(([, value]) => value !== null && value !== undefined);
+    return values.map(([name, value]) => `${NAMES[name]} ${number(value, 4)}`);
   }
 
   function drawFigures() {
