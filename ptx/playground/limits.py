@@ -1,14 +1,15 @@
 """What a page lets its visitors do, in one place. Each limit is an environment variable.
 
     variable          here      Space    what
-    PTX_PROMPT_BYTES  65536     20000    longest prompt, in bytes of UTF-8
+    PTX_PROMPT_BYTES  65536     20000    longest prompt, in bytes of UTF-8 or tokens; at most 65536
     PTX_NEW_TOKENS    1000      500      most new tokens of one request
     PTX_SECONDS       600       60       longest time that one text may grow
     PTX_QUEUE         64        32       requests that may wait for their turn
     PTX_STREAMS       8         4        texts that grow at the same time
     PTX_TRAINING      on        off      whether the page starts and ends training
     PTX_HUB           on        off      whether a visitor may open a model of the Hub by name
-    PTX_PER_MINUTE    600       30       texts that one visitor may ask for a minute
+    PTX_PER_MINUTE    600       30       texts that one visitor may ask for a minute, and questions
+                                         that one program may
     PTX_UPLOAD_BYTES  50000000  1000000  longest text to train on, in bytes of UTF-8
 
 Over a limit there is a sentence that names it; nobody is left waiting. Curves of runs are shown
@@ -26,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from ptx.errors import UserError
+from ptx.stream import PROMPT_LIMIT
 
 PREFIX = "PTX_"
 SWITCH = {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False}
@@ -35,7 +37,7 @@ SWITCH = {"on": True, "1": True, "true": True, "off": False, "0": False, "false"
 class Limits:
     """The limits of one page; the defaults are generous, for one's own machine."""
 
-    prompt_bytes: int = 65_536
+    prompt_bytes: int = PROMPT_LIMIT
     new_tokens: int = 1000
     seconds: int = 600
     queue: int = 64
@@ -44,6 +46,12 @@ class Limits:
     hub: bool = True
     per_minute: int = 600
     upload_bytes: int = 50_000_000
+
+    @property
+    def text_tokens(self) -> int:
+        """Of a text that is looked at: end-of-text, the longest prompt, and what one request adds
+        to it."""
+        return 1 + self.prompt_bytes + self.new_tokens
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Limits:
@@ -54,6 +62,8 @@ class Limits:
             default = getattr(start, field.name)
             value = environment.get(PREFIX + field.name.upper(), "").strip()
             given[field.name] = _parse(field.name, value, default) if value else default
+        if given["prompt_bytes"] > PROMPT_LIMIT:
+            raise UserError(f"{PREFIX}PROMPT_BYTES must be at most {PROMPT_LIMIT}")
         return cls(**given)
 
 

@@ -6,6 +6,9 @@ start of every text. The docstrings are the documentation that Gradio shows.
 
 # without `from __future__ import annotations`: Gradio reads return types as they stand
 from base64 import b64encode
+from collections.abc import Callable
+from functools import update_wrapper
+from inspect import Parameter, signature
 from typing import Any, Literal
 
 import gradio as gr
@@ -14,9 +17,11 @@ from torch import Tensor
 from ptx import lens
 from ptx.errors import UserError
 from ptx.playground.curves import Curves, settings_of
+from ptx.playground.limits import Rate
 from ptx.playground.openend import after_prompt
 from ptx.playground.question import Question
 from ptx.playground.reading import Answer, Reading, finite, name_of, of_token, view_of
+from ptx.playground.write import visitor
 from ptx.sampling import Choice, Sampling
 
 END = -1
@@ -41,7 +46,7 @@ class Programs:
         every text; the positions of the other endpoints count from it.
 
         Parameters:
-            text: any Python, up to 65,536 bytes
+            text: any Python, up to 65,536 bytes, or what PTX_PROMPT_BYTES says
             model: a name from the page's list of models; the page's first one if left out
         Returns:
             {"ids": [...], "texts": [...]}
@@ -298,13 +303,32 @@ def expose(reading: Reading, curves: Curves) -> None:
     """Adds the endpoints to the page that is being built."""
     it, logs = Programs(reading), Logs(curves)
     endpoints = (it.tokens, it.look, it.attention, it.roles, it.lens, it.ablation)
+    rate = Rate(reading.models.limits.per_minute)
     for endpoint in (*endpoints, logs.runs, logs.metrics):
         gr.api(
-            endpoint,
+            admitted(endpoint, rate),
             api_name=endpoint.__name__,
             concurrency_limit=AT_ONCE,
             concurrency_id="reading",
         )
+
+
+def admitted(endpoint: Callable[..., Any], rate: Rate) -> Callable[..., Any]:
+    """The endpoint, for visitors who do not ask too often. Gradio tells who asks by the first
+    parameter, and takes the others and the words from the endpoint itself."""
+
+    def call(sender: gr.Request, *arguments: Any) -> Any:
+        try:
+            rate.admit(visitor(sender))
+        except UserError as error:
+            raise _refusal(error) from None
+        return endpoint(*arguments)
+
+    update_wrapper(call, endpoint)
+    sender, own = Parameter("sender", Parameter.POSITIONAL_OR_KEYWORD), signature(endpoint)
+    call.__signature__ = own.replace(parameters=[sender, *own.parameters.values()])  # type: ignore[attr-defined]
+    call.__annotations__ = endpoint.__annotations__ | {"sender": gr.Request}
+    return call
 
 
 def _sampling(q: Question) -> Sampling:

@@ -9,9 +9,6 @@ from ptx.errors import UserError
 from ptx.playground.models import FIRST, Models
 from ptx.playground.served import Served
 
-MOST_TOKENS = 100_000
-"""Of a text: more than the longest prompt has and the longest generation adds."""
-
 
 class Question:
     """A request, any JSON, about a model. Whatever is asked for raises UserError if it is missing
@@ -20,14 +17,15 @@ class Question:
     def __init__(self, models: Models, request: Any) -> None:
         if not isinstance(request, dict):
             raise UserError("a question is an object with named fields")
-        self._fields = request
+        self._fields, self._limits = request, models.limits
         self.served: Served = models.get(request.get("model", FIRST))
 
     @property
     def ids(self) -> list[int]:
         ids, limit = self._fields.get("ids"), self.served.model.config.vocab_size
-        if not isinstance(ids, list) or not 1 <= len(ids) <= MOST_TOKENS:
-            raise UserError(f"ids must be a list of 1 to {MOST_TOKENS:,} token ids")
+        most = self._limits.text_tokens
+        if not isinstance(ids, list) or not 1 <= len(ids) <= most:
+            raise UserError(f"ids must be a list of 1 to {most:,} token ids")
         if not all(type(token) is int and 0 <= token < limit for token in ids):
             raise UserError(f"ids must be whole numbers from 0 to {limit - 1}")
         return ids
@@ -71,6 +69,9 @@ class Question:
         value = self._fields.get(name)
         if not isinstance(value, str):
             raise UserError(f"{name} must be a text")
+        size, most = len(value.encode("utf-8", "surrogatepass")), self._limits.prompt_bytes
+        if size > most:
+            raise UserError(f"{name} has {size:,} bytes and at most {most:,} are read: shorten it")
         return value
 
     def optional_text(self, name: str) -> str | None:

@@ -28,9 +28,9 @@ MAX_SEED = 2**32 - 1
 FRAMES_PER_SECOND = 20
 PLACES_PER_SECOND = 5
 """How often a text that waits says how many are before it."""
-LONGEST = min(PROMPT_LIMIT, LIMITS.prompt_bytes)
-"""Bytes of a prompt."""
-TEXT_LIMIT = 16 * PROMPT_LIMIT
+LONGEST = LIMITS.prompt_bytes
+"""Bytes of a prompt, or its tokens."""
+TEXT_LIMIT = 16 * LONGEST
 """Characters of a text whose syntax is asked for: a prompt and what was written after it."""
 
 EXAMPLES = {
@@ -104,9 +104,12 @@ class Request:
         that cannot be read."""
         sampling, seed, prompt = self.sampling(), int(self.seed), self.prompt
         limits = Limits(int(self.length), LIMITS.seconds)
-        if isinstance(prompt, str) and (size := len(prompt.encode("utf-8", "replace"))) > LONGEST:
+        text = isinstance(prompt, str)
+        size = len(prompt.encode("utf-8", "replace")) if text else len(prompt)
+        if size > LONGEST:
+            what = "bytes" if text else "tokens"
             raise UserError(
-                f"the prompt has {size:,} bytes and at most {LONGEST:,} are read: shorten it"
+                f"the prompt has {size:,} {what} and at most {LONGEST:,} are read: shorten it"
             )
         if self.first is not None:
             if type(self.first) is not int:

@@ -32,6 +32,11 @@ def test_a_wrong_value_is_refused_by_name(value: str) -> None:
         Limits.read({"PTX_TRAINING": "maybe"})
 
 
+def test_no_prompt_is_promised_that_is_not_read() -> None:
+    with pytest.raises(UserError, match="PTX_PROMPT_BYTES must be at most 65536"):
+        Limits.read({"PTX_PROMPT_BYTES": "65537"})
+
+
 def test_the_documented_table_is_true() -> None:
     lines = [line.split() for line in (limits.__doc__ or "").splitlines() if "   PTX_" in line]
     for name, ours, space, *_ in lines:

@@ -19,6 +19,7 @@ from gradio_client.exceptions import AppError
 
 import ptx
 from ptx import lens
+from ptx.playground.limits import Limits
 from ptx.playground.models import Models
 from ptx.playground.page import build, launch_options
 from ptx.playground.served import Served
@@ -176,6 +177,23 @@ def test_what_is_wrong_is_one_sentence(
 ) -> None:
     with pytest.raises(AppError, match=named):
         client.predict(**arguments, api_name=api_name)
+
+
+def test_one_bound_and_one_rate_hold_for_every_question(served: Served, tmp_path: Path) -> None:
+    limits = Limits(prompt_bytes=20, new_tokens=5, per_minute=4)
+    page = build(Models(served, tmp_path / "checkpoints", tmp_path / "runs", limits))
+    _, url, _ = page.launch(prevent_thread_lock=True, **launch_options())
+    client = Client(url, verbose=False)
+    try:
+        assert len(client.predict("x" * 20, api_name="/tokens")["ids"]) > 1
+        for name in ("/tokens", "/look", "/lens"):
+            with pytest.raises(AppError, match="text has 21 bytes and at most 20 are read"):
+                client.predict("x" * 21, api_name=name)
+        with pytest.raises(AppError, match="4 requests a minute"):
+            client.predict(api_name="/runs")
+    finally:
+        client.close()
+        page.close()
 
 
 def test_every_endpoint_explains_itself(client: Client) -> None:

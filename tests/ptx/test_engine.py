@@ -565,3 +565,17 @@ def test_a_process_may_end_while_texts_grow(model: GPT, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+def test_a_retired_engine_goes_on_writing_and_keeps_no_thread(model: GPT, py16k: Tokenizer) -> None:
+    with Engine(model, py16k, slots=1, native=False) as engine:
+        running = [engine.generate("x", GREEDY, Limits(5)) for _ in range(2)]
+        engine.retire()
+        alone = run(model, py16k, "x", GREEDY, Limits(5))
+        assert ["".join(step.text for step in text) for text in running] == [alone, alone]
+        for _ in range(2):
+            deadline = time.monotonic() + 20
+            while engine._thread and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert engine._thread is None
+            assert len(list(engine.generate("x", GREEDY, Limits(3)))) == 3
