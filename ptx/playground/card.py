@@ -32,7 +32,7 @@ MERMAID = re.compile("(mer)(maid)", re.IGNORECASE)
 def describe(models: Models, curves: Curves, request: Any) -> dict[str, Any]:
     """All that the page says about a model, for `{"model": key}` from any client; or {"error":
     sentence}, because the browser never learns of an exception. "key" goes on to mean this one
-    checkpoint of a run, while "choice", as it stands among "models", means the newest."""
+    checkpoint of a run."""
     try:
         key = models.pin(request.get("model") if isinstance(request, dict) else None)
         served = models.get(key)
@@ -42,7 +42,6 @@ def describe(models: Models, curves: Curves, request: Any) -> dict[str, Any]:
     return {
         "model": {
             "key": key,
-            "choice": models.choice(key),
             "name": served.name,
             "context": config.context,
             "layers": config.n_layer,

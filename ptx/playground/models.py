@@ -66,10 +66,6 @@ class Models:
         mean its newest checkpoint. Raises UserError for a key that means none."""
         return self._find(key)[0] if self._held(key) is None else key
 
-    def choice(self, key: str) -> str:
-        """Where a key, pinned or not, stands in the list."""
-        return key.partition(INSIDE)[0]
-
     def get(self, key: Any = FIRST) -> Served:
         """The model with this key, from any client. Raises UserError for another one, and for a
         model that cannot be read."""

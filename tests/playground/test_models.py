@@ -98,12 +98,11 @@ def test_a_pinned_key_stays_with_its_checkpoint(models: Models, served: Served) 
     add(models.runs / "a" / "checkpoints" / "step_000010", served)
     key = models.pin("runs/a")
     assert key == "runs/a/checkpoints/step_000010" == models.path_to(key)
-    assert models.choice(key) == "runs/a" == models.choice("runs/a")
     add(models.runs / "a" / "checkpoints" / "step_000020", served)
     assert models.pin(key) == key
     assert models.get(key).info == {"of": "step_000010"}
     assert models.get("runs/a").info == {"of": "step_000020"}
-    assert (models.pin(FIRST), models.choice(FIRST)) == (FIRST, FIRST)
+    assert models.pin(FIRST) == FIRST
 
 
 @pytest.mark.parametrize(
@@ -123,12 +122,11 @@ def test_no_other_place_can_be_pinned(models: Models, served: Served, key: str) 
         models.get(key)
 
 
-def test_a_description_tells_the_pinned_key_and_the_choice(models: Models, served: Served) -> None:
+def test_a_description_tells_the_pinned_key(models: Models, served: Served) -> None:
     add(models.runs / "a" / "checkpoints" / "step_000010", served)
     curves = Curves(served, models.runs, Jobs())
     about = describe(models, curves, {"model": "runs/a"})
     assert about["model"]["key"] == about["path"] == "runs/a/checkpoints/step_000010"
-    assert about["model"]["choice"] == "runs/a"
     assert "runs/a" in [model["key"] for model in about["models"]]
     assert describe(models, curves, {"model": about["path"]})["model"] == about["model"]
 
