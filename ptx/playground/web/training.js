@@ -176,7 +176,8 @@ ptx.training = ({ element, server }) => {
     play.disabled = true;
     await ptx.chooseModel(chosen);
     play.disabled = false;
-    if (ptx.store.state.model?.choice !== chosen) return; // the header says why
+    const { key } = ptx.store.state.model; // of a run, its checkpoint's
+    if (key !== chosen && !key.startsWith(`${chosen}/checkpoints/`)) return; // the header says why
     [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Write")?.click();
   }
 
