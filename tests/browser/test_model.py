@@ -24,12 +24,12 @@ def run(runs_dir: Path) -> str:
         head_size=8, d_model=16, d_mlp=32, init="gpt2",
     )  # fmt: skip
     save_model(
-        runs_dir / "other" / "checkpoints" / "step_000010",
+        runs_dir / "elsewhere" / "checkpoints" / "step_000010",
         GPT(shape),
         tokenizer,
         {"val_bpb": 7.5, "made of": "<img src=x onerror=window.hacked=1>"},
     )
-    return "runs/other"
+    return "runs/elsewhere"
 
 
 def test_the_model_tab_counts_every_parameter_once(page: Page, app_url: str) -> None:
@@ -69,7 +69,7 @@ def test_the_heads_are_those_of_the_other_model(
     assert page.evaluate("[ptx.store.state.pinned, ptx.store.state.muted]") == [["1.2"], []]
     page.wait_for_function("() => ptx.attention.square('1.2')")
     told = page.evaluate("Array.from(ptx.attention.square('1.2').values)")
-    model, _, _ = load_model(runs_dir / "other")
+    model, _, _ = load_model(runs_dir / "elsewhere")
     ids = playground.ids
     weights = lens.attention(model, ids)[1, 2]
     shown = torch.tensor(told) / 255
