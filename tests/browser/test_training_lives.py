@@ -53,6 +53,8 @@ class App:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                # a suite that runs in the background ignores Ctrl+C, and so would the app
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self.url = f"http://127.0.0.1:{port}"
         _wait_until_ready(self.process, self.url, log)
