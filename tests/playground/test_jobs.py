@@ -138,6 +138,8 @@ time.sleep(99)
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        # a suite that runs in the background ignores Ctrl+C, and so would the page
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pid = int(process.stdout.readline())
     until((tmp_path / "begun").exists)
