@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -37,7 +38,9 @@ def asked(url: str, tool: str, arguments: dict[str, Any]) -> tuple[dict[str, Any
             answer = await client.call_tool(tool, arguments)
             return {t.name: t for t in tools}, "".join(part.text for part in answer.content)
 
-    return asyncio.run(session())
+    # in a thread of its own: where a browser was driven before, this one has a loop already
+    with ThreadPoolExecutor() as pool:
+        return pool.submit(asyncio.run, session()).result()
 
 
 def test_a_language_model_can_let_ours_write(url: str) -> None:
