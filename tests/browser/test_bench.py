@@ -190,26 +190,3 @@ def test_a_branch_inside_the_prompt_and_while_another_text_streams(playground: P
     assert playground.state("prompt") == at
     assert playground.state("ids.length") == at + 1 + 5
     expect(playground.page.locator("#prompt .cm-content")).to_have_text("def")
-
-
-def test_a_branch_lands_where_the_bars_are_about(playground: Playground) -> None:
-    """While a text streams, the bars are some tokens behind the cursor."""
-    page = playground.page
-    playground.set("temperature", 1.5)
-    playground.set("length", 1000)
-    playground.generate(wait=False)
-    playground.wait_for("state.status.generated > 8 && state.look.at < state.cursor")
-    playground.set("length", 2)
-    at, token, before = page.evaluate(
-        """() => {
-            const { look, ids } = ptx.store.state;
-            const row = document.querySelector("#bench-panel button.candidate:not(.chosen)");
-            const name = row.querySelector("code").textContent;
-            row.click();
-            return [look.at, name, ids.slice(0, look.at)];
-        }"""
-    )
-    playground.wait_for("!state.writing && state.ids.length === arg", at + 3)
-    assert playground.ids[:at] == before
-    label = page.evaluate("at => ptx.visible(ptx.store.state.tokens[at].text, 24)", at)
-    assert label == token or token == "⟨end of text⟩"
