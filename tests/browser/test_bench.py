@@ -190,3 +190,31 @@ def test_a_branch_inside_the_prompt_and_while_another_text_streams(playground: P
     assert playground.state("prompt") == at
     assert playground.state("ids.length") == at + 1 + 5
     expect(playground.page.locator("#prompt .cm-content")).to_have_text("def")
+
+
+def test_a_branch_lands_where_the_bars_are_about(playground: Playground) -> None:
+    """While a text streams, the bars are some tokens behind the cursor."""
+    page = playground.page
+    playground.set("temperature", 1.5)
+    playground.set("length", 1000)
+    playground.generate(wait=False)
+    # not at the prompt's open end, where the tokens before depend on what comes
+    playground.wait_for(
+        "state.status.generated > 8 && state.look.at < state.cursor && !state.look.healed"
+    )
+    playground.set("length", 2)
+    at, token, before, run = page.evaluate(
+        """() => {
+            const { look, ids, run } = ptx.store.state;
+            const nameOf = (row) => row.querySelector("code").textContent;
+            const row = [...document.querySelectorAll("#bench-panel button.candidate:not(.chosen)")]
+                .find((one) => nameOf(one) !== "⟨end of text⟩");
+            row.click();
+            return [look.at, nameOf(row), ids.slice(0, look.at), run];
+        }"""
+    )
+    # the model may end the text before its two tokens are there
+    playground.wait_for("!state.writing && state.run !== arg", run)
+    assert playground.ids[:at] == before
+    label = page.evaluate("at => ptx.visible(ptx.store.state.tokens[at].text, 24)", at)
+    assert label == token
