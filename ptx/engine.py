@@ -29,7 +29,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ptx.decoder import Decoder, Row
+from ptx.decoder import Decoder, Row, torch_threads
 from ptx.errors import UserError
 from ptx.lookup import GUESSES
 from ptx.model import GPT
@@ -122,7 +122,8 @@ class Batch:
             return []
         wanted = any(seat.stream.attention for seat, _, _ in ready)
         logits, attention = self.decoder.step(rows, wanted)
-        return self._take(ready, logits, attention)
+        with torch_threads(1):  # another would spin for a while, in the way of the next step's
+            return self._take(ready, logits, attention)
 
     def _rows(self, seat: _Seat, more: list[int]) -> list[Row]:
         """The newest token of a text, and more after it."""
