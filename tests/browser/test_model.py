@@ -54,7 +54,7 @@ def test_another_model_takes_the_place_of_the_first(page: Page, app_url: str, ru
     expect(page.locator("#card")).to_contain_text("has no card")
     assert page.evaluate("window.hacked") is None
     page.select_option("#model-choice", "")
-    expect(page.locator(".header .summary")).to_contain_text("context 256")
+    expect(page.locator(".header .summary")).to_contain_text("context 512")
     expect(page.locator("#card")).to_contain_text("bits per byte")
 
 

@@ -24,7 +24,7 @@ def run(name: str, **environment: str) -> str:
 
 
 def test_the_tour_runs() -> None:
-    assert "9,015,296 parameters" in run("tour.ipynb")
+    assert "11,425,664 parameters" in run("tour.ipynb")
 
 
 def test_the_walkthrough_runs(tmp_path: Path) -> None:
