@@ -21,7 +21,7 @@ from ptx.playground.page import build, launch_options
 from ptx.playground.served import Served
 
 USERS = 20
-TOO_MANY = 200
+TOO_MANY = 40
 
 
 def launched(served: Served, place: Path) -> tuple[gr.Blocks, str]:
