@@ -50,7 +50,7 @@ TokenizerName = Annotated[
     tyro.conf.arg(
         name="tokenizer",
         help="py16k (ours, for Python), o200k_base (tiktoken's, needs uint32 and a download), or a "
-        "directory written by the tokenizer command.",
+        "directory: one that the tokenizer command wrote, or a model's.",
     ),
 ]
 Column = Annotated[

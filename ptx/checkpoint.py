@@ -22,11 +22,10 @@ from ptx.config import ModelConfig
 from ptx.errors import UserError
 from ptx.int8 import int8_values, row_scales
 from ptx.model import GPT
-from ptx.tokenizer import Tokenizer
+from ptx.tokenizer import CONFIG, Tokenizer
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 SCALE = ".scale"
 STEP_DIR = re.compile(r"step_(\d+)")
 

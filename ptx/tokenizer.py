@@ -25,6 +25,8 @@ from ptx.errors import UserError
 END_OF_TEXT = "<|endoftext|>"
 RANKS_FILE = "tokenizer.tiktoken"
 MANIFEST_FILE = "manifest.json"
+CONFIG = "config.json"
+"""Of a model directory."""
 MOST_TOKENS = 1 << 20  # four times the largest vocabulary in use
 
 # How Python is cut into pieces before the byte pairs of each piece are merged.
@@ -250,7 +252,7 @@ def get_tokenizer(name: str) -> Tokenizer:
 
     Args:
         name: "py16k" (shipped, for Python), "o200k_base" (tiktoken's, downloaded once), or a
-            directory that `prepare/run.py` wrote: a tokenizer's or a data directory.
+            directory: a tokenizer's or data directory that `prepare/run.py` wrote, or a model's.
     """
     if name == "py16k":
         return python_tokenizer("py16k", read_ranks(Path(__file__).with_name("py16k.tiktoken")))
@@ -259,8 +261,8 @@ def get_tokenizer(name: str) -> Tokenizer:
     if Path(name).is_dir():
         return tokenizer_in(Path(name))
     raise UserError(
-        f"Unknown tokenizer {name!r}: use py16k, o200k_base, or a directory written by "
-        "prepare/run.py tokenizer."
+        f"Unknown tokenizer {name!r}: use py16k, o200k_base, a directory written by "
+        "prepare/run.py tokenizer, or a model directory."
     )
 
 
@@ -317,8 +319,10 @@ def toktok_o200k() -> Any:
 
 
 def tokenizer_in(directory: Path) -> Tokenizer:
-    """The tokenizer of a directory whose manifest has a "tokenizer" record."""
+    """The tokenizer of a directory whose manifest, or configuration of a model, records it."""
     path = directory / MANIFEST_FILE
+    if not path.exists() and (directory / CONFIG).exists():
+        path = directory / CONFIG
     try:
         record = json.loads(path.read_text("utf-8"))["tokenizer"]
     except FileNotFoundError:

@@ -17,7 +17,7 @@ from ptx import runlog
 from ptx.atomic import atomic_directory
 from ptx.checkpoint import find_model, is_run
 from ptx.errors import UserError
-from train import rundir, state
+from train import origin, rundir, state
 from train import settings as run_settings
 from train.optim import rate
 from train.settings import Settings
@@ -65,6 +65,8 @@ def cooldown(args: Cooldown) -> Path:
             if (run / log).exists():
                 shutil.copy(run / log, partial / log)
                 runlog.truncate(partial / log, done)
+        if (run / origin.FOLDER).exists():
+            shutil.copytree(run / origin.FOLDER, partial / origin.FOLDER)
     print(f"{target}: step {done:,}, {args.steps:,} more while the rates fall to zero")
     print(f"train them with: python train/run.py --resume {target}")
     return target

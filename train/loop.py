@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ptx import runlog
-from ptx.checkpoint import WEIGHTS, load_weights
+from ptx.checkpoint import WEIGHTS, find_model, load_weights
 from ptx.config import ModelConfig, preset
 from ptx.corpus import Corpus
 from ptx.decoder import Decoder
@@ -28,7 +28,7 @@ from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.sampling import Sampling
 from ptx.stream import Limits
-from train import kernels, rundir, state
+from train import kernels, origin, rundir, state
 from train import settings as run_settings
 from train.batches import Batch, batches
 from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
@@ -94,7 +94,8 @@ class Run:
         world = world or World(pick_device(settings.device))
         settings = run_settings.complete(settings)
         corpus = Corpus(settings.data)
-        shape = shape_for(settings.preset, corpus)
+        given = find_model(settings.init_from) if settings.init_from else None
+        shape = shape_for(settings.preset, corpus, given)
         # These refuse what cannot work before anything is written.
         corpus.batch(0, settings.batch_size, shape.context, settings.seed)
         corpus.val_windows(shape.context, settings.val_windows)
@@ -102,10 +103,11 @@ class Run:
         if settings.track == "tensorboard":
             summary_writer()
         settings = settled(settings, shape, world)
-        directory = rundir.create(settings) if world.first else None
+        directory = rundir.create(settings, given) if world.first else None
         directory = Path(world.from_first(str(directory)))
         lock = rundir.hold(directory) if world.first else None
-        model, progress = fresh_model(settings, shape, world), Progress(data=train_sha256(corpus))
+        model = first_model(settings, shape, world, given)
+        progress = Progress(data=train_sha256(corpus))
         return cls(settings, directory, world, corpus, model, progress, lock)
 
     @classmethod
@@ -132,12 +134,13 @@ class Run:
     ) -> Run:
         corpus = Corpus(settings.data)
         checkpoint = rundir.newest_checkpoint(directory)
-        shape, progress = shape_for(settings.preset, corpus), Progress(data=train_sha256(corpus))
+        given = checkpoint or (find_model(settings.init_from) if settings.init_from else None)
+        shape = shape_for(settings.preset, corpus, given)
         settings = settled(settings, shape, world)  # this machine may lack a compiler
-        model = fresh_model(settings, shape, world)
+        model = first_model(settings, shape, world, given)
+        progress = Progress(data=train_sha256(corpus))
         if checkpoint:
             progress = state.read_progress(checkpoint)
-            load_weights(model, checkpoint / WEIGHTS)
         if progress.data != train_sha256(corpus):
             raise UserError(
                 f"{settings.data} is not the data that {directory} was trained on: restore it, or "
@@ -371,10 +374,14 @@ def settled(settings: Settings, shape: ModelConfig, world: World) -> Settings:
     return run_settings.from_json(json.loads(world.from_first(chosen)))
 
 
-def fresh_model(settings: Settings, shape: ModelConfig, world: World) -> GPT:
-    """The model at step 0, the same in every process."""
+def first_model(settings: Settings, shape: ModelConfig, world: World, given: Path | None) -> GPT:
+    """The model that training goes on with, the same in every process: the weights of the model
+    directory `given`, or noise."""
     torch.manual_seed(settings.seed)
-    return GPT(shape).to(world.device).train()
+    model = GPT(shape).to(world.device).train()
+    if given:
+        load_weights(model, given / WEIGHTS)
+    return model
 
 
 def seed_all(seed: int, step: int, rank: int) -> None:
@@ -386,8 +393,11 @@ def train_sha256(corpus: Corpus) -> str:
     return corpus.manifest["splits"]["train"]["sha256"]
 
 
-def shape_for(name: str, corpus: Corpus) -> ModelConfig:
-    """The preset with the data's vocabulary; `reference` is fixed to its own."""
+def shape_for(name: str, corpus: Corpus, given: Path | None) -> ModelConfig:
+    """The shape of the model directory `given`; or else the preset's with the data's vocabulary,
+    but that `reference` is fixed to its own."""
+    if given:
+        return origin.shape_of(given, corpus)
     shape = preset(name)
     if name != "reference":
         return replace(shape, vocab_size=corpus.tokenizer.n_vocab)

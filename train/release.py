@@ -18,9 +18,11 @@ from ptx.checkpoint import find_model, is_run, load_model, require_replaceable, 
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
+from train import origin
 from train import settings as run_settings
 from train.evaluate import Evaluate, Score, score
 from train.heldout import held_out
+from train.origin import Before
 from train.samples import Sample, page, quoted, write_samples
 from train.settings import RECIPES, Settings
 
@@ -61,12 +63,13 @@ def release(args: Release) -> None:
     model, tokenizer, info = load_model(find_model(run))
     round_to_bf16(model)  # what is measured is what is stored
     scores = {s: score(model, tokenizer, held_out(corpus, s, args.tokens)) for s in held(corpus)}
+    before = origin.before(run)
     info = {
         "preset": settings.preset,
-        "steps": info["step"],
-        "tokens": info["tokens"],
-        "hours": round(info["seconds"] / 3600, 2),
-        "cpu_hours": round(info.get("cpu_seconds", 0.0) / 3600, 2),
+        "steps": before.steps + info["step"],
+        "tokens": before.tokens + info["tokens"],
+        "hours": round(before.hours + info["seconds"] / 3600, 2),
+        "cpu_hours": round(before.cpu_hours + info.get("cpu_seconds", 0.0) / 3600, 2),
         "precision": info["precision"],
         "machine": info["machine"],
         **{f"{s}_bpb": round(found[-1].bits_per_byte, 4) for s, found in scores.items()},
@@ -74,9 +77,9 @@ def release(args: Release) -> None:
     }
     command = corpus.manifest.get("command", {})
     info |= {name: command[name] for name in ("dataset", "commit") if name in command}  # the Hub's
-    metrics, _ = runlog.tail(run / runlog.METRICS)
+    metrics = before.goes_on_with(runlog.tail(run / runlog.METRICS)[0])
     samples = write_samples(model, tokenizer, args.samples)
-    card = render_card(args, model, corpus, settings, info, scores, samples, curve(metrics))
+    card = render_card(args, model, corpus, settings, info, before, scores, samples, curve(metrics))
     with atomic_directory(args.out) as directory:
         write_model(directory, model, tokenizer, info, torch.bfloat16)
         for record in metrics:
@@ -97,6 +100,17 @@ def curve(metrics: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def began_with(before: Before) -> str:
+    """The card's sentence about a run that did not begin with noise."""
+    if not before.steps:
+        return ""
+    return (
+        f"The first {before.steps:,} steps ({before.tokens:,} tokens, {before.cpu_hours} hours of "
+        "CPU time) were another run's, whose weights this one began with; the settings below are "
+        "of the steps since. "
+    )
+
+
 def held(corpus: Corpus) -> tuple[str, ...]:
     """The sides that the card has figures of: the test first, where there is one."""
     return tuple(reversed(corpus.splits[1:]))
@@ -115,6 +129,7 @@ def render_card(
     corpus: Corpus,
     settings: Settings,
     info: dict[str, Any],
+    before: Before,
     scores: dict[str, list[Score]],
     samples: list[Sample],
     curve_rows: str,
@@ -142,6 +157,7 @@ def render_card(
         vocabulary=f"{corpus.tokenizer.n_vocab:,}",
         preset=settings.preset,
         steps=f"{info['steps']:,}",
+        began=began_with(before),
         tokens=f"{info['tokens']:,}",
         epochs=f"{info['tokens'] / len(corpus.train):.2f}",
         hours=info["hours"],

@@ -1,6 +1,6 @@
 """A run's directory: made whole, held by one process, its newest checkpoint found.
 
-runs/<name>/config.json  metrics.jsonl  samples.jsonl  checkpoints/step_NNNNNN/  lock
+runs/<name>/config.json  metrics.jsonl  samples.jsonl  checkpoints/step_NNNNNN/  lock  began_with/
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from filelock import FileLock, Timeout
 from ptx.atomic import atomic_directory
 from ptx.checkpoint import checkpoints
 from ptx.errors import UserError
+from train import origin
 from train import settings as run_settings
 from train.settings import Settings
 
 
-def create(settings: Settings) -> Path:
+def create(settings: Settings, given: Path | None = None) -> Path:
     """Makes runs/<name> with its config.json, at once; without a name the preset's, numbered from
-    the second run on."""
+    the second run on.
+
+    given: the model directory that it begins with.
+    """
     directory = settings.runs / settings.name if settings.name else _next_free(settings)
     if directory.exists():
         raise UserError(
@@ -28,6 +32,8 @@ def create(settings: Settings) -> Path:
     with atomic_directory(directory) as temporary:
         (temporary / "checkpoints").mkdir()
         write_settings(temporary, settings)
+        if given:
+            origin.keep(given, temporary)
     return directory
 
 

@@ -22,6 +22,8 @@ class Settings:
 
     python train/run.py --resume runs/nano
 
+    python train/run.py --preset mini --init-from checkpoints/mini --data data/mine (train it on)
+
     torchrun --nproc-per-node=2 train/run.py --preset small (every process reads its part)
 
     python train/run.py doctor (what this machine can train, and in how many minutes)
@@ -50,6 +52,9 @@ class Settings:
     resume: Path | None = None
     """Continue this run directory with its own settings; on a CPU bit for bit. Only --device,
     --shard and --track may be given with it, and the number of processes may differ."""
+    init_from: Path | None = None
+    """Start a new run from this model's weights and shape instead of noise. --data must have its
+    tokenizer (prepare/run.py --tokenizer MODEL); --preset is then only the recipe."""
 
     steps: int | None = None
     """Optimizer steps in all."""
@@ -199,7 +204,8 @@ def as_json(settings: Settings) -> dict[str, Any]:
 
 def from_json(values: dict[str, Any]) -> Settings:
     """What `as_json` was given."""
-    paths = {name: Path(values[name]) for name in ("data", "runs")}
+    names = ("data", "runs", "init_from")
+    paths = {name: Path(values[name]) for name in names if values[name] is not None}
     return Settings(**(values | paths))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ptx.config import ModelConfig
 from ptx.errors import UserError
-from ptx.model import GPT
+from ptx.model import GPT, KVCache, causal_mask
 from ptx.stream import visible_from
 
 
@@ -30,6 +30,8 @@ class Trace:
     ids: tuple[int, ...]
     attention: Tensor
     """(L, H, T, T): row q, column k: how much position q reads from position k; rows sum to 1."""
+    keys: Tensor
+    """(L, K, T, D): what each position is found by, rotated."""
     values: Tensor
     """(L, K, T, D): what there is to be read from each position."""
     heads: Tensor
@@ -54,6 +56,20 @@ class Trace:
     def logits_after(self, position: int) -> Tensor:
         """(V,): of the token after one position."""
         return self.head(self.final[position]).float().cpu()
+
+    def beginning(self, n: int) -> Trace:
+        """The trace of the first `n` tokens, in the same memory: no position sees a later one."""
+        return Trace(
+            ids=self.ids[:n],
+            attention=self.attention[:, :, :n, :n],
+            keys=self.keys[:, :, :n],
+            values=self.values[:, :, :n],
+            heads=self.heads[:, :n],
+            mlps=self.mlps[:, :n],
+            residual=self.residual[:, :n],
+            final=self.final[:n],
+            head=self.head,
+        )
 
     @property
     def nbytes(self) -> int:
@@ -91,41 +107,96 @@ class Means:
     """(L, C)."""
 
 
+class _Keeping(KVCache):
+    """The keys and values of a trace, and of what is read after it; one text."""
+
+    def __init__(self, before: Trace | None) -> None:
+        self.length = len(before.ids) if before else 0
+        self.before = before
+        self.k: list[Tensor] = []
+        self.v: list[Tensor] = []
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, K, T, D) of what is new -> (1, K, S, D) of all."""
+        if self.before:
+            k = torch.cat((self.before.keys[layer][None].to(k), k), dim=2)
+            v = torch.cat((self.before.values[layer][None].to(v), v), dim=2)
+        self.k.append(k)
+        self.v.append(v)
+        return k, v
+
+    def mask(self, t: int) -> Tensor | None:
+        new = self.length and t > 1
+        return causal_mask(t, self.length + t, self.before.final.device) if new else None
+
+
 @torch.no_grad()
 def trace(
-    model: GPT, ids: Sequence[int], mute: Mute | None = None, means: Means | None = None
+    model: GPT,
+    ids: Sequence[int],
+    mute: Mute | None = None,
+    means: Means | None = None,
+    before: Trace | None = None,
 ) -> Trace:
     """Everything that the forward of one text computes; with some heads or MLPs muted, if asked.
 
+    before: the trace of a shorter text that this one begins with, muted alike. Only what follows it
+        is read; the numbers are those of a whole forward within rounding.
     Raises UserError for a text that is empty, exceeds the context or holds an id outside the
-    vocabulary, and for a head that does not exist.
+    vocabulary, and for a head that does not exist; ValueError for one that does not go on from
+    `before`.
     """
     batch = checked(model, ids)
+    old = len(before.ids) if before else 0
+    if before and not (old < len(ids) and before.ids == tuple(ids[:old])):
+        raise ValueError("the text does not go on from the one before")
     twin = muted(model, [mute], means) if mute else shared_copy(model)
     attention: list[Tensor] = []
-    kept: dict[str, list[Tensor]] = {"values": [], "heads": [], "mlps": [], "residual": []}
+    kept: dict[str, list[Tensor]] = {"heads": [], "mlps": [], "residual": []}
 
     def keep(name: str, take: Callable[..., Tensor]) -> Callable[..., None]:
         return lambda *called: kept[name].append(take(*called))
 
     twin.blocks[0].register_forward_pre_hook(keep("residual", lambda _, given: given[0]))
     for block in twin.blocks:
-        block.attn.v.register_forward_hook(keep("values", lambda _, given, made: made))
         block.attn.out.register_forward_pre_hook(keep("heads", lambda _, given: given[0]))
         block.mlp.register_forward_hook(keep("mlps", lambda _, given, made: made))
         block.register_forward_hook(keep("residual", lambda _, given, made: made))
-    final = twin.hidden(batch, record=attention)[0]
-    c, T = model.config, batch.shape[1]
-    found = {name: torch.cat(parts).float().cpu() for name, parts in kept.items()}  # (L, T, ...)
-    return Trace(
+    cache = _Keeping(before)
+    final = twin.hidden(batch[:, old:], cache, attention)[0]  # (T new, C)
+    found = {name: _stacked(parts) for name, parts in kept.items()}  # (L, T new, ...)
+    new = Trace(
         ids=tuple(ids),
-        attention=torch.cat(attention).float().cpu(),
-        values=found["values"].view(c.n_layer, T, c.n_kv_head, -1).transpose(1, 2),  # (L, K, T, D)
-        heads=found["heads"].view(c.n_layer, T, c.n_head, -1),  # (L, T, H, D)
+        attention=_stacked(attention),  # (L, H, T new, T)
+        keys=_stacked(cache.k),
+        values=_stacked(cache.v),  # (L, K, T, D)
+        heads=found["heads"].unflatten(-1, (model.config.n_head, -1)),  # (L, T new, H, D)
         mlps=found["mlps"],
         residual=found["residual"],
         final=final,
         head=model.head,
+    )
+    return _joined(before, new) if before else new
+
+
+def _stacked(layers: list[Tensor]) -> Tensor:
+    """L x (1, ...) -> (L, ...), fp32 on the CPU."""
+    return torch.cat(layers).float().cpu()
+
+
+def _joined(old: Trace, new: Trace) -> Trace:
+    """A trace of which `new` has only the positions after `old`'s, but for keys and values."""
+    before, T = len(old.ids), len(new.ids)
+    attention = new.attention.new_zeros(*new.attention.shape[:2], T, T)
+    attention[:, :, :before, :before] = old.attention
+    attention[:, :, before:] = new.attention
+    return replace(
+        new,
+        attention=attention,
+        heads=torch.cat((old.heads, new.heads), dim=1),
+        mlps=torch.cat((old.mlps, new.mlps), dim=1),
+        residual=torch.cat((old.residual, new.residual), dim=1),
+        final=torch.cat((old.final, new.final)),
     )
 
 

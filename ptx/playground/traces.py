@@ -9,6 +9,7 @@ from threading import Lock
 from torch import Tensor
 
 from ptx import lens
+from ptx.decoder import shared
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.stream import visible_from
@@ -54,7 +55,7 @@ class Traces:
     """Finds or makes the trace that covers a cursor. For any number of threads.
 
     Attention is causal, so the trace of a text is right for each of its beginnings: moving through
-    a text costs one forward, and so does moving in a text that grows.
+    a text costs one forward, and of a text that grows or branches only what is new is read.
     """
 
     def __init__(self, model: GPT, most_bytes: int = MOST_BYTES) -> None:
@@ -79,7 +80,8 @@ class Traces:
         try:
             trace = self._find(tuple(ids[start:cursor]), mute)
             if trace is None:
-                trace = lens.trace(self.model, ids[start : start + context], mute)
+                text = ids[start : start + context]
+                trace = lens.trace(self.model, text, mute, before=self._beginning(text, mute))
             if keep:
                 self._keep(mute, trace)
         finally:
@@ -91,6 +93,15 @@ class Traces:
             if muted == mute and trace.ids[: len(window)] == window:
                 return trace
         return None
+
+    def _beginning(self, text: Sequence[int], mute: lens.Mute) -> lens.Trace | None:
+        """As much of a text's beginning as was read before."""
+        found, most = None, 0
+        for muted, trace in self._kept:
+            n = min(shared(trace.ids, text), len(text) - 1)
+            if muted == mute and n > most:
+                found, most = trace, n
+        return found and found.beginning(most)
 
     def _keep(self, mute: lens.Mute, trace: lens.Trace) -> None:
         """Puts it last, without those that it makes needless or that there is no room for."""

@@ -500,9 +500,11 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     lengths: list[int] = []
     real = lens.trace
 
-    def counted(model: GPT, ids: list[int], *rest: Any) -> lens.Trace:
-        lengths.append(len(ids))
-        return real(model, ids, *rest)
+    def counted(
+        model: GPT, ids: list[int], mute: lens.Mute, before: lens.Trace | None = None
+    ) -> lens.Trace:
+        lengths.append(len(ids) - (len(before.ids) if before else 0))
+        return real(model, ids, mute, before=before)
 
     monkeypatch.setattr(lens, "trace", counted)
     return lengths
@@ -523,12 +525,17 @@ def test_moving_through_a_text_costs_one_forward(
     assert forwards == [len(short)]
 
 
-def test_a_text_that_grows_takes_the_place_of_its_beginnings(
+def test_a_text_that_grows_is_read_once_and_takes_the_place_of_its_beginnings(
     served: Served, short: list[int], forwards: list[int]
 ) -> None:
     traces = Traces(served.model)
     for n in range(3, 12):
         traces.at(short[:n], n, lens.Mute())
+    assert forwards == [3] + [1] * 8
+    traces.at([*short[:7], 7, 7], 9, lens.Mute())  # a branch
+    assert forwards[-1] == 2
+    traces = Traces(served.model)
+    traces.at(short[:11], 11, lens.Mute())
     assert traces.nbytes == lens.trace(served.model, short[:11]).nbytes
     before = len(forwards)
     traces.at(short[:5], 5, lens.Mute())

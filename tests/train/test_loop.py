@@ -263,3 +263,38 @@ def test_a_pause_is_told_and_changes_nothing(
     spent = [r["cpu_seconds"] for r in records if "loss" in r]
     assert spent == sorted(spent)
     assert spent[-1] > 0
+
+
+def test_a_run_begins_with_the_weights_and_the_shape_of_a_given_model(
+    data: Path, tmp_path: Path
+) -> None:
+    first = train(settings(data, tmp_path, name="first", steps=20))
+    given = load_model(first)[0]
+    run = Run.start(settings(data, tmp_path, preset="nano", name="second", init_from=first))
+    with closing(run):
+        assert run.model.config == given.config
+        assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), given.parameters()))
+        assert not any(optimizer.state for optimizer in run.optimizers)
+
+
+def test_a_run_that_began_with_a_model_resumes_without_it(data: Path, tmp_path: Path) -> None:
+    first = train(settings(data, tmp_path, name="first", steps=6))
+    whole = train(settings(data, tmp_path, name="whole", init_from=first, steps=20))
+    part = Run.start(settings(data, tmp_path, name="part", init_from=first, steps=20))
+    for _ in range(6):
+        part.step()
+    part.close()
+    shutil.rmtree(first)
+    part = train(Settings(resume=part.directory))
+    assert without_clocks(part / runlog.METRICS) == without_clocks(whole / runlog.METRICS)
+
+
+def test_a_model_that_reads_other_tokens_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path
+) -> None:
+    first = train(settings(data, tmp_path, name="first", steps=6))
+    config = checkpoints(first)[-1] / "config.json"
+    config.write_text(config.read_text().replace('"fingerprint": "', '"fingerprint": "f'))
+    with pytest.raises(UserError, match="prepare the data with --tokenizer"):
+        Run.start(settings(data, tmp_path, name="second", init_from=first))
+    assert not (tmp_path / "second").exists()

@@ -32,7 +32,9 @@ def test_attention_and_residual_stream_equal_transformers(
     # theirs ends with the stream after the final norm
     ours = torch.cat((seen.residual[:-1], model.norm(seen.residual[-1:])))
     # which grows from block to block, and its rounding with it
-    torch.testing.assert_close(ours, torch.cat(theirs.hidden_states), atol=TOLERANCE, rtol=1e-5)
+    theirs_all = torch.cat(theirs.hidden_states)  # (L + 1, T, C)
+    size = theirs_all.abs().amax((1, 2), keepdim=True)
+    torch.testing.assert_close(ours / size, theirs_all / size, atol=1e-5, rtol=0)
     torch.testing.assert_close(seen.logits, theirs.logits[0], atol=TOLERANCE, rtol=0)
 
 
@@ -69,6 +71,24 @@ def test_heads_are_the_weighted_sum_of_the_values(model: GPT) -> None:
     torch.testing.assert_close(
         seen.attention @ seen.values, seen.heads.transpose(1, 2), atol=1e-5, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("n", [1, 5, len(IDS) - 1])
+@pytest.mark.parametrize("mute", [None, lens.Mute(heads=((0, 1), (1, 2)))], ids=["whole", "muted"])
+@pytest.mark.parametrize("config", COMPARED.values(), ids=COMPARED)
+def test_a_trace_that_goes_on_equals_one_of_the_whole_text(
+    config: tuple[ModelConfig, Callable], mute: lens.Mute | None, n: int
+) -> None:
+    model = scrambled(config[0])
+    whole = lens.trace(model, IDS, mute)
+    other = lens.trace(model, [*IDS[:n], 11, 12], mute)
+    found = lens.trace(model, IDS, mute, before=other.beginning(n))
+    assert found.ids == whole.ids
+    for name in ("attention", "keys", "values", "heads", "mlps", "residual", "final", "logits"):
+        a, b = getattr(found, name), getattr(whole, name)
+        torch.testing.assert_close(a, b, atol=TOLERANCE, rtol=1e-5)
+    with pytest.raises(ValueError, match="does not go on"):
+        lens.trace(model, IDS, mute, before=other)
 
 
 @pytest.mark.parametrize("mean", [False, True], ids=["zero", "mean"])
