@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from math import isqrt
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,7 +55,8 @@ def to_unit(weights: Tensor) -> Tensor:
 def quantize(weights: Tensor) -> Tensor:
     """uint8 of 255 * sqrt(weight): a byte that keeps small weights apart; for looking at, not for
     export (the error reaches 0.004 near 1). weights: 0 to 1."""
-    return (weights.sqrt() * 255).round().to(torch.uint8)
+    # by numpy, which takes a third of the time for one row of every head
+    return torch.from_numpy(np.rint(np.sqrt(weights.numpy()) * 255).astype(np.uint8))
 
 
 def thumbnail_side(heads: int, tokens: int) -> int:

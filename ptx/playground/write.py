@@ -25,7 +25,8 @@ from ptx.sampling import Sampling
 from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, window_notes
 
 MAX_SEED = 2**32 - 1
-FRAMES_PER_SECOND = 20
+FRAMES_PER_SECOND = 12
+"""As smooth as a text needs, and what drawing takes the writing lacks on one machine."""
 PLACES_PER_SECOND = 5
 """How often a text that waits says how many are before it."""
 LONGEST = LIMITS.prompt_bytes

@@ -146,6 +146,7 @@ VARIANTS = {
             data="installed-py8k",
         ),
         Variant("8k, 11 layers", model={"n_layer": 11}, data="installed-py8k"),
+        Variant("32k, 4 layers", model={"n_layer": 4}, data="installed-py32k"),
         Variant(
             "5 layers, width 320",
             model={"n_layer": 5, "d_model": 320, "n_head": 5, "n_kv_head": 5, "d_mlp": 832},

@@ -74,7 +74,7 @@ ptx.atlas = () => {
     const begin = Math.floor((first * side) / size);
     const end = Math.ceil((rows * side) / size);
     cells.forEach(({ canvas }, i) => {
-      canvas.width = canvas.height = side; // which clears it
+      if (canvas.width !== side) canvas.width = canvas.height = side;
       const data = new ImageData(side, side);
       const values = new Uint32Array(data.data.buffer);
       for (let y = begin; y < end; y += 1) {

@@ -6,7 +6,7 @@
 ptx.growing = (() => {
   const { store } = ptx;
   const { state } = store;
-  const PAUSE = 100; // ms between questions for rows
+  const PAUSE = 150; // ms between questions for rows
   const RETURN = 1000; // ms between two readings of the whole text
   const ALL = 64; // rows in an answer when there are more
   const LEAST = 32; // rows that there is room for at first
@@ -49,7 +49,7 @@ ptx.growing = (() => {
       picture: { start, from: 0, rows: 0, scale: 1, roles: ptx.attention.roles(), layers: model.layers, heads: model.heads },
     };
     room(grown, question.at);
-    if (grown.exact) read(grown);
+    if (grown.exact) setTimeout(read, PAUSE, grown); // the text's first token comes first
     if (!busy) follow();
   }
 
@@ -58,7 +58,8 @@ ptx.growing = (() => {
     const { model, picture, fresh, maps, squares } = mine;
     const size = Math.min(model.context, Math.max(LEAST, 2 ** Math.ceil(Math.log2(rows))));
     const side = Math.min(size, ptx.attention.sideOf(model));
-    Object.assign(picture, { size, side, pixels: new Uint8Array(picture.layers * picture.heads * side * side) });
+    const place = Uint16Array.from({ length: size }, (_, k) => Math.floor((k * side) / size));
+    Object.assign(picture, { size, side, place, pixels: new Uint8Array(picture.layers * picture.heads * side * side) });
     if (maps) spread(maps, picture);
     for (const [q, codes] of fresh) paint(picture, q, codes);
     for (const square of Object.values(squares)) {
@@ -84,6 +85,7 @@ ptx.growing = (() => {
 
   // The text so far, all of it.
   async function read(mine) {
+    if (mine !== grown) return;
     if (!mine.exact) mine.question = ptx.attention.current()?.question ?? mine.question;
     const answer = await ptx.ask("maps", mine.question);
     if (!answer || mine !== grown) return;
@@ -151,15 +153,12 @@ ptx.growing = (() => {
     else paint(picture, q, codes);
   }
 
-  function paint({ layers, heads, side, size, pixels }, q, codes) {
+  function paint({ layers, heads, side, place, pixels }, q, codes) {
     const length = q + 1;
-    const y = Math.floor((q * side) / size);
-    const place = Array.from({ length }, (_, k) => Math.floor((k * side) / size));
-    for (let head = 0; head < layers * heads; head += 1) {
-      const line = (head * side + y) * side;
-      for (let k = 0; k < length; k += 1) {
-        const value = codes[head * length + k];
-        if (pixels[line + place[k]] < value) pixels[line + place[k]] = value;
+    for (let head = 0, i = 0; head < layers * heads; head += 1) {
+      const line = (head * side + place[q]) * side;
+      for (let k = 0; k < length; k += 1, i += 1) {
+        if (pixels[line + place[k]] < codes[i]) pixels[line + place[k]] = codes[i];
       }
     }
   }

@@ -4,6 +4,7 @@ ptx.heads = ({ element }) => {
   const { el, store, pins, attention } = ptx;
   const MOST = 4; // large maps
   const NAMED = 4; // tokens in a line of the readout
+  const PACE = 150; // ms between two pictures while a text streams: they cost it the processor
   const VIEWS = [
     ["raw", "raw", "Share of attention."],
     ["no sink", "without first token", "Share of the attention that is not on the first token."],
@@ -214,19 +215,26 @@ ptx.heads = ({ element }) => {
   }
 
   let due = false;
+  let last = 0; // when it was drawn
   function ask() {
     if (due) return;
     due = true;
-    requestAnimationFrame(() => {
+    const { writing, following } = store.state;
+    const pause = writing && following ? last + PACE - performance.now() : 0;
+    setTimeout(() => requestAnimationFrame(() => {
       due = false;
+      last = performance.now();
       draw();
-    });
+    }), Math.max(0, pause));
   }
 
   linesOn.addEventListener("click", () => {
     const on = linesOn.getAttribute("aria-pressed") !== "true";
     linesOn.setAttribute("aria-pressed", on);
     lines.toggle(on);
+  });
+  store.on(["writing"], ({ writing }) => {
+    if (writing) last = performance.now(); // the text's first token comes first
   });
   store.on(["model"], settle);
   store.on(["pinned", "peek", "tokens"], ask);

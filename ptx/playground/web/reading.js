@@ -8,7 +8,8 @@
 (() => {
   const { el, store } = ptx;
   const PATIENCE = 30_000; // milliseconds
-  const WHILE_WRITING = 333; // milliseconds between two looks that only follow the newest token
+  const WHILE_WRITING = 500; // milliseconds between two looks that only follow the newest token
+  const FIRST = 150; // milliseconds until the first of them: the text's first token comes before it
   const AGAIN = 5000; // milliseconds until a look that was refused is tried again
 
   let mount; // called with the server's functions once the panel is there
@@ -105,6 +106,7 @@
       tell();
       store.set({ look: null, against: null });
     } else if (changed.has("cursor") && !changed.has("against")) store.set({ against: null });
+    if (changed.has("writing") && state.writing) started = performance.now() + FIRST - WHILE_WRITING;
     queueMicrotask(look); // after other panels have said what they make of this
   });
 

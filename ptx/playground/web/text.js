@@ -189,7 +189,10 @@ ptx.text = ({ element }) => {
     const atEnd = code.scrollTop + code.clientHeight >= code.scrollHeight - 24;
     let kept = 0;
     while (kept < tokens.length && kept < list.length && same(tokens[kept].token, list[kept])) {
-      tokens[kept].token = list[kept];
+      if (tokens[kept].token !== list[kept]) {
+        tokens[kept].token = list[kept];
+        warm(tokens[kept]);
+      }
       kept += 1;
     }
     const fresh = kept === 0;
@@ -200,7 +203,7 @@ ptx.text = ({ element }) => {
     lexemes = ptx.lex(text, lexemes, before);
     // what was certain keeps its colours; begin where the lexer began again
     paint(Math.max(0, before - changedBefore(before)));
-    tokens.forEach(warm);
+    tokens.slice(kept).forEach(warm);
     if (fresh) code.scrollTop = 0;
     else if (atEnd && store.state.writing && store.state.following) code.scrollTop = code.scrollHeight;
   }
