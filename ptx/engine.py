@@ -322,8 +322,8 @@ class Engine:
             waiting = sum(not stream.finish for stream in self._waiting)
             if waiting >= self._batch.free + self.most_waiting:
                 raise Busy(
-                    f"{self._batch.decoder.slots} texts are being written and {waiting} wait "
-                    "already: try again in a moment"
+                    f"{self._batch.decoder.slots} texts are being written and {self.most_waiting} "
+                    "wait already: try again in a moment"
                 )
             self._queues[stream] = steps
             self._waiting.append(stream)

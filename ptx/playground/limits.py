@@ -4,7 +4,7 @@
     PTX_PROMPT_BYTES  65536     20000    longest prompt, in bytes of UTF-8 or tokens; at most 65536
     PTX_NEW_TOKENS    1000      500      most new tokens of one request
     PTX_SECONDS       600       60       longest time that one text may grow
-    PTX_QUEUE         64        32       requests that may wait for their turn
+    PTX_QUEUE         64        32       texts that may wait for their turn
     PTX_STREAMS       8         4        texts that grow at the same time
     PTX_TRAINING      on        off      whether the page starts and ends training
     PTX_HUB           on        off      whether a visitor may open a model of the Hub by name

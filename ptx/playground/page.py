@@ -19,6 +19,9 @@ from ptx.playground.web import css, head, panel
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "JetBrains Mono", "Menlo", "Consolas", "DejaVu Sans Mono",
         "monospace")  # fmt: skip
+CROWD = 200
+"""Requests over the limits that are refused side by side, each with its sentence. Those beyond are
+Gradio's to refuse, with fewer words."""
 
 
 def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
@@ -52,7 +55,8 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
                 card.build(models, header)
         write.connect(models, controls, runs)
         programs.expose(reading, trainer.curves)
-    return page.queue(max_size=LIMITS.queue)
+    # texts only pass through, to the engine's queue, but in a crowd many do at once
+    return page.queue(max_size=LIMITS.queue + CROWD)
 
 
 def launch_options() -> dict[str, Any]:
@@ -78,6 +82,9 @@ def launch_options() -> dict[str, Any]:
         "footer_links": ["api", "gradio", "settings"],
         "run_history": False,  # it would write every attention map to the browser's storage
         "ssr_mode": False,
+        # A text has a thread from its asking to its end, also while it waits: with fewer threads it
+        # would wait for one unseen, and so would whoever is only to be refused.
+        "max_threads": LIMITS.streams + LIMITS.queue + CROWD,
         # the same endpoints as tools for a language model, where `pip install gradio[mcp]` was done
         "mcp_server": find_spec("mcp") is not None,
         "quiet": True,

@@ -367,6 +367,6 @@ def expose(models: Models, rate: Rate) -> None:
             engine = models.get(model).engine
             yield from throttled(growing(request.legs(engine)), FRAMES_PER_SECOND)
         except UserError as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(str(error), print_exception=False) from None
 
     gr.api(generate, api_name="generate", concurrency_limit=None)
