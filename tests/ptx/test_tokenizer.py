@@ -203,7 +203,7 @@ def test_a_missing_vocabulary_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="py16k, o200k_base, or a directory"):
+    with pytest.raises(UserError, match=r"py16k, o200k_base, a directory .*, or a model"):
         get_tokenizer("gpt5")
 
 
