@@ -180,7 +180,9 @@ def reference_windows(tokenizer: Tokenizer, context: int) -> list[list[int]]:
 def reference_roles(model: GPT, tokenizer: Tokenizer) -> Roles:
     """The roles of a model's heads on the reference text, the same for every model."""
     windows = reference_windows(tokenizer, model.config.context)
-    return together(*(roles(tokenizer, ids, attention(model, ids)) for ids in windows))
+    # A list, as this takes seconds: before 3.14 Python fails to complete a tuple that some other
+    # thread saw meanwhile in gc.get_objects(), which a Space calls when it starts.
+    return together(*[roles(tokenizer, ids, attention(model, ids)) for ids in windows])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import codeop
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 PARSES, UNFINISHED, ERROR = "parses", "unfinished", "error"
@@ -17,13 +20,32 @@ SHARE = 0.05
 """Of the time, at most so much is spent on looking."""
 
 
+def parse(text: str) -> None:
+    """Raises what Python's parser does."""
+    compile(text, "<text>", "exec", FLAGS, dont_inherit=True)
+
+
+if sys.version_info < (3, 11):  # noqa: UP036  (ZeroGPU has 3.10)
+    # It does not count how deeply "a.b.c" and the like are nested: a long text of nothing else
+    # overruns a usual stack, and that ends the process. So it parses in a thread whose stack is
+    # twice what the longest text needs that the page takes; only what is used of it takes memory.
+    _usual, _parse = threading.stack_size(128 << 20), parse
+    _thread = ThreadPoolExecutor(1, "parse")
+    _thread.submit(int).result()  # it starts now, with this stack
+    threading.stack_size(_usual)
+
+    def parse(text: str) -> None:
+        """Raises what Python's parser does."""
+        _thread.submit(_parse, text).result()
+
+
 def syntax(text: str) -> dict[str, Any]:
     """{"state": "parses" | "unfinished" | "error", "line", "message"}: the last two are null but
     for an error. Unfinished is a text whose next characters could still mend it."""
     if "\0" in text:
         return _state(ERROR, 1 + text[: text.index("\0")].count("\n"), "a NUL character")
     try:
-        compile(text, "<text>", "exec", FLAGS, dont_inherit=True)
+        parse(text)
     except SyntaxError as error:
         line = error.lineno or 1
         # the last line is still being written, unless it has ended

@@ -3,6 +3,7 @@ definitions written independently of ours."""
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -178,6 +179,22 @@ def test_the_reference_text_occasions_every_role(model: GPT, py16k: Tokenizer) -
     assert found.scores.shape == (len(lens.ROLES), 2, 4)
     assert (found.queries >= 20).all()
     assert ((found.scores >= 0) & (found.scores <= 1)).all()
+
+
+def test_the_reference_is_read_while_a_thread_holds_all_objects(
+    model: GPT, py16k: Tokenizer
+) -> None:
+    """As the package `spaces` does when a Space starts; half-made tuples are among them."""
+    held: list[list[object]] = []
+
+    def hold(*_: object) -> None:
+        held[:] = [gc.get_objects()]
+
+    hook = model.blocks[0].register_forward_hook(hold)
+    try:
+        assert lens.reference_roles(model, py16k).positions > 0
+    finally:
+        hook.remove()
 
 
 def test_the_probe_finds_induction_where_it_was_put(model: GPT, py16k: Tokenizer) -> None:
