@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -136,10 +137,10 @@ def choose(
             notes.append("precision: fp32, because bf16 products are slower here")
     if "attention" in open_choices and device.type != "cuda":
         ways = [replace(best, attention=a) for a in get_args(Attention)]
-        fused, math = block_seconds(ways, shape, few, device)
+        fused, plain = block_seconds(ways, shape, few, device)
         # Plain attention holds every pair of positions: it has to be worth that, not just noise.
-        best = replace(best, attention="math" if math < CLEARLY * fused else "fused")
-        notes.append(f"attention: {_compared(get_args(Attention), (fused, math))}")
+        best = replace(best, attention="math" if plain < CLEARLY * fused else "fused")
+        notes.append(f"attention: {_compared(get_args(Attention), (fused, plain))}")
     return best, notes
 
 
@@ -179,6 +180,8 @@ def compile_gain(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         return kernels, 0.0, f"not compiled: torch.compile failed here ({reason})"
     took, fastest = time.perf_counter() - started, min(compiled)
+    if fastest == math.inf:
+        return kernels, 0.0, "not compiled: compiled blocks compute wrong gradients here"
     best, gain = ways[compiled.index(fastest)], plain / fastest
     note = f"a compiled block runs {gain:.2f} times as fast ({took:.0f} s to find out)"
     return best, gain, note
@@ -202,7 +205,8 @@ def block_seconds(
     ways: Sequence[Kernels], shape: ModelConfig, rows: int, device: torch.device
 ) -> list[float]:
     """Seconds of one block's forward and backward on (rows, context, C), each way: the best of
-    ROUNDS, in turns, so that whatever else the machine does meets all of them."""
+    ROUNDS, in turns, so that whatever else the machine does meets all of them. Infinite for a way
+    whose gradients are not numbers: a compiler's or a library's error, seen on one kind of CPU."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         blocks = [Block(shape, 0).to(device) for _ in ways]
         x = torch.randn(rows, shape.context, shape.d_model, device=device)  # (B, T, C)
@@ -222,7 +226,15 @@ def block_seconds(
             y.float().sum().backward()
             synchronize(device)
             seconds.append(time.perf_counter() - started)
-    return [min(seconds[1:]) for seconds in times]
+    return [
+        min(seconds[1:]) if has_finite_gradients(block) else math.inf
+        for block, seconds in zip(blocks, times)
+    ]
+
+
+def has_finite_gradients(module: nn.Module) -> bool:
+    """Whether what the last backward left are numbers."""
+    return all(bool(p.grad.isfinite().all()) for p in module.parameters() if p.grad is not None)
 
 
 def matmul_peak(precision: Precision, device: torch.device) -> float:

@@ -60,7 +60,7 @@ MODEL = {
 }
 """The shape that a group's variants differ from, where it is not the preset's."""
 PLAIN = {"precision": "fp32", "attention": "fused", "compile": "off"}
-KERNELS = {"shapes": {"precision": "bf16", "attention": "math", "compile": "on"}}
+KERNELS = {"shapes": {"precision": "fp32", "attention": "math", "compile": "on"}}
 """What a group's runs compute with, where it is not PLAIN."""
 
 

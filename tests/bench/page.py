@@ -180,6 +180,7 @@ def stream_keepup(page: Page, rounds: int) -> tuple[float, float]:
     set_knobs(page, length=KEEPUP)
     tokens, milliseconds = 0, 0.0
     for seed in range(rounds):
+        time.sleep(2)  # until all is drawn that was said about the text before
         set_knobs(page, seed=seed)
         written, took = page.evaluate(STREAM)
         tokens, milliseconds = tokens + written, milliseconds + took

@@ -12,7 +12,7 @@ from torch._inductor import config as inductor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ptx.config import PRESETS
-from ptx.model import GPT
+from ptx.model import GPT, Block
 from train import kernels
 from train.kernels import Kernels, choose, compile_gain, prepare, running, settle
 from train.settings import Settings, complete
@@ -157,3 +157,33 @@ def test_flops_are_those_that_torch_counts() -> None:
     # torch counts every pair of positions; ours are those that attention may look at.
     expected = kernels.flops_per_token(SHAPE) + 6 * scores
     assert counter.get_total_flops() / 32 == pytest.approx(expected, rel=0.02)
+
+
+def test_kernels_whose_gradients_are_no_numbers_are_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a compiled block's on one kind of CPU, whose loss was right."""
+
+    real = kernels.attend
+
+    def attend(blocks: list[Block], attention: str) -> None:
+        real(blocks, attention)
+        for block in blocks if attention == "math" else []:
+            block.attn.k.weight.register_hook(lambda gradient: gradient * torch.nan)
+
+    monkeypatch.setattr(kernels, "attend", attend)
+    fused, plain = kernels.block_seconds([Kernels(), Kernels(attention="math")], SHAPE, 2, CPU)
+    assert fused < plain == torch.inf
+    assert choose(Kernels(), {"attention"}, SHAPE, 2, CPU)[0].attention == "fused"
+
+
+def test_a_compiler_whose_gradients_are_no_numbers_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        kernels, "block_seconds", lambda ways, *_: [torch.inf if w.compiled else 1.0 for w in ways]
+    )
+    monkeypatch.setattr(kernels, "compiler", lambda: "c++")
+    best, gain, note = compile_gain(Kernels(), {"attention"}, SHAPE, 2, CPU)
+    assert (best, gain) == (Kernels(), 0.0)
+    assert "wrong gradients" in note

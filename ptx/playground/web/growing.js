@@ -6,7 +6,7 @@
 ptx.growing = (() => {
   const { store } = ptx;
   const { state } = store;
-  const PAUSE = 150; // ms between questions for rows
+  const PAUSE = 300; // ms between questions for rows
   const RETURN = 1000; // ms between two readings of the whole text
   const ALL = 64; // rows in an answer when there are more
   const LEAST = 32; // rows that there is room for at first

@@ -4,7 +4,7 @@ ptx.heads = ({ element }) => {
   const { el, store, pins, attention } = ptx;
   const MOST = 4; // large maps
   const NAMED = 4; // tokens in a line of the readout
-  const PACE = 150; // ms between two pictures while a text streams: they cost it the processor
+  const PACE = 300; // ms between two pictures while a text streams: they cost it the processor
   const VIEWS = [
     ["raw", "raw", "Share of attention."],
     ["no sink", "without first token", "Share of the attention that is not on the first token."],

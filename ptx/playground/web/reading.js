@@ -8,7 +8,7 @@
 (() => {
   const { el, store } = ptx;
   const PATIENCE = 30_000; // milliseconds
-  const WHILE_WRITING = 500; // milliseconds between two looks that only follow the newest token
+  const WHILE_WRITING = 1000; // milliseconds between two looks that only follow the newest token
   const FIRST = 150; // milliseconds until the first of them: the text's first token comes before it
   const AGAIN = 5000; // milliseconds until a look that was refused is tried again
 
