@@ -27,8 +27,10 @@ from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, window_notes
 MAX_SEED = 2**32 - 1
 FRAMES_PER_SECOND = 12
 """As smooth as a text needs, and what drawing takes the writing lacks on one machine."""
-PLACES_PER_SECOND = 5
+PLACES_PER_SECOND = 20
 """How often a text that waits says how many are before it."""
+ADMISSION = 0.03
+"""Seconds that the engine may take to let a text in when it has room: that is no waiting."""
 LONGEST = LIMITS.prompt_bytes
 """Bytes of a prompt, or its tokens."""
 TEXT_LIMIT = 16 * LONGEST
@@ -214,9 +216,12 @@ def frames(served: Served, request: Request, runs: Runs) -> Iterator[dict[str, A
 
 def waiting(engine: Engine, generation: Generation) -> Iterator[int]:
     """How many texts are before this one, again and again until its turn comes."""
+    asked, pause = time.monotonic(), 0.001
     while place := engine.place(generation):
-        yield place
-        time.sleep(1 / PLACES_PER_SECOND)
+        if time.monotonic() - asked > ADMISSION:
+            yield place
+        time.sleep(pause)
+        pause = min(2 * pause, 1 / PLACES_PER_SECOND)
 
 
 def throttled(items: Iterator[Any], per_second: float) -> Iterator[Any]:
