@@ -5,7 +5,7 @@
     PTX_NEW_TOKENS    1000      500      most new tokens of one request
     PTX_SECONDS       600       60       longest time that one text may grow
     PTX_QUEUE         64        32       texts that may wait for their turn
-    PTX_STREAMS       8         4        texts that grow at the same time
+    PTX_STREAMS       24        16       texts that grow at the same time
     PTX_TRAINING      on        off      whether the page starts and ends training
     PTX_HUB           on        off      whether a visitor may open a model of the Hub by name
     PTX_PER_MINUTE    600       30       texts that one visitor may ask for a minute, and questions
@@ -41,7 +41,7 @@ class Limits:
     new_tokens: int = 1000
     seconds: int = 600
     queue: int = 64
-    streams: int = 8
+    streams: int = 24
     training: bool = True
     hub: bool = True
     per_minute: int = 600
@@ -72,7 +72,7 @@ SPACE = Limits(
     new_tokens=500,
     seconds=60,
     queue=32,
-    streams=4,
+    streams=16,
     training=False,
     hub=False,
     per_minute=30,

@@ -18,6 +18,9 @@ from ptx.playground.traces import Traces
 from ptx.stream import healer
 from ptx.tokenizer import Tokenizer
 
+MOST_BYTES = 4 << 30
+"""Of all texts' keys and values. A CPU takes memory for what they hold, not for what they may."""
+
 
 @dataclass(eq=False)
 class Served:
@@ -62,7 +65,13 @@ class Served:
     def _new_engine(self) -> Engine | zero_gpu.GpuEngine:
         if zero_gpu.PRESENT and self.model.n_params() >= zero_gpu.LARGE:
             return zero_gpu.GpuEngine(self.directory, self.model, self.tokenizer)
-        return Engine(self.model, self.tokenizer, slots=LIMITS.streams, waiting=LIMITS.queue)
+        return Engine(self.model, self.tokenizer, slots=self._slots(), waiting=LIMITS.queue)
+
+    def _slots(self) -> int:
+        """As many as the limits want, but that keys and values have to fit."""
+        c, size = self.model.config, self.model.tok_emb.weight.element_size()
+        one = 2 * c.n_layer * c.n_kv_head * c.context * c.head_size * size
+        return max(1, min(LIMITS.streams, MOST_BYTES // one))
 
     def start_engine(self) -> None:
         """Lets it compile what it needs before the first visitor comes."""

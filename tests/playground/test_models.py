@@ -16,7 +16,7 @@ from ptx.errors import UserError
 from ptx.playground.card import describe
 from ptx.playground.curves import Curves
 from ptx.playground.jobs import Jobs
-from ptx.playground.limits import SPACE
+from ptx.playground.limits import LIMITS, SPACE
 from ptx.playground.models import FIRST, KEPT, Models
 from ptx.playground.served import Served
 
@@ -169,3 +169,15 @@ def test_an_evicted_model_writes_its_texts_to_the_end_and_is_freed(
         time.sleep(0.05)
         gc.collect()
     assert gone() is None
+
+
+def test_a_model_with_a_long_context_writes_fewer_texts_at_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert served._slots() == LIMITS.streams
+    c = served.model.config
+    one = 2 * c.n_layer * c.n_kv_head * c.context * c.head_size * 4
+    monkeypatch.setattr("ptx.playground.served.MOST_BYTES", 3 * one + 1)
+    assert served._slots() == 3
+    monkeypatch.setattr("ptx.playground.served.MOST_BYTES", one - 1)
+    assert served._slots() == 1
