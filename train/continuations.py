@@ -21,7 +21,7 @@ from ptx.tokenizer import Tokenizer
 from train.heldout import Text
 
 NEW_TOKENS = 256
-SAMPLING = Sampling(temperature=0.8, top_p=0.95)
+TEMPERATURE, TOP_P = 0.8, 0.95
 LONGEST_PROMPT = 6_000
 """Characters of a file that are given, at most."""
 SHORTEST_PROMPT = 200
@@ -61,9 +61,17 @@ class Closure:
     continuations: int
 
 
-def measure(texts: list[Text], model: GPT, tokenizer: Tokenizer, count: int, seed: int) -> Closure:
+def measure(
+    texts: list[Text],
+    model: GPT,
+    tokenizer: Tokenizer,
+    count: int,
+    seed: int,
+    temperature: float = TEMPERATURE,
+) -> Closure:
     """Continues `count` held-out files and judges what comes."""
-    return judge(continue_all(prompts(texts, count, seed), model, tokenizer, seed))
+    begun = prompts(texts, count, seed)
+    return judge(continue_all(begun, model, tokenizer, seed, temperature))
 
 
 def prompts(texts: list[Text], count: int, seed: int) -> list[tuple[str, str]]:
@@ -90,17 +98,17 @@ def prompts(texts: list[Text], count: int, seed: int) -> list[tuple[str, str]]:
 
 
 def continue_all(
-    begun: list[tuple[str, str]], model: GPT, tokenizer: Tokenizer, seed: int
+    begun: list[tuple[str, str]], model: GPT, tokenizer: Tokenizer, seed: int, temperature: float
 ) -> list[Continuation]:
     """The model's continuation of each prompt, many at once."""
-    limits = Limits(max_tokens=NEW_TOKENS)
+    limits, sampling = Limits(max_tokens=NEW_TOKENS), Sampling(temperature, top_p=TOP_P)
     with (
         Engine(model, tokenizer, slots=SLOTS, waiting=len(begun)) as engine,
         ThreadPoolExecutor(SLOTS) as readers,
     ):
 
         def one(number: int, prompt: str, other: str) -> Continuation:
-            generation = engine.generate(prompt, SAMPLING, limits, seed + number)
+            generation = engine.generate(prompt, sampling, limits, seed + number)
             text = "".join(step.text for step in generation)
             ended = generation.finish == "end of text"
             return Continuation(prompt, text, ended, other[: len(text)])

@@ -74,8 +74,10 @@ class Evaluate:
     """Also what xz -9, zstd -19 with a dictionary of the training text, and an order-5 byte n-gram
     take."""
     continuations: int = 0
-    """So many held-out files are continued for 256 tokens (temperature 0.8, top-p 0.95): the share
-    that still parses, and that closes its brackets and keeps its indentation. 200 say something."""
+    """So many held-out files are continued for 256 tokens (top-p 0.95): the share that still
+    parses, and that closes its brackets and keeps its indentation. 200 say something."""
+    temperature: float = written.TEMPERATURE
+    """Of the continuations: lower ones parse more often, and repeat themselves."""
     seed: int = 0
     """Of the continuations."""
     json: Path | None = None
@@ -217,8 +219,10 @@ def evaluate(args: Evaluate) -> None:
         "projects": [as_dict(s, {n: r[i] for n, r in rates.items()}) for i, s in enumerate(scores)],
     }  # fmt: skip
     if args.continuations:
-        closure = written.measure(texts, model, tokenizer, args.continuations, args.seed)
-        report["continuations"] = written.as_dict(closure)
+        closure = written.measure(
+            texts, model, tokenizer, args.continuations, args.seed, args.temperature
+        )
+        report["continuations"] = {"temperature": args.temperature} | written.as_dict(closure)
         Console().print(sentence(closure))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")

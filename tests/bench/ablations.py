@@ -108,6 +108,16 @@ VARIANTS = {
         Variant(
             "batch 8, lr 1.2e-2, cooldown 0.3", {"batch_size": 8, "lr": 1.2e-2, "cooldown": 0.3}
         ),
+        Variant(
+            "the same, 8k vocabulary",
+            {"batch_size": 8, "lr": 1.2e-2, "cooldown": 0.3},
+            data="installed-py8k",
+        ),
+        Variant(
+            "the same, 4k vocabulary",
+            {"batch_size": 8, "lr": 1.2e-2, "cooldown": 0.3},
+            data="installed-py4k",
+        ),
     ],
     "mini": [
         Variant("base"),

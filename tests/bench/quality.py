@@ -32,7 +32,9 @@ def main() -> None:
     model, tokenizer, _ = load_model(ROOT / "checkpoints" / "mini")
     texts = held_out(corpus, corpus.splits[-1], 3_000 if args.quick else 50_000)
     ours = score(model, tokenizer, texts)[-1]
-    found = measure(texts, model, tokenizer, 20 if args.quick else 200, seed=0)
+    count = 20 if args.quick else 200
+    found = measure(texts, model, tokenizer, count, seed=0)
+    cooler = measure(texts, model, tokenizer, count, seed=0, temperature=0.5)
     others = [
         (f"bits per byte, against {name}", ours.bits_per_byte, sum(bits) / ours.bytes, None)
         for name, bits in baselines(corpus, texts).items()
@@ -40,6 +42,7 @@ def main() -> None:
     figures = [
         ("bits_per_byte", ours.bits_per_byte, None, BITS),
         ("parsed: continuations, another file's text", found.parsed, found.parsed_control, PARSED),
+        ("parsed at temperature 0.5", cooler.parsed, cooler.parsed_control, PARSED),
         ("top1", ours.top1, None, None),
         ("brackets closed", found.brackets, None, None),
         ("lines at an allowed depth", found.indentation, None, None),
