@@ -6,19 +6,18 @@ when the model itself is gone or replaced by what was made of it.
 
 from __future__ import annotations
 
-import shutil
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ptx import runlog
-from ptx.checkpoint import read_config
+from ptx.checkpoint import STEP_DIR, is_run, read_config
 from ptx.config import ModelConfig
 from ptx.corpus import Corpus
 from ptx.errors import UserError
-from ptx.tokenizer import CONFIG
 
-FOLDER = "began_with"
+FOLDER, FACTS = "began_with", "facts.json"
 
 
 @dataclass(frozen=True)
@@ -59,26 +58,39 @@ def shape_of(model: Path, corpus: Corpus) -> ModelConfig:
 
 
 def keep(model: Path, run: Path) -> None:
-    """Copies the facts and the curve of the model that `run` begins with into it."""
-    folder = run / FOLDER
+    """Writes into `run` what had been done to make the model that it begins with."""
+    folder, done = run / FOLDER, made(model)
     folder.mkdir()
-    shutil.copy(model / CONFIG, folder / CONFIG)
-    released, of_its_run = model / runlog.METRICS, model.parent.parent / runlog.METRICS
-    if source := next((path for path in (released, of_its_run) if path.exists()), None):
-        shutil.copy(source, folder / runlog.METRICS)
-        runlog.truncate(folder / runlog.METRICS, before(run).steps)
+    facts = {name: value for name, value in vars(done).items() if name != "metrics"}
+    (folder / FACTS).write_text(json.dumps(facts) + "\n")
+    lines = (json.dumps(record) + "\n" for record in done.metrics)
+    (folder / runlog.METRICS).write_text("".join(lines))
 
 
 def before(run: Path) -> Before:
-    """What `keep` kept, summed up."""
+    """What `keep` wrote; nothing for a run that began with noise."""
     folder = run / FOLDER
     if not folder.exists():
         return Before()
-    info = read_config(folder).get("info", {})
+    try:
+        facts = json.loads((folder / FACTS).read_text())
+        return Before(**facts, metrics=tuple(runlog.tail(folder / runlog.METRICS)[0]))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder / FACTS} cannot be read ({error}): restore it") from None
+
+
+def made(model: Path) -> Before:
+    """All that made a model directory: a checkpoint's run, and what that had begun with."""
+    info, run = read_config(model).get("info", {}), model.parent.parent
+    if not (STEP_DIR.fullmatch(model.name) and is_run(run)):
+        kept = {name: info.get(name, 0) for name in ("steps", "tokens", "hours", "cpu_hours")}
+        return Before(**kept, metrics=tuple(runlog.tail(model / runlog.METRICS)[0]))
+    earlier, step = before(run), info.get("step", 0)
+    records = [r for r in runlog.tail(run / runlog.METRICS)[0] if r.get("step", 0) <= step]
     return Before(
-        steps=info.get("steps", info.get("step", 0)),
-        tokens=info.get("tokens", 0),
-        hours=info.get("hours", info.get("seconds", 0.0) / 3600),
-        cpu_hours=info.get("cpu_hours", info.get("cpu_seconds", 0.0) / 3600),
-        metrics=tuple(runlog.tail(folder / runlog.METRICS)[0]),
+        steps=earlier.steps + step,
+        tokens=earlier.tokens + info.get("tokens", 0),
+        hours=earlier.hours + info.get("seconds", 0.0) / 3600,
+        cpu_hours=earlier.cpu_hours + info.get("cpu_seconds", 0.0) / 3600,
+        metrics=tuple(earlier.goes_on_with(records)),
     )

@@ -105,9 +105,9 @@ def began_with(before: Before) -> str:
     if not before.steps:
         return ""
     return (
-        f"The first {before.steps:,} steps ({before.tokens:,} tokens, {before.cpu_hours} hours of "
-        "CPU time) were another run's, whose weights this one began with; the settings below are "
-        "of the steps since. "
+        f"The first {before.steps:,} steps ({before.tokens:,} tokens, {before.cpu_hours:.2f} hours "
+        "of CPU time) were another run's, whose weights this one began with; the settings below "
+        "are of the steps since. "
     )
 
 
