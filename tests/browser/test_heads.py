@@ -441,5 +441,7 @@ def test_on_a_phone_in_the_dark(page: Page, app_url: str) -> None:
     written(playground, PROMPT, 10)
     pin(playground, "4.1", "5.1", "3.2", "2.1")
     assert playground.overflow() <= 0
+    playground.wait_for("ptx.pins.shown(state).every(ptx.attention.square)")
+    playground.page.wait_for_timeout(500)  # then they are drawn
     for i in range(4):
         assert playground.colors(map_of(playground, i)) > 4
