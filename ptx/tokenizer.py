@@ -328,5 +328,8 @@ def tokenizer_in(directory: Path) -> Tokenizer:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: is this a directory prepare/run.py wrote?") from None
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} does not describe a tokenizer: prepare it again.") from None
+        raise UserError(
+            f"{path} does not describe a tokenizer: give a directory of prepare/run.py or a model "
+            "directory (of a run, one of its checkpoints)."
+        ) from None
     return Tokenizer.load(directory, record)

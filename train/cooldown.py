@@ -65,8 +65,7 @@ def cooldown(args: Cooldown) -> Path:
             if (run / log).exists():
                 shutil.copy(run / log, partial / log)
                 runlog.truncate(partial / log, done)
-        if (run / origin.FOLDER).exists():
-            shutil.copytree(run / origin.FOLDER, partial / origin.FOLDER)
+        origin.copy(run, partial)
     print(f"{target}: step {done:,}, {args.steps:,} more while the rates fall to zero")
     print(f"train them with: python train/run.py --resume {target}")
     return target

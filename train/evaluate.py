@@ -22,6 +22,7 @@ from ptx.checkpoint import load_model
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
+from ptx.sampling import Sampling
 from ptx.tokenizer import Tokenizer
 from train import baselines as opponents
 from train import continuations as written
@@ -198,6 +199,7 @@ def evaluate(args: Evaluate) -> None:
     """Prints a line per project and one for all; writes --json."""
     if args.continuations < 0:
         raise UserError(f"--continuations must be 0 or more, not {args.continuations}")
+    Sampling(args.temperature)  # refuses an impossible one before all is scored
     device = pick_device(args.device)
     model, tokenizer, _ = load_model(args.model, device)
     others = [(path, *load_model(path, device)[:2]) for path in args.against]

@@ -15,6 +15,7 @@ from ptx import runlog
 from ptx.atomic import atomic_directory
 from ptx.checkpoint import CONFIG, checkpoints, is_run, load_model, write_model
 from ptx.errors import UserError
+from train import origin
 
 
 @dataclass
@@ -50,6 +51,7 @@ def history(args: History) -> None:
         for log in (runlog.METRICS, runlog.SAMPLES):
             if (run / log).exists():
                 shutil.copy(run / log, directory / log)
+        origin.copy(run, directory)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"wrote {args.out}: {args.count} checkpoints, {size / 1e6:.1f} MB")
 

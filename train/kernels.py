@@ -155,7 +155,10 @@ def _bf16_has_units(device: torch.device) -> bool:
 
 
 def _compared(names: Iterable[str], seconds: Iterable[float]) -> str:
-    return ", ".join(f"{name} {1000 * s:.1f} ms a block" for name, s in zip(names, seconds))
+    return ", ".join(
+        f"{name} wrong gradients" if s == math.inf else f"{name} {1000 * s:.1f} ms a block"
+        for name, s in zip(names, seconds)
+    )
 
 
 def compile_gain(

@@ -102,11 +102,12 @@ class Run:
         world.rows(settings.batch_size)
         if settings.track == "tensorboard":
             summary_writer()
-        settings = settled(settings, shape, world)
-        directory = rundir.create(settings, given) if world.first else None
+        # The first process's checkpoint, for all: a run that still trains has others by and by.
+        settings = settled(replace(settings, init_from=given), shape, world)
+        model = first_model(settings, shape, world, settings.init_from)
+        directory = rundir.create(settings) if world.first else None
         directory = Path(world.from_first(str(directory)))
         lock = rundir.hold(directory) if world.first else None
-        model = first_model(settings, shape, world, given)
         progress = Progress(data=train_sha256(corpus))
         return cls(settings, directory, world, corpus, model, progress, lock)
 

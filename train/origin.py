@@ -7,7 +7,8 @@ when the model itself is gone or replaced by what was made of it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ class Before:
     tokens: int = 0
     hours: float = 0.0
     cpu_hours: float = 0.0
+    model: str = ""
+    """What it began with; empty for noise."""
+    imported: dict[str, str] = field(default_factory=dict)
+    """Where on the Hub the first of all came from, if it was not trained here."""
     metrics: tuple[dict[str, Any], ...] = ()
 
     def goes_on_with(self, metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -38,6 +43,9 @@ class Before:
             "elapsed": self.hours * 3600,
             "cpu_seconds": self.cpu_hours * 3600,
         }
+        for name in offsets:  # where the facts are rounded, the curve's own end
+            ends = [record[name] for record in self.metrics if name in record]
+            offsets[name] = ends[-1] if ends else offsets[name]
         later = [{k: _sum(v, offsets.get(k, 0)) for k, v in r.items()} for r in metrics]
         return [*self.metrics, *later]
 
@@ -49,12 +57,30 @@ def _sum(value: Any, offset: float) -> Any:
 def shape_of(model: Path, corpus: Corpus) -> ModelConfig:
     """The shape of a model directory whose tokenizer wrote the data; refuses another's."""
     config = read_config(model)
+    shape = ModelConfig.from_dict(config["model"])
     if config["tokenizer"].get("fingerprint") != corpus.tokenizer.fingerprint:
         raise UserError(
             f"{corpus.path} was tokenized with {corpus.tokenizer.name}, and {model} reads "
             f"{config['tokenizer'].get('name')}: prepare the data with --tokenizer {model}"
         )
-    return ModelConfig.from_dict(config["model"])
+    if shape.vocab_size != corpus.tokenizer.n_vocab:
+        raise UserError(
+            f"{model}: vocab_size is {shape.vocab_size} and its tokenizer has "
+            f"{corpus.tokenizer.n_vocab} tokens: one of them is another model's"
+        )
+    return shape
+
+
+def _number(info: dict[str, Any], name: str) -> Any:
+    """Of facts that anybody may have written."""
+    value = info.get(name, 0)
+    return value if type(value) in (int, float) and value >= 0 else 0
+
+
+def copy(run: Path, other: Path) -> None:
+    """Gives a copy of `run` what `run` began with."""
+    if (run / FOLDER).exists():
+        shutil.copytree(run / FOLDER, other / FOLDER)
 
 
 def keep(model: Path, run: Path) -> None:
@@ -81,16 +107,24 @@ def before(run: Path) -> Before:
 
 def made(model: Path) -> Before:
     """All that made a model directory: a checkpoint's run, and what that had begun with."""
-    info, run = read_config(model).get("info", {}), model.parent.parent
+    model = model.resolve()
+    info, run = read_config(model).get("info"), model.parent.parent
+    info = info if isinstance(info, dict) else {}
     if not (STEP_DIR.fullmatch(model.name) and is_run(run)):
-        kept = {name: info.get(name, 0) for name in ("steps", "tokens", "hours", "cpu_hours")}
-        return Before(**kept, metrics=tuple(runlog.tail(model / runlog.METRICS)[0]))
-    earlier, step = before(run), info.get("step", 0)
+        return Before(
+            **{name: _number(info, name) for name in ("steps", "tokens", "hours", "cpu_hours")},
+            model=info.get("imported_from") or model.name,
+            imported={n: str(info[n]) for n in ("imported_from", "revision") if n in info},
+            metrics=tuple(runlog.tail(model / runlog.METRICS)[0]),
+        )
+    earlier, step = before(run), _number(info, "step")
     records = [r for r in runlog.tail(run / runlog.METRICS)[0] if r.get("step", 0) <= step]
     return Before(
         steps=earlier.steps + step,
-        tokens=earlier.tokens + info.get("tokens", 0),
-        hours=earlier.hours + info.get("seconds", 0.0) / 3600,
-        cpu_hours=earlier.cpu_hours + info.get("cpu_seconds", 0.0) / 3600,
+        tokens=earlier.tokens + _number(info, "tokens"),
+        hours=earlier.hours + _number(info, "seconds") / 3600,
+        cpu_hours=earlier.cpu_hours + _number(info, "cpu_seconds") / 3600,
+        model=f"{run.name} at step {step:,}",
+        imported=earlier.imported,
         metrics=tuple(earlier.goes_on_with(records)),
     )

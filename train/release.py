@@ -77,6 +77,7 @@ def release(args: Release) -> None:
     }
     command = corpus.manifest.get("command", {})
     info |= {name: command[name] for name in ("dataset", "commit") if name in command}  # the Hub's
+    info |= before.imported
     metrics = before.goes_on_with(runlog.tail(run / runlog.METRICS)[0])
     samples = write_samples(model, tokenizer, args.samples)
     card = render_card(args, model, corpus, settings, info, before, scores, samples, curve(metrics))
@@ -102,12 +103,18 @@ def curve(metrics: list[dict[str, Any]]) -> str:
 
 def began_with(before: Before) -> str:
     """The card's sentence about a run that did not begin with noise."""
-    if not before.steps:
+    if not before.model:
         return ""
-    return (
+    done = (
         f"The first {before.steps:,} steps ({before.tokens:,} tokens, {before.cpu_hours:.2f} hours "
-        "of CPU time) were another run's, whose weights this one began with; the settings below "
-        "are of the steps since. "
+        "of CPU time) were that model's. "
+        if before.steps
+        else "What that took is not counted here. "
+    )
+    return (
+        f"It began with the weights of {before.model}. {done}The settings, the epochs and the "
+        "projects below are of the steps since; whether that model had seen the held-out projects "
+        "is not known. "
     )
 
 
@@ -159,7 +166,7 @@ def render_card(
         steps=f"{info['steps']:,}",
         began=began_with(before),
         tokens=f"{info['tokens']:,}",
-        epochs=f"{info['tokens'] / len(corpus.train):.2f}",
+        epochs=f"{(info['tokens'] - before.tokens) / len(corpus.train):.2f}",
         hours=info["hours"],
         precision=info["precision"],
         machine=info["machine"],

@@ -18,12 +18,9 @@ from train import settings as run_settings
 from train.settings import Settings
 
 
-def create(settings: Settings, given: Path | None = None) -> Path:
+def create(settings: Settings) -> Path:
     """Makes runs/<name> with its config.json, at once; without a name the preset's, numbered from
-    the second run on.
-
-    given: the model directory that it begins with.
-    """
+    the second run on."""
     directory = settings.runs / settings.name if settings.name else _next_free(settings)
     if directory.exists():
         raise UserError(
@@ -32,8 +29,8 @@ def create(settings: Settings, given: Path | None = None) -> Path:
     with atomic_directory(directory) as temporary:
         (temporary / "checkpoints").mkdir()
         write_settings(temporary, settings)
-        if given:
-            origin.keep(given, temporary)
+        if settings.init_from:
+            origin.keep(settings.init_from, temporary)
     return directory
 
 

@@ -104,6 +104,9 @@ class Settings:
     """Also write the figures and samples as TensorBoard events, in the run's directory."""
 
 
+LATER: dict[str, Any] = {"init_from": None}
+"""Settings that the runs of earlier versions do not have, and what those did."""
+
 RECIPES: dict[str, dict[str, Any]] = {
     "nano": {
         "steps": 1000,
@@ -217,9 +220,9 @@ def load(run: Path) -> Settings:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a run's settings ({error})") from None
     known = {field.name for field in fields(Settings)}
-    if not isinstance(values, dict) or set(values) != known:
+    if not isinstance(values, dict) or set(LATER | values) != known:
         raise UserError(f"{path} is not the config.json of a training run of this version")
-    return from_json(values)
+    return from_json(LATER | values)
 
 
 def resumed(given: Settings) -> Settings:

@@ -215,10 +215,13 @@ def frames(served: Served, request: Request, runs: Runs) -> Iterator[dict[str, A
 
 
 def waiting(engine: Engine, generation: Generation) -> Iterator[int]:
-    """How many texts are before this one, again and again until its turn comes."""
-    asked, pause = time.monotonic(), 0.001
+    """How many texts are before this one, when that changes and once a second, until its turn
+    comes: a frame costs the page a millisecond."""
+    told, due, pause = 0, time.monotonic() + ADMISSION, 0.001
     while place := engine.place(generation):
-        if time.monotonic() - asked > ADMISSION:
+        now = time.monotonic()
+        if now >= due and (place != told or now >= due + 1):
+            told, due = place, now
             yield place
         time.sleep(pause)
         pause = min(2 * pause, 1 / PLACES_PER_SECOND)

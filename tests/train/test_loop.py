@@ -298,3 +298,39 @@ def test_a_model_that_reads_other_tokens_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match="prepare the data with --tokenizer"):
         Run.start(settings(data, tmp_path, name="second", init_from=first))
     assert not (tmp_path / "second").exists()
+
+
+def test_a_run_begins_again_with_the_checkpoint_that_it_began_with(
+    data: Path, tmp_path: Path
+) -> None:
+    """Though the run that it is from has newer ones by then."""
+    first = Run.start(settings(data, tmp_path, name="first", steps=50, save_every=2))
+    for _ in range(2):
+        first.step()
+    second = Run.start(settings(data, tmp_path, name="second", init_from=first.directory))
+    began = [p.clone() for p in second.model.parameters()]
+    second.close()
+    for _ in range(4):
+        first.step()
+    first.close()
+    with closing(Run.resume(second.directory)) as again:
+        assert all(torch.equal(a, b) for a, b in zip(began, again.model.parameters()))
+
+
+def test_a_damaged_model_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    first = train(settings(data, tmp_path, name="first", steps=6))
+    weights = checkpoints(first)[-1] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(UserError, match="damaged"):
+        Run.start(settings(data, tmp_path, name="second", init_from=first))
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_run_of_an_earlier_version_goes_on(data: Path, tmp_path: Path) -> None:
+    first = Run.start(settings(data, tmp_path, name="first", steps=6))
+    first.close()
+    config = first.directory / "config.json"
+    values = json.loads(config.read_text())
+    del values["init_from"]
+    config.write_text(json.dumps(values))
+    assert (train(Settings(resume=first.directory)) / "checkpoints" / "step_000006").is_dir()

@@ -65,7 +65,7 @@ def test_a_model_without_facts_had_nothing_done(data: Path, tmp_path: Path) -> N
     alone = model.rename(tmp_path / "alone")
     config = alone / "config.json"
     config.write_text(config.read_text().replace('"info"', '"other"'))
-    assert origin.made(alone) == Before()
+    assert origin.made(alone) == Before(model="alone")
 
 
 def test_damaged_facts_are_named(data: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ ptx.growing = (() => {
       picture: { start, from: 0, rows: 0, scale: 1, roles: ptx.attention.roles(), layers: model.layers, heads: model.heads },
     };
     room(grown, question.at);
-    if (grown.exact) setTimeout(read, PAUSE, grown); // the text's first token comes first
+    if (grown.exact) read(grown);
     if (!busy) follow();
   }
 

@@ -215,17 +215,30 @@ ptx.heads = ({ element }) => {
   }
 
   let due = false;
+  let waiting = null; // a timer
   let last = 0; // when it was drawn
-  function ask() {
+  let wrote = false; // when it was last asked for
+
+  // now: a person waits for it
+  function ask(now = false) {
+    const { writing, following } = store.state;
+    if (writing && !wrote) last = performance.now(); // the text's first token comes first
+    wrote = writing;
+    const pause = writing && following && !now ? last + PACE - performance.now() : 0;
+    if (pause > 0) waiting ??= setTimeout(soon, pause);
+    else soon();
+  }
+
+  function soon() {
+    clearTimeout(waiting);
+    waiting = null;
     if (due) return;
     due = true;
-    const { writing, following } = store.state;
-    const pause = writing && following ? last + PACE - performance.now() : 0;
-    setTimeout(() => requestAnimationFrame(() => {
+    requestAnimationFrame(() => {
       due = false;
       last = performance.now();
       draw();
-    }), Math.max(0, pause));
+    });
   }
 
   linesOn.addEventListener("click", () => {
@@ -233,12 +246,10 @@ ptx.heads = ({ element }) => {
     linesOn.setAttribute("aria-pressed", on);
     lines.toggle(on);
   });
-  store.on(["writing"], ({ writing }) => {
-    if (writing) last = performance.now(); // the text's first token comes first
-  });
   store.on(["model"], settle);
-  store.on(["pinned", "peek", "tokens"], ask);
-  attention.onChange(ask);
-  ptx.onTheme(ask);
+  store.on(["pinned", "peek"], () => ask(true));
+  store.on(["tokens"], () => ask());
+  attention.onChange(() => ask());
+  ptx.onTheme(() => ask(true));
   ask();
 };

@@ -71,12 +71,16 @@
     return true;
   }
 
+  // Whether nothing but the text lies between two questions.
+  const grew = (a, b) =>
+    Boolean(a && b) && a.key === b.key && a.muted.join() === b.muted.join() && a.against === b.against;
+
   // One question at a time, always about where the cursor is now.
   async function look() {
     const wanted = question(store.state);
     if (flying || same(wanted, asked)) return;
     const { writing, following } = store.state;
-    const pause = writing && following ? started + WHILE_WRITING - performance.now() : 0;
+    const pause = writing && following && grew(asked, wanted) ? started + WHILE_WRITING - performance.now() : 0;
     if (wanted && pause > 0) {
       waiting ??= setTimeout(() => {
         waiting = null;
