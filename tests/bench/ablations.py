@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -428,6 +429,7 @@ def new_run(work: dict[str, Any], variant: Variant, runs: Path, steps: int) -> R
     group, data = work["preset"], Path((variant.data and work["data"]) or work["base_data"])
     kernels = {"device": "cpu"} | KERNELS.get(group, PLAIN)
     values = quiet | kernels | BASE[group] | variant.settings | {"steps": steps}
+    values["micro_batch"] = math.gcd(values["micro_batch"], values["batch_size"])
     values |= {"seed": work["seed"], "data": data, "runs": runs}
     return Run.start(Settings(preset=PRESET.get(group, group), **values))
 
