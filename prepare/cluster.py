@@ -188,7 +188,7 @@ class Options:
     memory: int = 4
     """Gigabytes for a task, on Slurm or Ray; the last one needs more for billions of documents."""
     tokenizer: str = "py16k"
-    """py16k, o200k_base, or the directory of a tokenizer or a model."""
+    """py16k, py4k, o200k_base, or the directory of a tokenizer or a model."""
     val_fraction: float = VAL_FRACTION
     """Share of the projects that validates."""
     seed: int = 0

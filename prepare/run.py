@@ -49,8 +49,9 @@ TokenizerName = Annotated[
     str,
     tyro.conf.arg(
         name="tokenizer",
-        help="py16k (ours, for Python), o200k_base (tiktoken's, needs uint32 and a download), or a "
-        "directory: one that the tokenizer command wrote, or a model's.",
+        help="py16k (ours, for Python), py4k (its first 4,096 tokens: for nano), o200k_base "
+        "(tiktoken's, needs uint32 and a download), or a directory: one that the tokenizer command "
+        "wrote, or a model's.",
     ),
 ]
 Column = Annotated[

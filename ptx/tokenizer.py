@@ -27,6 +27,9 @@ RANKS_FILE = "tokenizer.tiktoken"
 MANIFEST_FILE = "manifest.json"
 CONFIG = "config.json"
 """Of a model directory."""
+SHIPPED = {"py16k": 16_384, "py4k": 4_096}
+"""Our tokenizers for Python, and how many ids they have: the small one is the large one's first
+merges, as byte pairs are learned one after the other."""
 MOST_TOKENS = 1 << 20  # four times the largest vocabulary in use
 
 # How Python is cut into pieces before the byte pairs of each piece are merged.
@@ -251,17 +254,20 @@ def get_tokenizer(name: str) -> Tokenizer:
     """The tokenizer called `name`.
 
     Args:
-        name: "py16k" (shipped, for Python), "o200k_base" (tiktoken's, downloaded once), or a
-            directory: a tokenizer's or data directory that `prepare/run.py` wrote, or a model's.
+        name: "py16k" or "py4k" (shipped, for Python), "o200k_base" (tiktoken's, downloaded once),
+            or a directory: a tokenizer's or data directory that `prepare/run.py` wrote, or a
+            model's.
     """
-    if name == "py16k":
-        return python_tokenizer("py16k", read_ranks(Path(__file__).with_name("py16k.tiktoken")))
+    if name in SHIPPED:
+        ranks = read_ranks(Path(__file__).with_name("py16k.tiktoken"))
+        last = SHIPPED[name] - 1  # end-of-text
+        return python_tokenizer(name, {token: rank for token, rank in ranks.items() if rank < last})
     if name == "o200k_base":
         return o200k_base()
     if Path(name).is_dir():
         return tokenizer_in(Path(name))
     raise UserError(
-        f"Unknown tokenizer {name!r}: use py16k, o200k_base, a directory written by "
+        f"Unknown tokenizer {name!r}: use py16k, py4k, o200k_base, a directory written by "
         "prepare/run.py tokenizer, or a model directory."
     )
 

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,19 @@ def test_py16k_fills_its_vocabulary_exactly() -> None:
     assert {PY16K.token_bytes(token) for token in range(256)} == {bytes([b]) for b in range(256)}
 
 
+def test_py4k_is_the_beginning_of_py16k() -> None:
+    small = get_tokenizer("py4k")
+    assert (small.n_vocab, small.eot) == (4_096, 4_095)
+    for token in range(small.eot):
+        assert small.token_bytes(token) == PY16K.token_bytes(token)
+    text = Path(module.__file__).read_text()
+
+    def ends(tokenizer: Tokenizer) -> set[int]:
+        return set(accumulate(len(tokenizer.token_bytes(t)) for t in tokenizer.encode(text)))
+
+    assert ends(PY16K) < ends(small), "a large token is made of small ones"
+
+
 def test_py16k_is_what_its_manifest_says() -> None:
     manifest = json.loads(Path(module.__file__).with_name("py16k.json").read_text())
     assert PY16K.record() == manifest["tokenizer"]
@@ -203,7 +217,7 @@ def test_a_missing_vocabulary_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"py16k, o200k_base, a directory .*, or a model"):
+    with pytest.raises(UserError, match=r"py16k, py4k, o200k_base, a directory .*, or a model"):
         get_tokenizer("gpt5")
 
 
