@@ -187,7 +187,7 @@ def test_a_failure_shows_its_last_lines(
 @pytest.mark.parametrize(
     ("data", "out"),
     [
-        ({"source": "installed"}, "installed"),
+        ({"source": "installed"}, "installed-py4k"),
         ({"source": "folder", "name": "mine"}, "mine"),
         ({"source": "folder", "name": "my project"}, "my-project"),
         ({"source": "text", "name": "pasted", "text": "def f():\r\n\treturn 'ä'\n"}, "pasted"),
@@ -201,8 +201,18 @@ def test_data_is_prepared_first_if_need_be(
     assert Path(words_of(training, "x")["--data"]) == training.library.data / out
     manifest = json.loads((training.library.data / out / "manifest.json").read_bytes())
     assert manifest["words"][0] == data["source"]
+    words = manifest["words"]
+    assert words[words.index("--tokenizer") + 1] == "py4k", "nano learns it sooner"
     assert manifest["text"] == data.get("text", "").replace("\r\n", "\n")
     assert sorted(p.name for p in training.library.data.iterdir()) == sorted(["a", out])
+
+
+def test_a_large_preset_has_the_usual_tokenizer(training: Training) -> None:
+    data = {"source": "installed"}
+    assert start(training, data=data, name="x", preset="mini", steps=2) == {"name": "installed"}
+    until(lambda: (training.library.data / "installed" / "manifest.json").exists())
+    manifest = json.loads((training.library.data / "installed" / "manifest.json").read_bytes())
+    assert "--tokenizer" not in manifest["words"]
 
 
 def test_preparing_that_fails_trains_nothing(training: Training) -> None:
