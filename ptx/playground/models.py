@@ -98,8 +98,9 @@ class Models:
 
     def _find(self, key: Any) -> tuple[str, Path]:
         """A pinned key, and the directory that it means."""
+        wrong = f"there is no model {key!r:.60} here: choose one of the list"
         if not isinstance(key, str):
-            raise UserError(f"there is no model {key!r} here: choose one of the list")
+            raise UserError(wrong)
         if key.startswith(HUB):
             self._fetch(key)
         paths = self.paths()
@@ -111,7 +112,7 @@ class Models:
             directory = paths[run] / INSIDE.strip("/") / step
             if directory.is_dir():
                 return key, directory
-        raise UserError(f"there is no model {key!r} here: choose one of the list")
+        raise UserError(wrong)
 
     def _fetch(self, key: str) -> None:
         if not self.limits.hub:

@@ -50,11 +50,26 @@ def test_released_models_are_offered_once(models: Models, served: Served) -> Non
     assert models.listing() == [{"key": "", "name": "other"}]
 
 
-@pytest.mark.parametrize("key", ["nothing", "../tiny", "/etc", "runs/", 3, None, ["tiny"], "\0"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "nothing",
+        "../tiny",
+        "/etc",
+        "runs/",
+        3,
+        None,
+        ["tiny"],
+        "\0",
+        "long " * 99,
+        {"a": "b" * 999},
+    ],
+)
 def test_another_name_is_refused(models: Models, served: Served, key: object) -> None:
     add(models.released / "other", served)
-    with pytest.raises(UserError, match="choose one of the list"):
+    with pytest.raises(UserError, match="choose one of the list") as refused:
         models.get(key)
+    assert len(str(refused.value)) < 200
 
 
 def test_only_so_many_stay_in_memory(models: Models, served: Served) -> None:
