@@ -55,7 +55,7 @@ def to_unit(weights: Tensor) -> Tensor:
 def quantize(weights: Tensor) -> Tensor:
     """uint8 of 255 * sqrt(weight): a byte that keeps small weights apart; for looking at, not for
     export (the error reaches 0.004 near 1). weights: 0 to 1."""
-    # by numpy, which takes a third of the time for one row of every head
+    # by numpy, which takes half of the time
     return torch.from_numpy(np.rint(np.sqrt(weights.numpy()) * 255).astype(np.uint8))
 
 

@@ -98,8 +98,8 @@ class Traces:
         """As much of a text's beginning as was read before."""
         found, most = None, 0
         for muted, trace in self._kept:
-            n = min(shared(trace.ids, text), len(text) - 1)
-            if muted == mute and n > most:
+            n = min(shared(trace.ids, text), len(text) - 1) if muted == mute else 0
+            if n > most:
                 found, most = trace, n
         return found and found.beginning(most)
 

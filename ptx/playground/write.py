@@ -28,7 +28,7 @@ MAX_SEED = 2**32 - 1
 FRAMES_PER_SECOND = 12
 """As smooth as a text needs, and what drawing takes the writing lacks on one machine."""
 PLACES_PER_SECOND = 20
-"""How often a text that waits says how many are before it."""
+"""How often is looked whether a text that waits has its turn, at least."""
 ADMISSION = 0.03
 """Seconds that the engine may take to let a text in when it has room: that is no waiting."""
 LONGEST = LIMITS.prompt_bytes
