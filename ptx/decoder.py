@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,8 @@ from ptx.errors import UserError
 from ptx.fastest import Fastest
 from ptx.model import GPT, KVCache
 
-WORTH_SPLITTING = 4
-"""Rows of several texts from which on a step is shared among threads, if that is faster."""
+MOST_THREADS = 8
+"""That share a step: its pieces are few, and more threads would wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -160,31 +160,33 @@ class _Rows(KVCache):
 
 
 class _Native:
-    """Steps by the compiled function; texts are shared among threads where that is faster."""
+    """Steps by the compiled function, which threads share where that is faster."""
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
-        from ptx import native  # numba takes half a second to import
+        from ptx import native, team  # numba takes half a second to import
 
-        self._step, self._weights = native.step, native.pack(model)
+        self._native, self._weights = native, native.pack(model)
         self._cache_k, self._cache_v = cache.k.numpy(), cache.v.numpy()
         self._config = c = model.config
-        self._threads = Fastest([torch.get_num_threads(), 1])
         self._no_weights = np.empty((0, c.n_layer, c.n_head, c.context), np.float32)
-        self._pool = ThreadPoolExecutor(torch.get_num_threads(), "decoder")
+        most = min(torch.get_num_threads(), MOST_THREADS)
+        self._helpers = team.Helpers(most - 1)
+        options = [most >> i for i in range(most.bit_length())]  # most, half of it, ... 1
+        self._threads = defaultdict[int, Fastest](lambda: Fastest(options))
+        """By the number of binary digits in a step's number of rows."""
 
     def compiled_before(self) -> bool:
         """Whether numba kept the step for such weights, and this version of it, on the disk."""
-        from ptx.native import compiled_before
-
-        return compiled_before(self._weights)
+        return self._native.compiled_before(self._weights)
 
     def try_out(self) -> None:
         """One step on a cache of its own: compiles, or finds what was compiled before."""
-        c, zero = self._config, np.zeros(1, np.int64)
+        c, w, zero = self._config, self._weights, np.zeros(1, np.int64)
         cache = np.zeros((c.n_layer, c.n_kv_head, 1, 1, c.head_size), np.float32)
+        arguments = zero, zero, zero, cache, cache.copy(), self._no_weights
         logits = np.empty((1, c.vocab_size), np.float32)
-        nothing = self._no_weights
-        self._step(self._weights, zero, zero, zero, cache, cache.copy(), nothing, logits)
+        alone = self._native.team_of(1, w)[0]
+        self._native.step(w, *arguments, logits, self._native.scratch(w, 1), alone)
 
     def read(self, slot: int, ids: Sequence[int], start: int) -> None:
         tokens = np.array(ids)  # (T,)
@@ -201,20 +203,7 @@ class _Native:
         weights = self._no_weights
         if attention:
             weights = np.empty((R, c.n_layer, c.n_head, c.context), np.float32)
-
-        def work(part: slice) -> None:
-            self._run(tokens[part], slots[part], positions[part], weights[part], logits[part])
-
-        if R < WORTH_SPLITTING or slots[0] == slots[-1]:
-            work(slice(0, R))
-        else:
-            threads, began = self._threads.pick(), time.perf_counter()
-            first, *others = parts(slots.tolist(), threads)
-            working = [self._pool.submit(work, part) for part in others]
-            work(first)
-            for part in working:
-                part.result()
-            self._threads.note(threads, (time.perf_counter() - began) / R)
+        self._run(tokens, slots, positions, weights, logits)
         if not attention:
             return torch.from_numpy(logits), None
         # Copies, so that a step that is kept does not keep the weights of all texts.
@@ -222,23 +211,22 @@ class _Native:
         return torch.from_numpy(logits), [torch.from_numpy(some) for some in seen]
 
     def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:
-        cache = self._cache_k, self._cache_v
-        self._step(self._weights, tokens, slots, positions, *cache, weights, logits)
+        native, R = self._native, len(tokens)
+        fastest = self._threads[R.bit_length()]
+        threads, began = fastest.pick(), time.perf_counter()
+        self._helpers.run(
+            native.step,
+            native.team_of(threads, self._weights),
+            *(self._weights, tokens, slots, positions, self._cache_k, self._cache_v),
+            *(weights, logits, native.scratch(self._weights, R)),
+        )
+        fastest.note(threads, (time.perf_counter() - began) / R)
 
 
 def shared(a: Sequence[int], b: Sequence[int]) -> int:
     """With how many of the same tokens two texts begin."""
     n = min(len(a), len(b))
     return next((i for i in range(n) if a[i] != b[i]), n)
-
-
-def parts(slots: list[int], n: int) -> list[slice]:
-    """At most n runs of rows, about equally long, that cut no text in two."""
-    edges = [0]
-    for i in range(1, len(slots)):
-        if slots[i] != slots[i - 1] and i >= len(edges) * len(slots) / n:
-            edges.append(i)
-    return [slice(a, b) for a, b in zip(edges, [*edges[1:], len(slots)])]
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 TRY_AGAIN = 16
-"""Uses of the fastest way between two tries of another: other programs come and go."""
+"""Uses of the fastest way until another is tried: other programs come and go."""
+RARELY = 512
+"""The same, once others were slower each time: up to here it doubles."""
 
 
 class Fastest:
@@ -15,21 +17,31 @@ class Fastest:
     def __init__(self, options: Sequence[int]) -> None:
         self._seconds: dict[int, float] = {}
         self._options = list(dict.fromkeys(options))
-        self._uses = 0
+        self._uses = self._tries = 0
+        self._wait = TRY_AGAIN
 
     def pick(self) -> int:
         """The one to use now."""
         for option in self._options:
             if option not in self._seconds:
                 return option
+        best = self._best()
         self._uses += 1
-        best = min(self._options, key=self._seconds.__getitem__)
-        if self._uses % TRY_AGAIN:
+        if self._uses < self._wait:
             return best
+        self._uses, self._wait = 0, min(2 * self._wait, RARELY)
         others = [o for o in self._options if o != best] or [best]
-        return others[self._uses // TRY_AGAIN % len(others)]
+        self._tries += 1
+        return others[self._tries % len(others)]
 
     def note(self, option: int, seconds: float) -> None:
-        """What a use of `option` took, per unit of work; the newest counts half."""
-        before = self._seconds.get(option, seconds)
+        """What a use of `option` took, per unit of work. Of the fastest one the newest counts
+        half; of another it counts alone, as the one before is old."""
+        best = self._best() if self._seconds else option
+        before = self._seconds.get(option, seconds) if option == best else seconds
         self._seconds[option] = (before + seconds) / 2
+        if self._best() != best:  # the machine has changed, and may again
+            self._wait = TRY_AGAIN
+
+    def _best(self) -> int:
+        return min(self._seconds, key=self._seconds.__getitem__)

@@ -24,11 +24,14 @@ from torch import Tensor
 
 from ptx.int8 import int8_values
 from ptx.model import GPT
-from ptx.tile import BLOCKS, LANES, MOST_ROWS, packed, tile
+from ptx.team import Team, pieces, team
+from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, packed, row_sums, tile
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Lets sums run in vector lanes; infinities and NaN keep their meaning."""
 ACTIVATIONS = ("relu", "gelu", "swiglu")
+CHUNK = 8
+"""Rows that one thread prepares and normalizes at a time."""
 
 _most_rows, _four_rows = tile(MOST_ROWS, 1), tile(4, 1)
 _one_row, _two_blocks, _one_block = tile(1, BLOCKS), tile(1, 2), tile(1, 1)
@@ -175,35 +178,41 @@ def _compiled(function: Any, fastmath: set[str] = FAST) -> Any:
 
 
 @_compiled
-def _linear(m: Matrix, layer: int, x: np.ndarray, y: np.ndarray):
-    """y (R, O) = x (R, C) @ weight.T * scale + bias, of one layer.
+def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
+    """y (R, O) = x (R, C) @ weight.T * scale + bias, of one layer and of a piece of its outputs.
 
-    A few blocks of outputs at a time, for all rows: so they stay in the cache that is next.
+    It is done with for all rows before the next: so it stays in the cache that is next.
     """
     weight, R = m.weight[layer], len(x)
+    first = piece * BLOCKS
+    last = min(first + BLOCKS, len(weight))
     part = np.empty(max(MOST_ROWS, BLOCKS) * LANES, np.float32)
-    for first in range(0, len(weight), BLOCKS):
-        last = min(first + BLOCKS, len(weight))
-        r = 0
-        while r + MOST_ROWS <= R:
+    r = 0
+    while r + MOST_ROWS <= R:
+        for b in range(first, last):
+            _most_rows(weight[b : b + 1], x[r : r + MOST_ROWS], part)
+            _finish(m, layer, part, y[r : r + MOST_ROWS], b, 1)
+        r += MOST_ROWS
+    while r + 4 <= R:
+        for b in range(first, last):
+            _four_rows(weight[b : b + 1], x[r : r + 4], part)
+            _finish(m, layer, part, y[r : r + 4], b, 1)
+        r += 4
+    while r < R:
+        if last - first == BLOCKS:
+            _one_row(weight[first:last], x[r : r + 1], part)
+            _finish(m, layer, part, y[r : r + 1], first, BLOCKS)
+        else:
             for b in range(first, last):
-                _most_rows(weight[b : b + 1], x[r : r + MOST_ROWS], part)
-                _finish(m, layer, part, y[r : r + MOST_ROWS], b, 1)
-            r += MOST_ROWS
-        while r + 4 <= R:
-            for b in range(first, last):
-                _four_rows(weight[b : b + 1], x[r : r + 4], part)
-                _finish(m, layer, part, y[r : r + 4], b, 1)
-            r += 4
-        while r < R:
-            if last - first == BLOCKS:
-                _one_row(weight[first:last], x[r : r + 1], part)
-                _finish(m, layer, part, y[r : r + 1], first, BLOCKS)
-            else:
-                for b in range(first, last):
-                    _one_block(weight[b : b + 1], x[r : r + 1], part)
-                    _finish(m, layer, part, y[r : r + 1], b, 1)
-            r += 1
+                _one_block(weight[b : b + 1], x[r : r + 1], part)
+                _finish(m, layer, part, y[r : r + 1], b, 1)
+        r += 1
+
+
+@_compiled
+def _pieces(m: Matrix) -> int:
+    """In how many pieces threads share the outputs of `m`."""
+    return (m.weight.shape[1] + BLOCKS - 1) // BLOCKS
 
 
 @_compiled
@@ -217,9 +226,9 @@ def _finish(m: Matrix, layer: int, part: np.ndarray, y: np.ndarray, block: int, 
 
 
 @_compiled
-def _normalize(x: np.ndarray, gain: np.ndarray, bias: np.ndarray, w: Weights, y: np.ndarray):
+def _normalize(x: np.ndarray, norm: Norm, layer: int, w: Weights, y: np.ndarray):
     """y (R, C) = RMSNorm or LayerNorm of x (R, C)."""
-    n = np.float32(x.shape[1])
+    n, gain, bias = np.float32(x.shape[1]), norm.gain[layer], norm.bias[layer]
     for r in range(len(x)):
         mean = np.float32(0)
         if w.layer_norm:
@@ -285,14 +294,20 @@ def _attend(
 
     Leaves the softmax in weights (S,)."""
     S, D = keys.shape
-    largest = np.float32(-np.inf)
-    for s in range(S):
-        score = np.float32(0)
+    whole = S - S % KEYS
+    for s in range(0, whole, KEYS):
+        row_sums(keys[s : s + KEYS], q, weights[s:])
+        for k in range(s, s + KEYS):
+            for i in range(D - D % KEYS, D):
+                weights[k] += q[i] * keys[k, i]
+    for s in range(whole, S):
+        weights[s] = np.float32(0)
         for i in range(D):
-            score += q[i] * keys[s, i]
-        score *= np.float32(1) / np.sqrt(np.float32(D))
-        weights[s] = score
-        largest = max(largest, score)
+            weights[s] += q[i] * keys[s, i]
+    largest, scale = np.float32(-np.inf), np.float32(1) / np.sqrt(np.float32(D))
+    for s in range(S):
+        weights[s] *= scale
+        largest = max(largest, weights[s])
     total = np.float32(0)
     for s in range(S):
         weights[s] = _exp(weights[s] - largest)
@@ -313,20 +328,59 @@ def _attend(
 
 
 @_compiled
-def _activate(up: np.ndarray, gate: np.ndarray, activation: int):
-    """The non-linearity of (R, d_mlp), in `up`."""
+def _activate(up: np.ndarray, gate: np.ndarray, activation: int, piece: int):
+    """The non-linearity of a piece of the columns of (R, d_mlp), in `up`."""
+    first = piece * BLOCKS * LANES
     for r in range(len(up)):
+        u, g = up[r, first : first + BLOCKS * LANES], gate[r, first : first + BLOCKS * LANES]
         if activation == 2:  # SwiGLU
-            for i in range(up.shape[1]):
-                up[r, i] *= gate[r, i] / (np.float32(1) + _exp(-gate[r, i]))
+            for i in range(len(u)):
+                u[i] *= g[i] / (np.float32(1) + _exp(-g[i]))
         elif activation == 1:  # GPT-2's "gelu_new"; (1 + tanh(z)) / 2 = 1 / (1 + e ** -2z)
-            for i in range(up.shape[1]):
-                u = up[r, i]
-                z = np.float32(0.7978845608028654) * (u + np.float32(0.044715) * u * u * u)
-                up[r, i] = u / (np.float32(1) + _exp(np.float32(-2) * z))
+            for i in range(len(u)):
+                z = np.float32(0.7978845608028654) * (u[i] + np.float32(0.044715) * u[i] ** 3)
+                u[i] /= np.float32(1) + _exp(np.float32(-2) * z)
         else:
-            for i in range(up.shape[1]):
-                up[r, i] = max(up[r, i], np.float32(0))
+            for i in range(len(u)):
+                u[i] = max(u[i], np.float32(0))
+
+
+class Scratch(NamedTuple):
+    """What a step of R rows keeps between its phases, fp32."""
+
+    x: np.ndarray
+    """(R, C), the residual stream."""
+    h: np.ndarray
+    """(R, C), what a block's half reads of it, then what it adds."""
+    q: np.ndarray
+    """(R, H * D)"""
+    k: np.ndarray
+    """(R, K * D)"""
+    v: np.ndarray
+    y: np.ndarray
+    """(R, H * D), what the heads found."""
+    up: np.ndarray
+    """(R, d_mlp)"""
+    gate: np.ndarray
+
+
+def scratch(w: Weights, rows: int) -> Scratch:
+    widths = [w.tok_emb.shape[1]] * 2
+    widths += [m.scale.shape[1] for m in (w.q, w.k, w.v, w.q, w.up, w.up)]
+    return Scratch(*(np.empty((rows, width), np.float32) for width in widths))
+
+
+def team_of(n: int, w: Weights) -> list[Team]:
+    """The places of n threads that take one step together."""
+    return team(2 + 8 * len(w.q.weight), n)
+
+
+@_compiled
+def _add_and_normalize(s: Scratch, piece: int, norm: Norm, layer: int, w: Weights):
+    """Adds what half a block found to the residual stream, for what reads it next."""
+    x, h = s.x[piece * CHUNK : (piece + 1) * CHUNK], s.h[piece * CHUNK : (piece + 1) * CHUNK]
+    x += h
+    _normalize(x, norm, layer, w, h)
 
 
 @_compiled
@@ -339,63 +393,82 @@ def step(
     cache_v: np.ndarray,
     attention: np.ndarray,
     logits: np.ndarray,
+    s: Scratch,
+    team: Team,
 ):
     """Reads R tokens; writes the logits (N, V) of what follows the last N of them. Without any it
-    stops once the last layer has its keys and values.
+    stops once the last layer has its keys and values. Several threads may call it with the same
+    arguments, but for `team`: they share the work.
 
     tokens, slots, positions: int64 (R,). Row r reads tokens[r] at positions[r] of the text in
         slots[r]; rows of one text come in the order of their positions.
     cache_k, cache_v: fp32 (L, K, slots, context, D), extended by this call.
     attention: fp32 (R, L, H, context), filled up to each row's position; (0, ...) to leave it out.
     """
-    R, C, D = len(tokens), w.tok_emb.shape[1], w.head_size
-    group = w.n_head // w.n_kv_head
-    x, h = np.empty((R, C), np.float32), np.empty((R, C), np.float32)
-    q = np.empty((R, w.n_head * D), np.float32)
-    y = np.empty((R, w.n_head * D), np.float32)
-    k = np.empty((R, w.n_kv_head * D), np.float32)
-    v = np.empty((R, w.n_kv_head * D), np.float32)
-    up = np.empty((R, w.up.scale.shape[1]), np.float32)
-    gate = np.empty((R, w.up.scale.shape[1]), np.float32)
-    row_weights = np.empty(cache_k.shape[3], np.float32)
-    for r in range(R):
-        x[r] = w.tok_emb[tokens[r]]
-        if len(w.pos_emb):
-            x[r] += w.pos_emb[positions[r]]
-    for layer in range(len(w.q.weight)):
-        _normalize(x, w.attn_norm.gain[layer], w.attn_norm.bias[layer], w, h)
-        _linear(w.q, layer, h, q)
-        _linear(w.k, layer, h, k)
-        _linear(w.v, layer, h, v)
-        _prepare_heads(q, w.q_norm, layer, positions, w)
-        _prepare_heads(k, w.k_norm, layer, positions, w)
-        for r in range(R):
-            for n in range(w.n_kv_head):
-                cache_k[layer, n, slots[r], positions[r]] = k[r, n * D : (n + 1) * D]
-                cache_v[layer, n, slots[r], positions[r]] = v[r, n * D : (n + 1) * D]
-        if layer == len(w.q.weight) - 1 and not len(logits):
+    R, D, n_layer = len(tokens), w.head_size, len(w.q.weight)
+    group, chunks = w.n_head // w.n_kv_head, (R + CHUNK - 1) // CHUNK
+    weights, phase = np.empty(cache_k.shape[3], np.float32), 0
+    for piece in pieces(team, phase, chunks):
+        a, b = piece * CHUNK, min((piece + 1) * CHUNK, R)
+        for r in range(a, b):
+            s.x[r] = w.tok_emb[tokens[r]]
+            if len(w.pos_emb):
+                s.x[r] += w.pos_emb[positions[r]]
+        _normalize(s.x[a:b], w.attn_norm, 0, w, s.h[a:b])
+    for layer in range(n_layer):
+        n_q, n_k = _pieces(w.q), _pieces(w.k)
+        phase += 1
+        for piece in pieces(team, phase, n_q + 2 * n_k):
+            if piece < n_q:
+                _linear(w.q, layer, piece, s.h, s.q)
+            elif piece < n_q + n_k:
+                _linear(w.k, layer, piece - n_q, s.h, s.k)
+            else:
+                _linear(w.v, layer, piece - n_q - n_k, s.h, s.v)
+        phase += 1
+        for piece in pieces(team, phase, chunks):
+            a, b = piece * CHUNK, min((piece + 1) * CHUNK, R)
+            _prepare_heads(s.q[a:b], w.q_norm, layer, positions[a:b], w)
+            _prepare_heads(s.k[a:b], w.k_norm, layer, positions[a:b], w)
+            for r in range(a, b):
+                for n in range(w.n_kv_head):
+                    cache_k[layer, n, slots[r], positions[r]] = s.k[r, n * D : (n + 1) * D]
+                    cache_v[layer, n, slots[r], positions[r]] = s.v[r, n * D : (n + 1) * D]
+        if layer == n_layer - 1 and not len(logits):
             return
-        for r in range(R):
-            seen = positions[r] + 1
-            for n in range(w.n_head):
-                keys = cache_k[layer, n // group, slots[r], :seen]
-                values = cache_v[layer, n // group, slots[r], :seen]
-                weights = row_weights[:seen]
-                _attend(q[r, n * D : (n + 1) * D], keys, values, weights, y[r, n * D : (n + 1) * D])
-                if len(attention):
-                    attention[r, layer, n, :seen] = weights
-        _linear(w.out, layer, y, h)
-        x += h
-        _normalize(x, w.mlp_norm.gain[layer], w.mlp_norm.bias[layer], w, h)
-        _linear(w.up, layer, h, up)
-        if w.activation == 2:
-            _linear(w.gate, layer, h, gate)
-        _activate(up, gate, w.activation)
-        _linear(w.down, layer, up, h)
-        x += h
-    first = R - len(logits)
-    _normalize(x[first:], w.norm.gain[0], w.norm.bias[0], w, h[first:])
-    _linear(w.head, 0, h[first:], logits)
+        phase += 1
+        for piece in pieces(team, phase, R * w.n_head):
+            r, n = piece // w.n_head, piece % w.n_head
+            seen, mine = positions[r] + 1, slice(n * D, (n + 1) * D)
+            keys = cache_k[layer, n // group, slots[r], :seen]
+            values = cache_v[layer, n // group, slots[r], :seen]
+            _attend(s.q[r, mine], keys, values, weights[:seen], s.y[r, mine])
+            if len(attention):
+                attention[r, layer, n, :seen] = weights[:seen]
+        phase += 1
+        for piece in pieces(team, phase, _pieces(w.out)):
+            _linear(w.out, layer, piece, s.y, s.h)
+        phase += 1
+        for piece in pieces(team, phase, chunks):
+            _add_and_normalize(s, piece, w.mlp_norm, layer, w)
+        phase += 1
+        for piece in pieces(team, phase, _pieces(w.up)):
+            _linear(w.up, layer, piece, s.h, s.up)
+            if w.activation == 2:
+                _linear(w.gate, layer, piece, s.h, s.gate)
+            _activate(s.up, s.gate, w.activation, piece)
+        phase += 1
+        for piece in pieces(team, phase, _pieces(w.down)):
+            _linear(w.down, layer, piece, s.up, s.h)
+        phase += 1
+        for piece in pieces(team, phase, chunks):
+            if layer < n_layer - 1:
+                _add_and_normalize(s, piece, w.attn_norm, layer + 1, w)
+            else:
+                _add_and_normalize(s, piece, w.norm, 0, w)
+    phase += 1
+    for piece in pieces(team, phase, _pieces(w.head)):
+        _linear(w.head, 0, piece, s.h[R - len(logits) :], logits)
 
 
 def compiled_before(weights: Weights) -> bool:

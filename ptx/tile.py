@@ -25,6 +25,8 @@ LANES = 32 if WIDE else 16
 """Outputs that are summed side by side."""
 MOST_ROWS = 8 if WIDE else 4
 """Of a tile. With its sums, weights and inputs it fits the registers."""
+KEYS = LANES // 2
+"""Rows, and lanes, of `row_sums`."""
 BLOCKS = 4
 """Groups of LANES outputs in a tile of one row: sums enough that none waits for its last
 addition."""
@@ -100,6 +102,74 @@ def tile(rows: int, blocks: int) -> Callable[..., None]:
         return context.get_dummy_value()
 
     return multiply
+
+
+def dots(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+    """For `row_sums`."""
+    rows, x, y = (
+        context.make_array(kind)(context, builder, value)
+        for kind, value in zip(signature.args, arguments, strict=True)
+    )
+    n = builder.extract_value(x.shape, 0)
+    number, lanes = n.type, ir.VectorType(ir.FloatType(), KEYS)
+
+    def load(data: Any, index: Any) -> Any:
+        return builder.load(
+            builder.bitcast(builder.gep(data, [index]), lanes.as_pointer()), align=4
+        )
+
+    before, loop = builder.block, builder.append_basic_block("inputs")
+    body, after = builder.append_basic_block("sums"), builder.append_basic_block("together")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    i = builder.phi(number)
+    sums = [builder.phi(lanes) for _ in range(KEYS)]
+    following = builder.add(i, number(KEYS))
+    builder.cbranch(builder.icmp_signed("<=", following, n), body, after)
+    builder.position_at_end(body)
+    some = load(x.data, i)
+    i.add_incoming(number(0), before)
+    i.add_incoming(following, body)
+    for r, total in enumerate(sums):
+        product = builder.fmul(
+            load(rows.data, _sum(builder, (number(r), n), (i, number(1)))),
+            some,
+            flags=("contract",),
+        )
+        total.add_incoming(lanes([0.0] * KEYS), before)
+        total.add_incoming(builder.fadd(total, product, flags=("contract",)), body)
+    builder.branch(loop)
+    builder.position_at_end(after)
+    builder.store(
+        _sums_of_lanes(builder, sums), builder.bitcast(y.data, lanes.as_pointer()), align=4
+    )
+    return context.get_dummy_value()
+
+
+@intrinsic
+def row_sums(_context: Any, rows: Any, x: Any, y: Any) -> Any:
+    """The products y (KEYS,) of rows (KEYS, D) with x (D,), fp32 and contiguous, but for what D is
+    more than a multiple of KEYS."""
+    return types.void(rows, x, y), dots
+
+
+def _sums_of_lanes(builder: ir.IRBuilder, vectors: list[Any]) -> Any:
+    """Lane r of the result is the sum of the lanes of vectors[r]; as many vectors as lanes."""
+    n = width = len(vectors)
+    while len(vectors) > 1:  # pairs share a vector; in it, sums of ever fewer lanes stand together
+        half = width // 2
+        low = [b for b in range(0, n, width) for b in range(b, b + half)]
+        left = ir.Constant(ir.VectorType(ir.IntType(32), n), [*low, *(n + b for b in low)])
+        right = ir.Constant(
+            ir.VectorType(ir.IntType(32), n),
+            [*(b + half for b in low), *(n + b + half for b in low)],
+        )
+        vectors = [
+            builder.fadd(builder.shuffle_vector(a, b, left), builder.shuffle_vector(a, b, right))
+            for a, b in zip(vectors[::2], vectors[1::2])
+        ]
+        width = half
+    return vectors[0]
 
 
 def _sum(builder: ir.IRBuilder, *products: tuple[Any, Any]) -> Any:

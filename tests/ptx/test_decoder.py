@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 from ptx.config import PRESETS, ModelConfig
-from ptx.decoder import Decoder, Row, parts
+from ptx.decoder import Decoder, Row
 from ptx.errors import UserError
+from ptx.fastest import Fastest
 from ptx.int8 import as_int8
 from ptx.model import GPT
+from ptx.team import Helpers
 
 TINY = replace(
     PRESETS["nano"], vocab_size=203, context=24, n_layer=2, n_head=4, n_kv_head=2, head_size=8,
@@ -138,6 +141,30 @@ def test_company_changes_no_bit_of_a_compiled_row(model: GPT) -> None:
     assert torch.equal(decoder.step(rows)[0], alone)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_share_a_step_change_no_bit(model: GPT, threads: int) -> None:
+    alone, together = (with_threads(model, n) for n in (1, threads))
+    texts = {slot: some_ids(20, slot) for slot in range(5)}
+    for decoder in (alone, together):
+        for slot, ids in texts.items():
+            decoder.read(slot, ids[:-1], 0)
+    for n in (1, 3, 5):
+        rows = [Row(ids[-1], slot, 19) for slot, ids in list(texts.items())[:n]]
+        (logits, weights), (logits2, weights2) = (
+            decoder.step(rows, attention=True) for decoder in (alone, together)
+        )
+        assert torch.equal(logits, logits2)
+        assert all(map(torch.equal, weights, weights2))
+
+
+def with_threads(model: GPT, n: int) -> Decoder:
+    """A decoder whose steps are always shared by n threads."""
+    decoder = Decoder(model, 5, native=True)
+    decoder._native._helpers = Helpers(n - 1)
+    decoder._native._threads = defaultdict(lambda: Fastest([n]))
+    return decoder
+
+
 @pytest.mark.parametrize("native", [True, False], ids=["compiled", "torch"])
 def test_bf16_weights_are_taken_as_they_are(native: bool) -> None:
     model = random_model(TINY)
@@ -177,23 +204,6 @@ def test_a_slot_is_taken_for_the_text_it_holds_most_of() -> None:
     assert decoder.take([1, 5, 6]) == (0, 2)
     assert decoder.take([9]) == (2, 0)  # the longest unused
     assert decoder.take([]) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("slots", "n", "expected"),
-    [
-        ([0], 2, [(0, 1)]),
-        ([0, 0, 0, 0], 2, [(0, 4)]),
-        ([0, 1, 2, 3], 2, [(0, 2), (2, 4)]),
-        ([0, 0, 0, 1, 2], 2, [(0, 3), (3, 5)]),
-        ([5, 3, 3, 3, 1, 1], 3, [(0, 4), (4, 6)]),
-        ([0, 1, 2, 3], 1, [(0, 4)]),
-    ],
-)
-def test_threads_share_rows_but_no_text(
-    slots: list[int], n: int, expected: list[tuple[int, int]]
-) -> None:
-    assert [(p.start, p.stop) for p in parts(slots, n)] == expected
 
 
 def test_half_precision_models_take_torchs_steps() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ptx.fastest import TRY_AGAIN, Fastest
+from itertools import pairwise
+
+from ptx.fastest import RARELY, TRY_AGAIN, Fastest
 
 
 def use(fastest: Fastest, seconds: dict[int, float], times: int) -> list[int]:
@@ -25,6 +27,21 @@ def test_when_the_machine_gets_busy_the_other_way_is_found_soon() -> None:
     assert picked[-8:] == [1] * 8
     picked = use(fastest, {2: 1.0, 1: 1.5}, 8 * TRY_AGAIN)
     assert picked[-2:] == [2, 2]
+
+
+def test_a_way_that_stays_slower_is_tried_ever_more_rarely() -> None:
+    picked = use(Fastest([2, 1]), {2: 30.0, 1: 1.0}, 10 * RARELY)
+    tries = [i for i, option in enumerate(picked) if option == 2]
+    gaps = [b - a for a, b in pairwise(tries)]
+    assert gaps[0] == TRY_AGAIN + 1
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == RARELY
+
+
+def test_all_other_ways_get_their_turn() -> None:
+    picked = use(Fastest([4, 2, 1]), {4: 1.0, 2: 2.0, 1: 3.0}, 2 * RARELY)
+    assert picked.count(2) > 2
+    assert picked.count(1) > 2
 
 
 def test_one_way_needs_no_choice() -> None:
