@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 TRY_AGAIN = 16
 """Uses of the fastest way until another is tried: other programs come and go."""
 RARELY = 512
 """The same, once others were slower each time: up to here it doubles."""
+
+
+WORTH_DOUBLING = 1.3
+"""How many times as fast twice as many threads have to be: they take the cores from others."""
 
 
 class Fastest:
@@ -44,4 +49,5 @@ class Fastest:
             self._wait = TRY_AGAIN
 
     def _best(self) -> int:
-        return min(self._seconds, key=self._seconds.__getitem__)
+        """The fastest of those that are worth their threads."""
+        return min(self._seconds, key=lambda n: self._seconds[n] * WORTH_DOUBLING ** math.log2(n))

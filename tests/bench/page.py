@@ -42,13 +42,13 @@ PROMPT = "def fibonacci(n):"
 KEEPUP = 500
 """Tokens of a text whose speed is measured: at 12 pictures a second, a short one shows little."""
 LONG = (ROOT / "ptx" / "sampling.py").read_text("utf-8")[:4000]
-# Tells when a picture of the atlas was last painted.
+# Tells when the pictures of the atlas were last painted, and which.
 WATCH = """(() => {
-    window.painted = 0;
-    const put = CanvasRenderingContext2D.prototype.putImageData;
-    CanvasRenderingContext2D.prototype.putImageData = function (...given) {
+    const put = CanvasRenderingContext2D.prototype.drawImage;
+    CanvasRenderingContext2D.prototype.drawImage = function (...given) {
         put.apply(this, given);
-        if (this.canvas.closest(".atlas")) window.painted = performance.now();
+        if (!this.canvas.closest(".atlas")) return;
+        window.painted = { when: performance.now(), picture: ptx.attention.picture() };
     };
 })()"""
 FIRST_TOKEN = """() => new Promise((done) => {
@@ -77,10 +77,11 @@ MOVE = """(key) => new Promise((done) => {
 })"""
 PAINT = """(muted) => new Promise((done) => {
     const began = performance.now();
-    window.painted = 0;
+    const before = ptx.attention.picture();
     ptx.store.set({ muted });
     const look = () => {
-        if (window.painted) done(window.painted - began);
+        const { when, picture } = window.painted;
+        if (picture && picture !== before) done(when - began);
         else requestAnimationFrame(look);
     };
     look();

@@ -2,10 +2,16 @@
 // Pointing at one peeks at it, a click pins it; M mutes it.
 ptx.atlas = () => {
   const { el, store, pins, attention } = ptx;
+  const MUTED = 0.22; // of a picture's strength
   const node = el("div", { class: "atlas", role: "grid", "aria-label": "Attention of all heads" });
-  let cells = []; // {name, box, button, canvas, mute, label, looks} in the order of the pictures
+  // All pictures on one canvas behind the buttons: a browser composes each canvas by itself, and so
+  // many take it longer than all else that it draws while a text streams.
+  const canvas = el("canvas", { class: "pictures", "aria-hidden": "true" });
+  const small = el("canvas", {}); // the pictures under each other, a pixel for each cell
+  let cells = []; // {name, box, button, mute, label, looks} in the order of the pictures
   let shape = "";
-  let drawn = {}; // {picture, rows, read, dark}: what the pictures show
+  let drawn = {}; // {picture, rows, read, dark, muted}: what the pictures show
+  let places = []; // of the pictures: {x, y, size}
   let current = "0.0"; // the head that Tab comes to
 
   function build({ layers, heads }) {
@@ -20,13 +26,26 @@ ptx.atlas = () => {
       ...Array.from({ length: layers }, (_, layer) =>
         line("row", el("span", { role: "rowheader" }, `L${layer}`),
           ...numbers.map((head) => cell(`${layer}.${head}`)))),
+      canvas,
     );
     current = "0.0";
+    measure();
   }
 
+  // Where the pictures are: within the buttons' borders.
+  function measure() {
+    const frame = node.getBoundingClientRect();
+    places = cells.map(({ button }) => {
+      const box = button.getBoundingClientRect();
+      return { x: box.left - frame.left + 1, y: box.top - frame.top + 1, size: Math.max(0, box.width - 2) };
+    });
+    ptx.fit(canvas, Math.ceil(frame.width), Math.ceil(frame.height));
+    show();
+  }
+  new ResizeObserver(measure).observe(node);
+
   function cell(name) {
-    const canvas = el("canvas", {});
-    const button = el("button", { type: "button", class: "thumb", tabindex: "-1" }, canvas);
+    const button = el("button", { type: "button", class: "thumb", tabindex: "-1" });
     const mute = el("button", { type: "button", class: "mute", tabindex: "-1" }, "M");
     const label = el("span", { class: "role" });
     const box = el("div", { role: "gridcell", class: "head" }, button, mute, label);
@@ -40,7 +59,7 @@ ptx.atlas = () => {
       if (button.matches(":focus-visible")) store.set({ peek: name });
     });
     button.addEventListener("blur", () => store.set({ peek: null }));
-    cells.push({ name, box, button, canvas, mute, label });
+    cells.push({ name, box, button, mute, label });
     return box;
   }
 
@@ -73,16 +92,33 @@ ptx.atlas = () => {
     // the lines of a picture that hold a row of the text
     const begin = Math.floor((first * side) / size);
     const end = Math.ceil((rows * side) / size);
-    cells.forEach(({ canvas }, i) => {
-      if (canvas.width !== side) canvas.width = canvas.height = side;
-      const data = new ImageData(side, side);
-      const values = new Uint32Array(data.data.buffer);
+    Object.assign(small, { width: side, height: side * cells.length });
+    const data = new ImageData(side, side * cells.length);
+    const values = new Uint32Array(data.data.buffer);
+    for (let i = 0; i < cells.length; i += 1) {
       for (let y = begin; y < end; y += 1) {
         const from = (i * side + y) * side;
-        for (let x = 0; x <= y; x += 1) values[y * side + x] = colors[pixels[from + x]];
+        for (let x = from; x <= from + y; x += 1) values[x] = colors[pixels[x]];
       }
-      canvas.getContext("2d").putImageData(data, 0, 0);
+    }
+    small.getContext("2d").putImageData(data, 0, 0);
+    show();
+  }
+
+  function show() {
+    const g = canvas.getContext("2d");
+    const { width: side } = small;
+    g.clearRect(0, 0, canvas.width, canvas.height);
+    g.imageSmoothingEnabled = false;
+    g.save();
+    g.beginPath();
+    for (const { x, y, size } of places) g.roundRect(x, y, size, size, 3);
+    g.clip();
+    places.forEach(({ x, y, size }, i) => {
+      g.globalAlpha = drawn.muted?.includes(cells[i].name) ? MUTED : 1;
+      if (drawn.picture) g.drawImage(small, 0, i * side, side, side, x, y, size, size);
     });
+    g.restore();
   }
 
   // labels: name -> {text, title, sign} written under the pictures.
@@ -96,7 +132,7 @@ ptx.atlas = () => {
       build(model);
       rove();
     }
-    const now = { picture, rows: picture?.rows, read: picture?.read, dark: ptx.isDark() };
+    const now = { picture, rows: picture?.rows, read: picture?.read, dark: ptx.isDark(), muted };
     if (picture && Object.keys(now).some((key) => now[key] !== drawn[key])) {
       drawn = now;
       paint(picture);

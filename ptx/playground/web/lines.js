@@ -9,6 +9,7 @@ ptx.lines = () => {
   let code = null; // the text's element, with its listeners
   let on = true;
   let due = false;
+  let shown = ""; // what the picture holds
 
   function make(tag, attributes) {
     const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -67,10 +68,13 @@ ptx.lines = () => {
     const frame = code.getBoundingClientRect();
     const from = on && cursor ? (boxOf(cursor, frame) ?? caret(frame)) : null;
     const drawn = from && width ? strongest() : [];
-    svg.replaceChildren(...drawn.reverse().flatMap((line) => {
+    const ends = drawn.reverse().flatMap((line) => {
       const to = boxOf(line.to, frame);
-      return to ? picture(from, to, line) : [];
-    }));
+      return to ? [[from, to, line]] : [];
+    });
+    // a browser paints what is put in its place anew, also if it is the same
+    if (shown === (shown = JSON.stringify(ends))) return;
+    svg.replaceChildren(...ends.flatMap((one) => picture(...one)));
   }
 
   function picture(from, to, { name, to: index, weight, share }) {

@@ -8,7 +8,8 @@
 (() => {
   const { el, store } = ptx;
   const PATIENCE = 30_000; // milliseconds
-  const WHILE_WRITING = 1000; // milliseconds between two looks that only follow the newest token
+  const WHILE_WRITING = 1000; // milliseconds between two looks that only follow the newest token,
+  const RARER = 10; // and so many times what the last one took: the text needs the processor too
   const FIRST = 150; // milliseconds until the first of them: the text's first token comes before it
   const AGAIN = 5000; // milliseconds until a look that was refused is tried again
 
@@ -49,6 +50,7 @@
   let flying = false;
   let waiting = null; // a timer
   let started = 0;
+  let took = 0; // milliseconds, the last look
 
   // The prompt as text, at the end of a text that is nothing else: what comes first after it depends
   // on all ways to cut its end into tokens.
@@ -80,7 +82,8 @@
     const wanted = question(store.state);
     if (flying || same(wanted, asked)) return;
     const { writing, following } = store.state;
-    const pause = writing && following && grew(asked, wanted) ? started + WHILE_WRITING - performance.now() : 0;
+    const wait = Math.max(WHILE_WRITING, RARER * took);
+    const pause = writing && following && grew(asked, wanted) ? started + wait - performance.now() : 0;
     if (wanted && pause > 0) {
       waiting ??= setTimeout(() => {
         waiting = null;
@@ -95,6 +98,7 @@
     const { key, ...asks } = wanted;
     const answer = await ptx.ask("look", { ...asks, model: key });
     flying = false;
+    took = performance.now() - started;
     if (answer) store.set({ look: { ...answer, ids: wanted.ids.slice(0, answer.at) } });
     else if (same(question(store.state), asked)) {
       asked = null;
@@ -110,7 +114,10 @@
       tell();
       store.set({ look: null, against: null });
     } else if (changed.has("cursor") && !changed.has("against")) store.set({ against: null });
-    if (changed.has("writing") && state.writing) started = performance.now() + FIRST - WHILE_WRITING;
+    if (changed.has("writing") && state.writing) {
+      took = 0;
+      started = performance.now() + FIRST - WHILE_WRITING;
+    }
     queueMicrotask(look); // after other panels have said what they make of this
   });
 

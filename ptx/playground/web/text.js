@@ -442,9 +442,10 @@ ptx.text = ({ element }) => {
     tip.style.top = `${box.top - tip.offsetHeight - 6}px`;
   }
   code.addEventListener("pointerover", point);
-  code.addEventListener("pointerleave", () => (tip.hidden = true));
-  code.addEventListener("scroll", () => (tip.hidden = true));
-  document.addEventListener("scroll", () => (tip.hidden = true), { passive: true });
+  const hideTip = () => tip.hidden || (tip.hidden = true);
+  code.addEventListener("pointerleave", hideTip);
+  code.addEventListener("scroll", hideTip);
+  document.addEventListener("scroll", hideTip, { passive: true });
 
   store.on(["tokens", "cursor", "ids", "model"], (state, changed) => {
     if (changed.has("tokens")) drawText(state.tokens);
