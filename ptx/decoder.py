@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 import time
 import warnings
 from collections import defaultdict
@@ -21,6 +22,8 @@ from ptx.model import GPT, KVCache
 
 MOST_THREADS = 8
 """That share a step: its pieces are few, and more threads would wait for each other."""
+WORTH_DOUBLING = 1.3
+"""How many times as fast a step has to be with twice as many threads: others want the cores too."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Decoder:
         self._native: _Native | None = None
         if native or (native is None and importlib.util.find_spec("numba") is not None):
             self.compile(if_found=native is None)
-        self._threads = Fastest([torch.get_num_threads(), 1])
+        self._threads = Fastest([usual_threads(), 1])
 
     def take(self, ids: Sequence[int]) -> tuple[int, int]:
         """A free slot for a text, and how many tokens of its beginning are there: the slot with
@@ -169,11 +172,11 @@ class _Native:
         self._cache_k, self._cache_v = cache.k.numpy(), cache.v.numpy()
         self._config = c = model.config
         self._no_weights = np.empty((0, c.n_layer, c.n_head, c.context), np.float32)
-        most = min(torch.get_num_threads(), MOST_THREADS)
+        most = min(usual_threads(), MOST_THREADS)
         self._helpers = team.Helpers(most - 1)
         options = [most >> i for i in range(most.bit_length())]  # most, half of it, ... 1
-        self._threads = defaultdict[int, Fastest](lambda: Fastest(options))
-        """By the number of binary digits in a step's number of rows."""
+        self._threads = defaultdict[Any, Fastest](lambda: Fastest(options, WORTH_DOUBLING))
+        """For steps of about as many rows, with or without logits and attention."""
 
     def compiled_before(self) -> bool:
         """Whether numba kept the step for such weights, and this version of it, on the disk."""
@@ -212,7 +215,7 @@ class _Native:
 
     def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:
         native, R = self._native, len(tokens)
-        fastest = self._threads[R.bit_length()]
+        fastest = self._threads[R.bit_length(), len(logits) > 0, len(weights) > 0]
         threads, began = fastest.pick(), time.perf_counter()
         self._helpers.run(
             native.step,
@@ -229,15 +232,30 @@ def shared(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i in range(n) if a[i] != b[i]), n)
 
 
+_changing = threading.Lock()
+_inside, _usual = 0, 0  # how many threads are in `torch_threads`; torch's number outside of it
+
+
+def usual_threads() -> int:
+    """torch's number of threads, outside of `torch_threads`: one number for the whole process."""
+    with _changing:
+        return _usual if _inside else torch.get_num_threads()
+
+
 @contextmanager
 def torch_threads(n: int) -> Iterator[None]:
     """torch's operations on so many threads of a CPU."""
-    before = torch.get_num_threads()
-    if n == before:
-        yield
-        return
-    torch.set_num_threads(n)
+    global _inside, _usual
+    with _changing:
+        if not _inside:
+            _usual = torch.get_num_threads()
+        _inside += 1
     try:
+        if n != torch.get_num_threads():
+            torch.set_num_threads(n)
         yield
     finally:
-        torch.set_num_threads(before)
+        with _changing:
+            _inside -= 1
+            if torch.get_num_threads() != _usual:
+                torch.set_num_threads(_usual)

@@ -11,17 +11,14 @@ RARELY = 512
 """The same, once others were slower each time: up to here it doubles."""
 
 
-WORTH_DOUBLING = 1.3
-"""How many times as fast twice as many threads have to be: they take the cores from others."""
-
-
 class Fastest:
     """Chooses a number of threads. Two threads of a free machine are faster than one; where
     something else uses a core, they can wait for each other ten times as long as they work."""
 
-    def __init__(self, options: Sequence[int]) -> None:
+    def __init__(self, options: Sequence[int], worth: float = 1.0) -> None:
+        """worth: how many times as fast twice as many threads have to be."""
         self._seconds: dict[int, float] = {}
-        self._options = list(dict.fromkeys(options))
+        self._options, self._worth = list(dict.fromkeys(options)), worth
         self._uses = self._tries = 0
         self._wait = TRY_AGAIN
 
@@ -50,4 +47,4 @@ class Fastest:
 
     def _best(self) -> int:
         """The fastest of those that are worth their threads."""
-        return min(self._seconds, key=lambda n: self._seconds[n] * WORTH_DOUBLING ** math.log2(n))
+        return min(self._seconds, key=lambda n: self._seconds[n] * self._worth ** math.log2(n))

@@ -408,7 +408,7 @@ def step(
     R, D, n_layer = len(tokens), w.head_size, len(w.q.weight)
     group, chunks = w.n_head // w.n_kv_head, (R + CHUNK - 1) // CHUNK
     weights, phase = np.empty(cache_k.shape[3], np.float32), 0
-    for piece in pieces(team, phase, chunks):
+    for piece in pieces(team.place, phase, chunks):
         a, b = piece * CHUNK, min((piece + 1) * CHUNK, R)
         for r in range(a, b):
             s.x[r] = w.tok_emb[tokens[r]]
@@ -418,7 +418,7 @@ def step(
     for layer in range(n_layer):
         n_q, n_k = _pieces(w.q), _pieces(w.k)
         phase += 1
-        for piece in pieces(team, phase, n_q + 2 * n_k):
+        for piece in pieces(team.place, phase, n_q + 2 * n_k):
             if piece < n_q:
                 _linear(w.q, layer, piece, s.h, s.q)
             elif piece < n_q + n_k:
@@ -426,7 +426,7 @@ def step(
             else:
                 _linear(w.v, layer, piece - n_q - n_k, s.h, s.v)
         phase += 1
-        for piece in pieces(team, phase, chunks):
+        for piece in pieces(team.place, phase, chunks):
             a, b = piece * CHUNK, min((piece + 1) * CHUNK, R)
             _prepare_heads(s.q[a:b], w.q_norm, layer, positions[a:b], w)
             _prepare_heads(s.k[a:b], w.k_norm, layer, positions[a:b], w)
@@ -437,7 +437,7 @@ def step(
         if layer == n_layer - 1 and not len(logits):
             return
         phase += 1
-        for piece in pieces(team, phase, R * w.n_head):
+        for piece in pieces(team.place, phase, R * w.n_head):
             r, n = piece // w.n_head, piece % w.n_head
             seen, mine = positions[r] + 1, slice(n * D, (n + 1) * D)
             keys = cache_k[layer, n // group, slots[r], :seen]
@@ -446,28 +446,28 @@ def step(
             if len(attention):
                 attention[r, layer, n, :seen] = weights[:seen]
         phase += 1
-        for piece in pieces(team, phase, _pieces(w.out)):
+        for piece in pieces(team.place, phase, _pieces(w.out)):
             _linear(w.out, layer, piece, s.y, s.h)
         phase += 1
-        for piece in pieces(team, phase, chunks):
+        for piece in pieces(team.place, phase, chunks):
             _add_and_normalize(s, piece, w.mlp_norm, layer, w)
         phase += 1
-        for piece in pieces(team, phase, _pieces(w.up)):
+        for piece in pieces(team.place, phase, _pieces(w.up)):
             _linear(w.up, layer, piece, s.h, s.up)
             if w.activation == 2:
                 _linear(w.gate, layer, piece, s.h, s.gate)
             _activate(s.up, s.gate, w.activation, piece)
         phase += 1
-        for piece in pieces(team, phase, _pieces(w.down)):
+        for piece in pieces(team.place, phase, _pieces(w.down)):
             _linear(w.down, layer, piece, s.up, s.h)
         phase += 1
-        for piece in pieces(team, phase, chunks):
+        for piece in pieces(team.place, phase, chunks):
             if layer < n_layer - 1:
                 _add_and_normalize(s, piece, w.attn_norm, layer + 1, w)
             else:
                 _add_and_normalize(s, piece, w.norm, 0, w)
     phase += 1
-    for piece in pieces(team, phase, _pieces(w.head)):
+    for piece in pieces(team.place, phase, _pieces(w.head)):
         _linear(w.head, 0, piece, s.h[R - len(logits) :], logits)
 
 

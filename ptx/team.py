@@ -2,7 +2,8 @@
 
 A step has dozens of phases of a few microseconds, too short for threads that sleep in between or
 that need Python's lock: they count in shared memory, and wait for each other in a loop. Pieces
-are taken, not allotted: a thread that comes late, or not at all, holds nobody up.
+are taken, not allotted: a thread that comes late, or not at all, holds nobody up. Only one that the
+machine interrupts within a piece is waited for.
 
 numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py after
 changes here.
@@ -30,20 +31,33 @@ PAUSE = "x86" in llvmlite.binding.get_default_triple()
 """Whether there is an instruction for loops that wait; it leaves more of the core to others."""
 
 
+OVER = 1 << 40
+"""In every counter, it leaves no piece to take and none to wait for."""
+
+
+class Place(NamedTuple):
+    """A thread's place among those that take one step together. Numbers only: numba's generators
+    would hold an array for ever."""
+
+    address: int
+    """Of the team's counters."""
+    me: int
+    threads: int
+
+
 class Team(NamedTuple):
-    """A thread's place among those that take one step together."""
+    """What a thread of those that take one step together is given."""
 
     counters: np.ndarray
     """(phases, 1 + threads, LINE) of the step: how many pieces are done; of each thread's share,
     how many are taken."""
-    me: int
-    threads: int
+    place: Place
 
 
 def team(phases: int, threads: int) -> list[Team]:
     """For one step of so many phases, each thread's."""
     counters = np.zeros((phases, 1 + threads, LINE), np.int64)
-    return [Team(counters, me, threads) for me in range(threads)]
+    return [Team(counters, Place(counters.ctypes.data, me, threads)) for me in range(threads)]
 
 
 class Helpers:
@@ -56,63 +70,75 @@ class Helpers:
             weakref.finalize(self, calls.put, None)
 
     def run(self, function: Callable[..., Any], team: list[Team], *arguments: Any) -> None:
-        """Calls function(*arguments, place) here for the first place in `team`, and in a thread
-        for each other. Returns once this call has: the others have no piece left then."""
+        """Calls function(*arguments, one of team) here for the first, and in a thread for each
+        other. Returns once this call has: the others have no piece left then. Raises what any of
+        them raised; the step is over then."""
         me, *others = team
-        for calls, place in zip(self._calls, others):
-            calls.put((function, *arguments, place))
-        function(*arguments, me)
-        for calls in self._calls:  # who has not begun yet need not
-            with suppress(Empty):
-                calls.get_nowait()
+        problems: list[BaseException] = []
+        try:
+            for calls, other in zip(self._calls, others):
+                calls.put((problems, function, *arguments, other))
+            function(*arguments, me)
+        except BaseException:  # Ctrl+C too
+            me.counters.fill(OVER)
+            raise
+        finally:
+            for calls in self._calls:  # who has not begun yet need not
+                with suppress(Empty):
+                    calls.get_nowait()
+        if problems:
+            raise problems[0]
 
 
 def _help(calls: SimpleQueue[Any]) -> None:
     while call := calls.get():
-        function, *arguments = call
-        function(*arguments)
-        del call, function, arguments  # nothing stays in memory for this thread's sake
+        problems, function, *arguments, team = call
+        try:
+            function(*arguments, team)
+        except BaseException as error:  # the caller's to hear; this thread is needed again
+            problems.append(error)
+            team.counters.fill(OVER)
+        del call, problems, function, arguments, team  # who waits keeps nothing in memory
 
 
 @njit(error_model="numpy", nogil=True)
-def pieces(team: Team, phase: int, n: int):
+def pieces(place: Place, phase: int, n: int):
     """Yields those of a phase's pieces 0 ... n - 1 that this thread takes, then waits for those
     that others took. What they wrote can be read after that.
 
     Its own share comes first, which is the same in each step: a core's cache still holds much of
     it. What is left of the others' shares comes next.
     """
-    counters, mine = team.counters, 0
-    for k in range(team.threads):
-        whose = (team.me + k) % team.threads
-        first, last = n * whose // team.threads, n * (whose + 1) // team.threads
-        piece = first + _add(counters, phase, 1 + whose, 1)
+    first_counter = phase * (1 + place.threads)
+    mine = 0
+    for k in range(place.threads):
+        whose = (place.me + k) % place.threads
+        first, last = n * whose // place.threads, n * (whose + 1) // place.threads
+        piece = first + _add(place.address, first_counter + 1 + whose, 1)
         while piece < last:
             yield piece
             mine += 1
-            piece = first + _add(counters, phase, 1 + whose, 1)
-    done = _add(counters, phase, 0, mine) + mine
+            piece = first + _add(place.address, first_counter + 1 + whose, 1)
+    done = _add(place.address, first_counter, mine) + mine
     while done < n:
         _pause()
-        done = _add(counters, phase, 0, 0)
+        done = _add(place.address, first_counter, 0)
 
 
 @intrinsic
-def _add(_context: Any, counters: Any, phase: Any, which: Any, amount: Any) -> Any:
-    """Adds to one of a phase's counters, at once for all threads; returns what it was before."""
+def _add(_context: Any, address: Any, counter: Any, amount: Any) -> Any:
+    """Adds to one of the counters, at once for all threads; returns what it was before."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        phase, which, amount = (
+        address, counter, amount = (
             context.cast(builder, value, kind, types.int64)
-            for value, kind in zip(arguments[1:], signature.args[1:], strict=True)
+            for value, kind in zip(arguments, signature.args, strict=True)
         )
-        a_phase = builder.mul(builder.extract_value(array.shape, 1), phase.type(LINE))
-        index = builder.add(builder.mul(phase, a_phase), builder.mul(which, phase.type(LINE)))
-        place = builder.gep(array.data, [index])
+        counters = builder.inttoptr(address, address.type.as_pointer())
+        place = builder.gep(counters, [builder.mul(counter, counter.type(LINE))])
         return builder.atomic_rmw("add", place, amount, "acq_rel")
 
-    return types.int64(counters, phase, which, amount), generate
+    return types.int64(address, counter, amount), generate
 
 
 @intrinsic

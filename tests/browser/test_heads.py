@@ -264,6 +264,15 @@ def test_pointing_peeks_and_moves_nothing(playground: Playground) -> None:
     expect(peek).to_be_hidden()
 
 
+def test_the_lines_of_a_head_have_its_colour_when_a_click_pins_it(playground: Playground) -> None:
+    pin(playground)
+    line = playground.page.locator(".attention-lines .line").first
+    thumb(playground, "2.1").hover()
+    expect(line).to_have_attribute("style", "stroke: var(--head-peek)")
+    thumb(playground, "2.1").click()
+    expect(line).to_have_attribute("style", "stroke: var(--head-1)")
+
+
 def test_a_click_pins_up_to_four_and_again_unpins(playground: Playground) -> None:
     pin(playground)
     titles = playground.page.locator("#heads-panel .maps > .card:not([hidden]) b")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import time
+import weakref
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from ptx import native as native_step
 from ptx.config import PRESETS, ModelConfig
-from ptx.decoder import Decoder, Row
+from ptx.decoder import Decoder, Row, torch_threads, usual_threads
 from ptx.errors import UserError
 from ptx.fastest import Fastest
 from ptx.int8 import as_int8
@@ -163,6 +168,33 @@ def with_threads(model: GPT, n: int) -> Decoder:
     decoder._native._helpers = Helpers(n - 1)
     decoder._native._threads = defaultdict(lambda: Fastest([n]))
     return decoder
+
+
+def test_steps_leave_nothing_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, kept, make = with_threads(random_model(TINY), 2), [], native_step.scratch
+
+    def scratch(*given: Any) -> Any:
+        made = make(*given)
+        kept.extend(map(weakref.ref, made))
+        return made
+
+    monkeypatch.setattr(native_step, "scratch", scratch)
+    for i in range(20):
+        logits, weights = decoder.step([Row(5, 0, i)], attention=True)
+        kept.append(weakref.ref(logits))
+    del logits, weights
+    time.sleep(0.1)  # until the other thread has come to its end
+    gc.collect()
+    assert len(kept) > 100
+    assert not any(ref() is not None for ref in kept)
+
+
+def test_one_thread_here_is_not_everybodys() -> None:
+    usual = usual_threads()
+    with torch_threads(usual + 1), ThreadPoolExecutor(1) as other:
+        assert torch.get_num_threads() == usual + 1
+        assert other.submit(usual_threads).result() == usual
+    assert torch.get_num_threads() == usual
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["compiled", "torch"])

@@ -21,8 +21,9 @@ def test_every_way_is_tried_then_the_fastest_is_used() -> None:
 
 
 def test_more_threads_have_to_be_worth_it() -> None:
-    assert use(Fastest([2, 1]), {2: 1.0, 1: 1.2}, 12)[2:] == [1] * 10
-    assert use(Fastest([2, 1]), {2: 1.0, 1: 1.4}, 12)[2:] == [2] * 10
+    assert use(Fastest([2, 1]), {2: 1.0, 1: 1.2}, 12)[2:] == [2] * 10
+    assert use(Fastest([2, 1], 1.3), {2: 1.0, 1: 1.2}, 12)[2:] == [1] * 10
+    assert use(Fastest([2, 1], 1.3), {2: 1.0, 1: 1.4}, 12)[2:] == [2] * 10
 
 
 def test_when_the_machine_gets_busy_the_other_way_is_found_soon() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -19,13 +20,13 @@ PHASES = [1, 7, 0, 64, 2, 33]
 
 
 @njit(nogil=True)
-def work(sizes: np.ndarray, done: np.ndarray, seen: np.ndarray, place: Team):
+def work(sizes: np.ndarray, done: np.ndarray, seen: np.ndarray, team: Team):
     """Counts each piece of each phase in done (phases, most); what is done of a phase once it is
     over, in seen (threads, phases)."""
     for phase in range(len(sizes)):
-        for piece in pieces(place, phase, sizes[phase]):
+        for piece in pieces(team.place, phase, sizes[phase]):
             done[phase, piece] += 1
-        seen[place.me, phase] = done[phase].sum()
+        seen[team.place.me, phase] = done[phase].sum()
 
 
 def shared_by(threads: int) -> tuple[np.ndarray, np.ndarray, list[Team]]:
@@ -64,7 +65,7 @@ def test_helpers_take_part() -> None:
     helpers, by = Helpers(2), set()
     together = threading.Barrier(3)
 
-    def part(place: Team) -> None:
+    def part(_: Team) -> None:
         by.add(threading.current_thread())
         together.wait(5)
 
@@ -76,9 +77,9 @@ def test_helpers_that_are_busy_are_left_out() -> None:
     helpers, calls = Helpers(1), []
     begun, goes_on = threading.Event(), threading.Event()
 
-    def part(place: Team) -> None:
-        calls.append(place.me)
-        if place.me:
+    def part(team: Team) -> None:
+        calls.append(team.place.me)
+        if team.place.me:
             begun.set()
             goes_on.wait(10)
         assert begun.wait(5)
@@ -88,6 +89,54 @@ def test_helpers_that_are_busy_are_left_out() -> None:
     goes_on.set()
     time.sleep(0.05)
     assert sorted(calls) == [0, 0, 0, 1]
+
+
+@njit(nogil=True)
+def first_piece_is_missing(n: int, team: Team):
+    """One of n pieces never comes to its end."""
+    for _ in pieces(team.place, 0, n):
+        pass
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_an_error_ends_the_step_for_all_and_reaches_the_caller(who: int) -> None:
+    helpers, together = Helpers(1), threading.Barrier(2)
+
+    def part(team: Team) -> None:
+        together.wait(5)
+        if team.place.me == who:
+            raise MemoryError("no room")
+        team.counters[0, 1:, 0] = 1  # as if the other had taken its piece
+        first_piece_is_missing(2, team)
+
+    with pytest.raises(MemoryError, match="no room"):
+        helpers.run(part, team(1, 2))
+    helpers.run(lambda _: together.wait(5), team(1, 2))  # both are there again
+
+
+def test_who_is_interrupted_leaves_nothing_to_do() -> None:
+    done, _, places = shared_by(2)
+    seen = np.zeros((2, len(PHASES)), np.int64)
+
+    def part(team: Team) -> None:
+        if team.place.me == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.05)
+        work(np.array(PHASES), done, seen, team)
+
+    with pytest.raises(KeyboardInterrupt):
+        Helpers(1).run(part, places)
+    time.sleep(0.2)
+    assert not done.any()
+
+
+def test_nothing_of_a_step_stays_in_memory() -> None:
+    done, seen, places = shared_by(1)
+    kept = [weakref.ref(array) for array in (places[0].counters, done, seen)]
+    work(np.array(PHASES), done, seen, places[0])
+    del done, seen, places
+    gc.collect()
+    assert [ref() for ref in kept] == [None] * 3
 
 
 def test_helpers_end_with_who_holds_them() -> None:

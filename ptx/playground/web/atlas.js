@@ -11,7 +11,8 @@ ptx.atlas = () => {
   let cells = []; // {name, box, button, mute, label, looks} in the order of the pictures
   let shape = "";
   let drawn = {}; // {picture, rows, read, dark, muted}: what the pictures show
-  let places = []; // of the pictures: {x, y, size}
+  let frame = { width: 0, height: 0 };
+  let places = []; // of the pictures in it: {x, y, size}
   let current = "0.0"; // the head that Tab comes to
 
   function build({ layers, heads }) {
@@ -34,12 +35,11 @@ ptx.atlas = () => {
 
   // Where the pictures are: within the buttons' borders.
   function measure() {
-    const frame = node.getBoundingClientRect();
+    frame = node.getBoundingClientRect();
     places = cells.map(({ button }) => {
       const box = button.getBoundingClientRect();
       return { x: box.left - frame.left + 1, y: box.top - frame.top + 1, size: Math.max(0, box.width - 2) };
     });
-    ptx.fit(canvas, Math.ceil(frame.width), Math.ceil(frame.height));
     show();
   }
   new ResizeObserver(measure).observe(node);
@@ -106,9 +106,8 @@ ptx.atlas = () => {
   }
 
   function show() {
-    const g = canvas.getContext("2d");
+    const g = ptx.fit(canvas, Math.ceil(frame.width), Math.ceil(frame.height)); // and empties it
     const { width: side } = small;
-    g.clearRect(0, 0, canvas.width, canvas.height);
     g.imageSmoothingEnabled = false;
     g.save();
     g.beginPath();

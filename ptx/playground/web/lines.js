@@ -70,15 +70,14 @@ ptx.lines = () => {
     const drawn = from && width ? strongest() : [];
     const ends = drawn.reverse().flatMap((line) => {
       const to = boxOf(line.to, frame);
-      return to ? [[from, to, line]] : [];
+      return to ? [[from, to, { ...line, hue: `var(${pins.colour(line.name)})` }]] : [];
     });
     // a browser paints what is put in its place anew, also if it is the same
     if (shown === (shown = JSON.stringify(ends))) return;
     svg.replaceChildren(...ends.flatMap((one) => picture(...one)));
   }
 
-  function picture(from, to, { name, to: index, weight, share }) {
-    const hue = `var(${pins.colour(name)})`;
+  function picture(from, to, { name, to: index, weight, share, hue }) {
     const facts = { "data-head": name, "data-to": index, "data-weight": weight.toFixed(4) };
     const box = make("rect", {
       x: to.x, y: to.y, width: to.width, height: to.height, rx: 2, class: "target", style: `fill: ${hue}`,

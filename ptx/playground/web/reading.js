@@ -9,7 +9,8 @@
   const { el, store } = ptx;
   const PATIENCE = 30_000; // milliseconds
   const WHILE_WRITING = 1000; // milliseconds between two looks that only follow the newest token,
-  const RARER = 10; // and so many times what the last one took: the text needs the processor too
+  const RARER = 10; // and so many times what the last one took: the text needs the processor too,
+  const RAREST = 5000; // but not longer than this
   const FIRST = 150; // milliseconds until the first of them: the text's first token comes before it
   const AGAIN = 5000; // milliseconds until a look that was refused is tried again
 
@@ -82,7 +83,7 @@
     const wanted = question(store.state);
     if (flying || same(wanted, asked)) return;
     const { writing, following } = store.state;
-    const wait = Math.max(WHILE_WRITING, RARER * took);
+    const wait = Math.min(RAREST, Math.max(WHILE_WRITING, RARER * took));
     const pause = writing && following && grew(asked, wanted) ? started + wait - performance.now() : 0;
     if (wanted && pause > 0) {
       waiting ??= setTimeout(() => {
@@ -98,9 +99,10 @@
     const { key, ...asks } = wanted;
     const answer = await ptx.ask("look", { ...asks, model: key });
     flying = false;
-    took = performance.now() - started;
-    if (answer) store.set({ look: { ...answer, ids: wanted.ids.slice(0, answer.at) } });
-    else if (same(question(store.state), asked)) {
+    if (answer) {
+      took = performance.now() - started;
+      store.set({ look: { ...answer, ids: wanted.ids.slice(0, answer.at) } });
+    } else if (same(question(store.state), asked)) {
       asked = null;
       setTimeout(look, AGAIN);
       return;
@@ -115,6 +117,8 @@
       store.set({ look: null, against: null });
     } else if (changed.has("cursor") && !changed.has("against")) store.set({ against: null });
     if (changed.has("writing") && state.writing) {
+      clearTimeout(waiting);
+      waiting = null;
       took = 0;
       started = performance.now() + FIRST - WHILE_WRITING;
     }
