@@ -137,10 +137,22 @@ def _least_of_top_p(logits: Tensor, top_p: float) -> Tensor:
     As transformers has it: a token goes if it and all that are less likely sum to 1 - top_p or
     less; the most likely one stays.
     """
-    # numpy sorts in vector lanes, thirty times as fast as torch
-    ascending = torch.from_numpy(np.sort(logits.cpu().numpy())).to(logits)  # (..., V)
-    cut = (ascending.softmax(-1).double().cumsum(-1) <= 1.0 - top_p).sum(-1, keepdim=True)
-    return ascending.gather(-1, cut.clamp(max=logits.shape[-1] - 1))
+    probs, V = logits.softmax(-1).cpu().numpy(), logits.shape[-1]
+    rows = zip(logits.cpu().numpy().reshape(-1, V), probs.reshape(-1, V), strict=True)
+    least = np.array([_least_of_row(row, p, top_p) for row, p in rows])
+    return torch.from_numpy(least).to(logits).reshape(*logits.shape[:-1], 1)
+
+
+def _least_of_row(logits: np.ndarray, probs: np.ndarray, top_p: float) -> np.float32:
+    """`_least_of_top_p` of (V,), which sorts only what could stay: tokens no more likely than an
+    equal share of 1 - top_p go, as together they hold no more than that."""
+    open_ones = np.flatnonzero(probs > (1.0 - top_p) / len(probs))
+    if not len(open_ones):
+        return logits.max()
+    kept = np.sort(probs[open_ones]).astype(np.float64)
+    gone = probs.sum(dtype=np.float64) - kept.sum()
+    cut = np.searchsorted(gone + kept.cumsum(), 1.0 - top_p, side="right")
+    return np.sort(logits[open_ones])[min(cut, len(kept) - 1)]
 
 
 def drawn(

@@ -25,7 +25,7 @@ from ptx.sampling import Sampling
 from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, window_notes
 
 MAX_SEED = 2**32 - 1
-FRAMES_PER_SECOND = 12
+FRAMES_PER_SECOND = 10
 """As smooth as a text needs, and what drawing takes the writing lacks on one machine."""
 PLACES_PER_SECOND = 20
 """How often is looked whether a text that waits has its turn, at least."""

@@ -40,7 +40,7 @@ USERS20 = {"users20_first_token_s", "users20_page_load_s"}
 TRAINING = {"plot_tick_ms", "training_slowdown", *USERS20}
 PROMPT = "def fibonacci(n):"
 KEEPUP = 500
-"""Tokens of a text whose speed is measured: at 12 pictures a second, a short one shows little."""
+"""Tokens of a text whose speed is measured: at 10 pictures a second, a short one shows little."""
 LONG = (ROOT / "ptx" / "sampling.py").read_text("utf-8")[:4000]
 # Tells when the pictures of the atlas were last painted, and which.
 WATCH = """(() => {

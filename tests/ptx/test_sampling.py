@@ -112,6 +112,12 @@ def test_rows_of_a_batch_are_worked_out_alone() -> None:
     torch.testing.assert_close(distribution(logits, sampling), each)
 
 
+@pytest.mark.parametrize("top_p", [1e-9, 0.5, 1 - 1e-9])
+def test_top_p_keeps_what_is_exactly_as_likely(top_p: float) -> None:
+    probs = distribution(torch.zeros(2, 1000), Sampling(1.0, top_p=top_p))
+    assert torch.equal(probs, torch.full((2, 1000), 1e-3))
+
+
 def test_temperature_zero_takes_the_most_likely_token() -> None:
     probs = distribution(torch.tensor([0.1, 2.0, 1.9]), Sampling(temperature=0.0))
     assert probs.tolist() == [0.0, 1.0, 0.0]
