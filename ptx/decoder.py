@@ -232,30 +232,27 @@ def shared(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i in range(n) if a[i] != b[i]), n)
 
 
-_changing = threading.Lock()
-_inside, _usual = 0, 0  # how many threads are in `torch_threads`; torch's number outside of it
+_asking = threading.Lock()
+_usual = 0
 
 
 def usual_threads() -> int:
-    """torch's number of threads, outside of `torch_threads`: one number for the whole process."""
-    with _changing:
-        return _usual if _inside else torch.get_num_threads()
+    """torch's number of threads when this, or `torch_threads`, was first called. Later it may be
+    another thread's setting: a new thread begins with what one in `torch_threads` left for now."""
+    global _usual
+    with _asking:
+        _usual = _usual or torch.get_num_threads()
+        return _usual
 
 
 @contextmanager
 def torch_threads(n: int) -> Iterator[None]:
-    """torch's operations on so many threads of a CPU."""
-    global _inside, _usual
-    with _changing:
-        if not _inside:
-            _usual = torch.get_num_threads()
-        _inside += 1
+    """torch's operations on so many threads of a CPU; not within itself."""
+    usual = usual_threads()
+    if n != torch.get_num_threads():
+        torch.set_num_threads(n)
     try:
-        if n != torch.get_num_threads():
-            torch.set_num_threads(n)
         yield
     finally:
-        with _changing:
-            _inside -= 1
-            if torch.get_num_threads() != _usual:
-                torch.set_num_threads(_usual)
+        if usual != torch.get_num_threads():
+            torch.set_num_threads(usual)

@@ -151,8 +151,8 @@ def _least_of_row(logits: np.ndarray, probs: np.ndarray, top_p: float) -> np.flo
         return logits.max()
     kept = np.sort(probs[open_ones]).astype(np.float64)
     gone = probs.sum(dtype=np.float64) - kept.sum()
-    cut = np.searchsorted(gone + kept.cumsum(), 1.0 - top_p, side="right")
-    return np.sort(logits[open_ones])[min(cut, len(kept) - 1)]
+    cut = min(np.searchsorted(gone + kept.cumsum(), 1.0 - top_p, side="right"), len(kept) - 1)
+    return np.partition(logits[open_ones], cut)[cut]
 
 
 def drawn(

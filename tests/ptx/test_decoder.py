@@ -191,9 +191,17 @@ def test_steps_leave_nothing_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_thread_here_is_not_everybodys() -> None:
     usual = usual_threads()
-    with torch_threads(usual + 1), ThreadPoolExecutor(1) as other:
-        assert torch.get_num_threads() == usual + 1
-        assert other.submit(usual_threads).result() == usual
+    with ThreadPoolExecutor(1) as a, ThreadPoolExecutor(1) as b:
+        here, there = torch_threads(usual + 1), torch_threads(usual + 1)
+        a.submit(here.__enter__).result()
+        assert b.submit(usual_threads).result() == usual
+        b.submit(torch.get_num_threads).result()  # now this thread takes the other's for its own
+        a.submit(here.__exit__, None, None, None).result()
+        b.submit(there.__enter__).result()
+        with torch_threads(usual + 1):
+            assert torch.get_num_threads() == usual + 1
+        b.submit(there.__exit__, None, None, None).result()
+        assert [one.submit(torch.get_num_threads).result() for one in (a, b)] == [usual, usual]
     assert torch.get_num_threads() == usual
 
 

@@ -95,12 +95,12 @@
     asked = wanted;
     if (!wanted) return store.set({ look: null });
     flying = true;
-    started = performance.now();
+    const began = (started = performance.now());
     const { key, ...asks } = wanted;
     const answer = await ptx.ask("look", { ...asks, model: key });
     flying = false;
     if (answer) {
-      took = performance.now() - started;
+      took = performance.now() - began;
       store.set({ look: { ...answer, ids: wanted.ids.slice(0, answer.at) } });
     } else if (same(question(store.state), asked)) {
       asked = null;
