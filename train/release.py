@@ -59,11 +59,10 @@ def release(args: Release) -> None:
         raise UserError(f"{args.run} is no run directory: give one that train/run.py made")
     require_replaceable(args.out)
     settings = run_settings.load(run)
-    corpus = Corpus(settings.data)
+    before, corpus = origin.before(run), Corpus(settings.data)
     model, tokenizer, info = load_model(find_model(run))
     round_to_bf16(model)  # what is measured is what is stored
     scores = {s: score(model, tokenizer, held_out(corpus, s, args.tokens)) for s in held(corpus)}
-    before = origin.before(run)
     info = {
         "preset": settings.preset,
         "steps": before.steps + info["step"],
