@@ -19,6 +19,8 @@ class Fastest:
         """worth: how many times as fast twice as many threads have to be."""
         self._seconds: dict[int, float] = {}
         self._options, self._worth = list(dict.fromkeys(options)), worth
+        self._cold = set(options)
+        """Those never used: a first use finds nothing in the caches, and says little."""
         self._uses = self._tries = 0
         self._wait = TRY_AGAIN
 
@@ -39,6 +41,9 @@ class Fastest:
     def note(self, option: int, seconds: float) -> None:
         """What a use of `option` took, per unit of work. Of the fastest one the newest counts
         half; of another it counts alone, as the one before is old."""
+        if option in self._cold:
+            self._cold.remove(option)
+            return
         best = self._best() if self._seconds else option
         before = self._seconds.get(option, seconds) if option == best else seconds
         self._seconds[option] = (before + seconds) / 2

@@ -9,7 +9,6 @@ ptx.lines = () => {
   let code = null; // the text's element, with its listeners
   let on = true;
   let due = false;
-  let shown = ""; // what the picture holds
 
   function make(tag, attributes) {
     const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -68,16 +67,14 @@ ptx.lines = () => {
     const frame = code.getBoundingClientRect();
     const from = on && cursor ? (boxOf(cursor, frame) ?? caret(frame)) : null;
     const drawn = from && width ? strongest() : [];
-    const ends = drawn.reverse().flatMap((line) => {
+    svg.replaceChildren(...drawn.reverse().flatMap((line) => {
       const to = boxOf(line.to, frame);
-      return to ? [[from, to, { ...line, hue: `var(${pins.colour(line.name)})` }]] : [];
-    });
-    // a browser paints what is put in its place anew, also if it is the same
-    if (shown === (shown = JSON.stringify(ends))) return;
-    svg.replaceChildren(...ends.flatMap((one) => picture(...one)));
+      return to ? picture(from, to, line) : [];
+    }));
   }
 
-  function picture(from, to, { name, to: index, weight, share, hue }) {
+  function picture(from, to, { name, to: index, weight, share }) {
+    const hue = `var(${pins.colour(name)})`;
     const facts = { "data-head": name, "data-to": index, "data-weight": weight.toFixed(4) };
     const box = make("rect", {
       x: to.x, y: to.y, width: to.width, height: to.height, rx: 2, class: "target", style: `fill: ${hue}`,

@@ -442,10 +442,9 @@ ptx.text = ({ element }) => {
     tip.style.top = `${box.top - tip.offsetHeight - 6}px`;
   }
   code.addEventListener("pointerover", point);
-  const hideTip = () => tip.hidden || (tip.hidden = true);
-  code.addEventListener("pointerleave", hideTip);
-  code.addEventListener("scroll", hideTip);
-  document.addEventListener("scroll", hideTip, { passive: true });
+  code.addEventListener("pointerleave", () => (tip.hidden = true));
+  code.addEventListener("scroll", () => (tip.hidden = true));
+  document.addEventListener("scroll", () => (tip.hidden = true), { passive: true });
 
   store.on(["tokens", "cursor", "ids", "model"], (state, changed) => {
     if (changed.has("tokens")) drawText(state.tokens);
