@@ -25,8 +25,10 @@ from ptx.lens.roles import (
 from ptx.lens.surprise import Surprise, surprise
 from ptx.lens.trace import Means, Mute, Trace, attention, means, trace, window
 from ptx.lens.views import (
+    band,
     quantize,
     row,
+    row_without_sink,
     thumbnail_side,
     thumbnails,
     to_unit,
@@ -50,6 +52,7 @@ __all__ = [
     "ablate_batch",
     "attention",
     "attribution",
+    "band",
     "induction_probe",
     "logit_lens",
     "means",
@@ -58,6 +61,7 @@ __all__ = [
     "reference_windows",
     "roles",
     "row",
+    "row_without_sink",
     "single_heads",
     "surprise",
     "thumbnail_side",

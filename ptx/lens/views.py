@@ -5,6 +5,7 @@ Views return new tensors: the weights that they are given stay as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isqrt
 
 import numpy as np
@@ -75,6 +76,26 @@ def thumbnails(weights: Tensor) -> bytes:
     return quantize(F.adaptive_max_pool2d(weights, side)).numpy().tobytes()
 
 
+def band(rows: Sequence[bytes], heads: int, first: int, size: int) -> tuple[int, np.ndarray]:
+    """A part of the thumbnails of a text of `size` tokens, of which some rows are there: the number
+    of its first row of pixels, and uint8 (heads, n, s), max-pooled.
+
+    rows: those of positions `first`, ..., as `row` made them.
+    """
+    side = thumbnail_side(heads, size)
+    pixel = np.arange(size) * side // size  # of a token
+    begins = np.searchsorted(pixel, np.arange(side))  # the first token of a pixel
+    top, bottom = pixel[first], pixel[first + len(rows) - 1]
+    cells = np.zeros((heads, bottom - top + 1, side), np.uint8)
+    for q, codes in enumerate(rows, first):
+        shown = pixel[q] + 1
+        row = np.frombuffer(codes, np.uint8).reshape(heads, q + 1)
+        pooled = np.maximum.reduceat(row, begins[:shown], axis=1)  # (heads, shown)
+        line = cells[:, pixel[q] - top, :shown]
+        np.maximum(line, pooled, out=line)
+    return int(top), cells
+
+
 def triangle(weights: Tensor) -> bytes:
     """One head's lower triangle, row by row: uint8 of T * (T + 1) / 2 values; weights: (T, T)."""
     T = weights.shape[-1]
@@ -85,3 +106,9 @@ def row(weights: Tensor) -> bytes:
     """Where every head looks from one new token: uint8 of (L, H, S); weights: (L, H, S), as
     `Step.attention`."""
     return quantize(weights).numpy().tobytes()
+
+
+def row_without_sink(codes: bytes, heads: int) -> bytes:
+    """`without_sink` of what `row` made."""
+    weights = (np.frombuffer(codes, np.uint8).reshape(heads, -1) / np.float32(255)) ** 2
+    return row(without_sink(torch.from_numpy(weights)))

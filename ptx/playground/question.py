@@ -48,17 +48,33 @@ class Question:
     def mute(self) -> lens.Mute:
         """The heads that write nothing; none if left out."""
         names = self._fields.get("muted") or []
-        c = self.served.model.config
-        known = {f"{layer}.{head}": (layer, head)
-                 for layer in range(c.n_layer) for head in range(c.n_head)}  # fmt: skip
+        known = self._heads
         if not isinstance(names, list) or not all(
             isinstance(name, str) and name in known for name in names
         ):
-            raise UserError(
-                f'muted must be a list of heads "layer.head", from "0.0" to '
-                f'"{c.n_layer - 1}.{c.n_head - 1}"'
-            )
+            raise UserError(f'muted must be a list of heads "layer.head", {_range(known)}')
         return lens.Mute(heads=tuple(sorted({known[name] for name in names})))
+
+    @property
+    def heads_from(self) -> dict[tuple[int, int], int]:
+        """A position for each of some heads; none if left out."""
+        given = self._fields.get("heads") or {}
+        known, context = self._heads, self.served.model.config.context
+        if not isinstance(given, dict) or not all(
+            name in known and type(position) is int and 0 <= position <= context
+            for name, position in given.items()
+        ):
+            raise UserError(
+                f'heads must name heads "layer.head", {_range(known)}, each with a position from '
+                f"0 to {context}"
+            )
+        return {known[name]: position for name, position in given.items()}
+
+    @property
+    def _heads(self) -> dict[str, tuple[int, int]]:
+        c = self.served.model.config
+        return {f"{layer}.{head}": (layer, head)
+                for layer in range(c.n_layer) for head in range(c.n_head)}  # fmt: skip
 
     @property
     def head(self) -> tuple[int, int]:
@@ -102,3 +118,8 @@ class Question:
         if type(value) is not int or not low <= value <= high:
             raise UserError(f"{name} must be a whole number from {low} to {high}")
         return value
+
+
+def _range(heads: dict[str, tuple[int, int]]) -> str:
+    first, *_, last = heads
+    return f'from "{first}" to "{last}"'

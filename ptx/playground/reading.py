@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ptx import lens
 from ptx.errors import UserError
+from ptx.playground.growth import growth_of
 from ptx.playground.models import Models
 from ptx.playground.openend import after_prompt
 from ptx.playground.question import Question
@@ -43,8 +44,6 @@ LEVELS = 2**16 - 2
 """The largest code of a logit; codes are 0 to 65,534, and 65,535 is minus infinity."""
 BEST = 3
 """Tokens told of each layer."""
-ROWS = 64
-"""Rows of attention in one answer."""
 VIEWS = ("raw", "no sink", "weighted")
 EVIDENCE = 16
 """Positions that a text must have for a role before the heads are judged on it alone."""
@@ -238,16 +237,42 @@ class Reading:
 
     @answered
     def rows(self, q: Question) -> Answer:
-        """{run, from = 0} -> {from, first, rows}: where each head looked for the tokens of a text
-        that is being written, at most 64 of them.
+        """{run, start = 0, from = 0, size = 1, view = "raw", heads = {}} -> {whole, from, end, size,
+        top, band, heads}: where the heads looked for the tokens of a text that is being written, as
+        its pictures grow.
 
-        first: index in the text of the run's first new token, null before there is one.
-        rows: of the tokens at `first + from`, ...: uint8[L][H][S], S tokens before each; "" where
-            it was not recorded.
+        start: the window's first token; all positions are in the window. from: the first position
+            that is wanted of all heads, small. heads: {"layer.head": the first that is wanted of
+            this one}. view: "raw" or "no sink".
+        whole: false if rows are missing: the text has to be read.
+        from, end: the positions that are told, from the token before the run's first on at most.
+        size: of the picture: as in the question, or more if so many tokens are there.
+        top, band: its first row of pixels that is told, and uint8[L][H][n][side] of those from
+            there on, side as in `maps`: to be joined by the larger value.
+        heads: {"layer.head": {from, rows}}, uint8 of rows as those of `head`.
         """
-        start = q.whole("from", 0, 2**31, 0)
-        first, rows = self.runs.rows(q.text("run"), start, ROWS)
-        return {"from": start, "first": first, "rows": [_base64(row) for row in rows]}
+        shape = q.served.model.config
+        start, at = q.whole("start", 0, 2**31, 0), q.whole("from", 0, shape.context, 0)
+        size, view = q.whole("size", 1, shape.context, 1), q.one_of("view", VIEWS[:2])
+        heads = q.heads_from
+        growth = growth_of(self.runs, q.text("run"), start, min([at, *heads.values()]), shape)
+        if view == "no sink":
+            growth = growth.without_sink()
+        size = max(size, growth.room)
+        top, band = growth.band(at, size)
+        told = {head: growth.of_head(*head, position) for head, position in heads.items()}
+        return {
+            "whole": growth.whole,
+            "from": max(at, growth.first),
+            "end": growth.end,
+            "size": size,
+            "top": top,
+            "band": _base64(band.tobytes()),
+            "heads": {
+                f"{layer}.{head}": {"from": first, "rows": _base64(rows)}
+                for (layer, head), (first, rows) in told.items()
+            },
+        }
 
     @answered
     def price(self, q: Question) -> Answer:

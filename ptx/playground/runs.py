@@ -74,13 +74,17 @@ class Runs:
     def nbytes(self) -> int:
         return sum(run.nbytes for run in self._runs.values())
 
-    def rows(self, run: str, start: int, most: int) -> tuple[int | None, list[bytes]]:
-        """The index of the run's first new token, and its rows from `start` on, at most `most`.
-        Raises UserError for a run that is not kept (any more)."""
+    def rows(self, run: str, token: int) -> tuple[int | None, list[bytes]]:
+        """The index of the run's first new token, or `token` if that is later, and the rows from
+        there on; None before there is a new token. Raises UserError for a run that is not kept (any
+        more)."""
         with self._lock:
             if not (found := self._runs.get(run)):
                 raise UserError("the attention of this text is not kept any more: write it again")
-            return found.first, found.rows[start : start + most]
+            if found.first is None:
+                return None, []
+            first = max(found.first, token)
+            return first, found.rows[first - found.first :]
 
     def first_choice(self, run: str, before: Sequence[int]) -> Choice | None:
         """What a run's first new token was drawn from, if the text before it is this one."""

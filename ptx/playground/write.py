@@ -25,8 +25,10 @@ from ptx.sampling import Sampling
 from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, window_notes
 
 MAX_SEED = 2**32 - 1
-FRAMES_PER_SECOND = 10
-"""As smooth as a text needs, and what drawing takes the writing lacks on one machine."""
+PAUSE, LONG_PAUSE = 0.1, 0.25
+"""Seconds between two frames: what drawing takes the writing lacks on one machine."""
+READABLE = 50
+"""Tokens in a pause from which on it is the long one: nobody reads them as they come."""
 PLACES_PER_SECOND = 20
 """How often is looked whether a text that waits has its turn, at least."""
 ADMISSION = 0.03
@@ -227,15 +229,16 @@ def waiting(engine: Engine, generation: Generation) -> Iterator[int]:
         pause = min(2 * pause, 1 / PLACES_PER_SECOND)
 
 
-def throttled(items: Iterator[Any], per_second: float) -> Iterator[Any]:
-    """At most so many a second by the clock, but for the first two, a prompt and its first token,
+def throttled(items: Iterator[Any]) -> Iterator[Any]:
+    """Those between which a pause has passed, but for the first two, a prompt and its first token,
     and always the last: the browser is the slow one."""
-    at_once, shown, held = 2, 0.0, None
+    at_once, shown, held, passed = 2, 0.0, None, 0
     for item in items:
-        held = item
-        if at_once or time.monotonic() - shown >= 1 / per_second:
+        held, passed = item, passed + 1
+        pause = LONG_PAUSE if passed >= READABLE else PAUSE
+        if at_once or time.monotonic() - shown >= pause:
             yield item
-            at_once, shown, held = max(0, at_once - 1), time.monotonic(), None
+            at_once, shown, held, passed = max(0, at_once - 1), time.monotonic(), None, 0
     if held is not None:
         yield held
 
@@ -295,7 +298,7 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
             rate.admit(visitor(sender))
             request = Request.read(written, data)
             served = models.get(data.get("model", FIRST_MODEL))
-            for frame in throttled(frames(served, request, runs), FRAMES_PER_SECOND):
+            for frame in throttled(frames(served, request, runs)):
                 yield frame | asked
         except UserError as error:
             yield asked | {"error": str(error)}
@@ -373,7 +376,7 @@ def expose(models: Models, rate: Rate) -> None:
         try:
             rate.admit(visitor(sender))
             engine = models.get(model).engine
-            yield from throttled(growing(request.legs(engine)), FRAMES_PER_SECOND)
+            yield from throttled(growing(request.legs(engine)))
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from None
 

@@ -280,16 +280,82 @@ def test_a_token_that_the_open_end_forbids_has_no_bits(reading: Reading, served:
     json.dumps(answer, allow_nan=False)
 
 
-def test_rows_of_a_run_are_those_of_its_steps(reading: Reading, served: Served) -> None:
-    run, generation, steps = written(reading, served, "def f(x):\n    return", n=70)
-    answer = reading.rows({"run": run})
-    assert answer["first"] == generation.n_prompt
-    assert len(answer["rows"]) == 64
-    rest = reading.rows({"run": run, "from": 64})
-    rows = answer["rows"] + rest["rows"]
-    assert [b64decode(row) for row in rows] == [lens.row(step.attention) for step in steps]
-    assert reading.rows({"run": run, "from": 1000})["rows"] == []
+def test_what_a_run_grows_by_is_where_the_heads_looked_in_its_steps(
+    reading: Reading, served: Served
+) -> None:
+    run, generation, steps = written(reading, served, "def f(x):\n    return", n=20)
+    c, first = served.model.config, generation.n_prompt - 1
+    known = [lens.row(step.attention) for step in steps]
+    answer = reading.rows({"run": run, "size": c.context, "heads": {"1.1": 0, "0.0": first + 15}})
+    told = {name: answer[name] for name in ("whole", "from", "end", "size")}
+    assert told == {"whole": True, "from": first, "end": first + 20, "size": c.context}
+    heads = [np.frombuffer(row, "u1").reshape(c.n_layer, c.n_head, -1) for row in known]
+    for name, (layer, head), skip in (("1.1", (1, 1), 0), ("0.0", (0, 0), 15)):
+        rows = answer["heads"][name]
+        assert rows["from"] == first + skip
+        expected = b"".join(row[layer, head].tobytes() for row in heads[skip:])
+        assert b64decode(rows["rows"]) == expected
+    # the same picture in two parts
+    whole = joined(c, answer)
+    parts = [reading.rows({"run": run, "size": c.context, "from": i}) for i in (0, first + 7)]
+    assert (np.maximum(*(joined(c, part) for part in parts)) == whole).all()
+    assert whole.max() > 0
+    assert reading.rows({"run": run, "from": c.context})["band"] == ""
     assert "not kept" in reading.rows({"run": "guessed"})["error"]
+
+
+def joined(c: ModelConfig, answer: dict[str, Any]) -> np.ndarray:
+    """The band of an answer in a whole picture, (L, H, side, side)."""
+    side = lens.thumbnail_side(c.n_layer * c.n_head, answer["size"])
+    picture = np.zeros((c.n_layer, c.n_head, side, side), np.uint8)
+    band = numbers(answer["band"], "u1").reshape(c.n_layer, c.n_head, -1, side)
+    picture[:, :, answer["top"] : answer["top"] + band.shape[2]] = band
+    return picture
+
+
+@pytest.mark.parametrize("view", ["raw", "no sink"])
+def test_a_picture_that_grew_is_the_one_of_the_whole_text(
+    reading: Reading, served: Served, view: str
+) -> None:
+    c = served.model.config
+    run, generation, _ = written(reading, served, "x", n=c.context - 8)
+    first, n = generation.n_prompt - 1, len(generation.ids)
+    answer = reading.rows({"run": run, "view": view, "size": c.context})
+    attention = lens.attention(served.model, generation.ids)  # (L, H, n, n)
+    if view == "no sink":
+        attention = lens.without_sink(attention)
+    rows = [lens.row(attention[:, :, q, : q + 1]) for q in range(first, n - 1)]
+    _, expected = lens.band(rows, c.n_layer * c.n_head, first, c.context)
+    shown = numbers(answer["band"], "u1").reshape(expected.shape)
+    # the engine reads in another order than the lens, and small weights are told apart by roots
+    assert np.abs(shown.astype(int) - expected).max() <= 4
+
+
+def test_a_picture_has_room_for_all_that_was_written(reading: Reading, served: Served) -> None:
+    run, generation, _ = written(reading, served, "def f(x):", n=9)
+    assert reading.rows({"run": run})["size"] == min(
+        served.context, 2 ** int(np.ceil(np.log2(len(generation.ids) - 1)))
+    )
+
+
+def test_rows_are_of_one_window(reading: Reading, served: Served) -> None:
+    c = served.model.config
+    run, generation, _ = written(reading, served, "def f(x):", n=c.context + 4)
+    answer = reading.rows({"run": run})
+    assert (answer["whole"], answer["end"]) == (True, c.context)
+    later = visible_from(len(generation.ids) - 1, c.context)
+    answer = reading.rows({"run": run, "start": later})
+    assert answer["end"] == len(generation.ids) - 1 - later
+    assert reading.rows({"run": run, "start": 1})["end"] == 0
+
+
+def test_rows_that_were_not_recorded_are_missing(reading: Reading, served: Served) -> None:
+    run = reading.runs.name()
+    reading.runs.start(run)
+    generation = ptx.generate(served.model, served.tokenizer, "def f(x):", limits=ptx.Limits(3))
+    for step in generation:
+        reading.runs.add(run, step, generation.ids)
+    assert reading.rows({"run": run})["whole"] is False
 
 
 def test_runs_are_bounded_in_bytes_and_the_newest_stays(served: Served) -> None:
@@ -302,9 +368,9 @@ def test_runs_are_bounded_in_bytes_and_the_newest_stays(served: Served) -> None:
         for step in generation:
             runs.add(name, step, generation.ids)
     assert runs.nbytes <= 200_000
-    assert len(runs.rows(names[-1], 0, 9)[1]) == 4
+    assert len(runs.rows(names[-1], 0)[1]) == 4
     with pytest.raises(ptx.UserError):
-        runs.rows(names[0], 0, 9)
+        runs.rows(names[0], 0)
 
 
 # ---- maps ------
@@ -650,6 +716,10 @@ def test_a_good_question_with_one_forged_field(
         ("head", {"head": -1}, "head"),
         ("rows", {"run": None}, "run"),
         ("rows", {"from": -1}, "from"),
+        ("rows", {"view": "weighted"}, "view"),
+        ("rows", {"heads": ["0.0"]}, "heads"),
+        ("rows", {"heads": {"0.99": 0}}, "heads"),
+        ("rows", {"heads": {"0.0": -1}}, "heads"),
         ("price", {"target": 16384}, "target"),
         ("price", {"each": 1}, "each"),
         ("score", {"from": 4}, "from"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -111,7 +112,7 @@ def test_a_chosen_token_comes_first_where_the_prompt_is_open(served: Served) -> 
 def test_where_the_heads_look_is_kept_for_the_run(served: Served) -> None:
     runs = Runs()
     last = written(served, REQUEST, runs)[-1]
-    first, rows = runs.rows(last["run"], 0, 100)
+    first, rows = runs.rows(last["run"], 0)
     assert first == last["prompt"]
     assert len(rows) == REQUEST.length
     c = served.model.config
@@ -231,12 +232,25 @@ def test_texts_that_wait_say_how_many_are_before_them(
     assert list(behind)[-1]["finish"] == "length"
 
 
-def test_throttling_drops_the_middle_and_never_the_last() -> None:
-    made = [{"n": n} for n in range(1000)]
-    shown = list(throttled(iter(made), per_second=1.0))
-    assert shown[:2] == made[:2]
-    assert shown[-1] is made[-1]
-    assert len(shown) < 10
+@pytest.mark.parametrize(
+    ("per_second", "frames_per_second"), [(20, 10), (100, 10), (400, 10), (1000, 4), (5, 5)]
+)
+def test_a_text_that_nobody_can_follow_comes_in_larger_pieces(
+    monkeypatch: pytest.MonkeyPatch, per_second: int, frames_per_second: int
+) -> None:
+    now = 1.0
+    monkeypatch.setattr("ptx.playground.write.time.monotonic", lambda: now)
+
+    def tokens() -> Iterator[int]:
+        nonlocal now
+        for n in range(2 * per_second):
+            yield n
+            now += 1 / per_second
+
+    shown = list(throttled(tokens()))
+    assert shown[:2] == [0, 1]  # a prompt and its first token come at once
+    assert shown[-1] == 2 * per_second - 1
+    assert abs(len(shown) - 2 * frames_per_second) <= 2
 
 
 def test_a_reader_who_leaves_ends_the_text(served: Served) -> None:

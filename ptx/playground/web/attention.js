@@ -61,10 +61,15 @@ ptx.attention = (() => {
     return null;
   }
 
-  const askHead = (question, name) => {
+  // What has come of a window in a view, if anything: {maps: {all}, squares: {name}}.
+  const kept = (key) => known.get(key);
+
+  // {rows, values, scale} of a head, or null.
+  async function askHead(question, name) {
     const [layer, head] = name.split(".").map(Number);
-    return ptx.ask("head", { ...question, layer, head });
-  };
+    const answer = await ptx.ask("head", { ...question, layer, head });
+    return answer && { rows: answer.at, values: ptx.bytes(answer.triangle), scale: answer.scale };
+  }
 
   function picture() {
     const now = current();
@@ -81,14 +86,8 @@ ptx.attention = (() => {
     const now = current();
     if (!now) return null;
     if (ptx.growing.covers(now)) return ptx.growing.square(name);
-    return want(entry(now.key).squares, name, () => askHead(now.question, name), (answer) => ({
-      start: now.start,
-      from: 0,
-      rows: now.ids.length,
-      size: now.ids.length,
-      values: ptx.bytes(answer.triangle),
-      scale: answer.scale,
-    }));
+    return want(entry(now.key).squares, name, () => askHead(now.question, name), (told) => (
+      { start: now.start, from: 0, size: told.rows, ...told }));
   }
 
   // The cursor, or while a text is written and followed, the newest token whose rows have come.
@@ -141,7 +140,7 @@ ptx.attention = (() => {
   });
 
   return {
-    current, picture, square, cursor, atCursor, askHead, withoutSink, sideOf, changed,
+    current, picture, square, cursor, atCursor, askHead, kept, sideOf, changed,
     roles: () => roles,
     onChange: (call) => calls.push(call),
   };

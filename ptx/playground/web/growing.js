@@ -1,18 +1,18 @@
 // The pictures of a text that is being written: they get a row for each new token, and twice the room
 // when that is full.
 //
-// Rows come as the server kept them while it wrote; what was there before is read once, beside. For
-// muted heads and the value-weighted view the server has to read the text anew, about once a second.
+// The server kept, while it wrote, where every head looked: it tells what is new of all heads as
+// pixels, and row by row of those that are shown large. What was there before is known, or read once.
+// For muted heads and the value-weighted view the text has to be read anew, about once a second.
 ptx.growing = (() => {
   const { store } = ptx;
   const { state } = store;
   const PAUSE = 300; // ms between questions for rows
   const RETURN = 1000; // ms between two readings of the whole text
-  const ALL = 64; // rows in an answer when there are more
   const LEAST = 32; // rows that there is room for at first
 
   let before = null; // the run of the text that was there before this one
-  let grown = null; // {start, question, run, model, exact, picture, squares, fresh, first, next}
+  let grown = null; // {start, question, key, run, model, exact, picture, squares, next}
   let busy = false;
 
   store.on(["writing"], () => {
@@ -36,32 +36,30 @@ ptx.growing = (() => {
       question.ids.every((id, i) => id === ids[i]);
   }
 
-  function begin({ start, question }) {
+  function begin({ start, question, key }) {
     const { model, run, view, muted } = state;
-    let next = start + 1; // the first token that is chosen in this window
-    while (store.visibleFrom(next) !== start) next += 1;
     grown = {
-      start, question, run, model, squares: {}, next,
+      start, question, key, run, model, squares: {},
       exact: view !== "weighted" && !muted.length,
-      fresh: new Map(), // q: what the server kept, in this view
-      first: null, // the run's first new token
-      maps: null, // the server's answer about the text as it was, or is now and then
-      picture: { start, from: 0, rows: 0, scale: 1, roles: ptx.attention.roles(), layers: model.layers, heads: model.heads },
+      next: 0, // the first position whose row has not come
+      picture: {
+        start, from: 0, rows: 0, scale: 1, roles: ptx.attention.roles(),
+        layers: model.layers, heads: model.heads, size: 0, side: 0, pixels: new Uint8Array(),
+      },
     };
-    room(grown, question.at);
+    makeRoom(grown, question.at);
     if (grown.exact) read(grown);
     if (!busy) follow();
   }
 
-  // Makes room for so many rows, and draws again what was there.
-  function room(mine, rows) {
-    const { model, picture, fresh, maps, squares } = mine;
+  // Room for so many rows, and what was there in it.
+  function makeRoom({ model, picture, squares }, rows) {
+    if (rows <= picture.size) return;
+    const { layers, heads, side: sideBefore, size: before, pixels } = picture;
     const size = Math.min(model.context, Math.max(LEAST, 2 ** Math.ceil(Math.log2(rows))));
     const side = Math.min(size, ptx.attention.sideOf(model));
-    const place = Uint16Array.from({ length: size }, (_, k) => Math.floor((k * side) / size));
-    Object.assign(picture, { size, side, place, pixels: new Uint8Array(picture.layers * picture.heads * side * side) });
-    if (maps) spread(maps, picture);
-    for (const [q, codes] of fresh) paint(picture, q, codes);
+    Object.assign(picture, { size, side, pixels: new Uint8Array(layers * heads * side * side) });
+    spread(pixels, sideBefore, before, picture);
     for (const square of Object.values(squares)) {
       const { values } = square;
       square.values = new Uint8Array((size * (size + 1)) / 2);
@@ -74,9 +72,8 @@ ptx.growing = (() => {
     busy = true;
     while (grown && state.writing) {
       const mine = grown;
-      let pause = RETURN;
-      if (mine.exact) pause = (await addRows(mine)) === ALL ? 0 : PAUSE;
-      else await read(mine);
+      const pause = mine.exact ? PAUSE : RETURN;
+      await (mine.exact ? addRows(mine) : read(mine));
       ptx.attention.changed();
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
@@ -87,12 +84,16 @@ ptx.growing = (() => {
   async function read(mine) {
     if (mine !== grown) return;
     if (!mine.exact) mine.question = ptx.attention.current()?.question ?? mine.question;
-    const answer = await ptx.ask("maps", mine.question);
+    const kept = ptx.attention.kept(mine.exact && mine.key)?.maps.all;
+    const answer = await (kept ?? ptx.ask("maps", mine.question));
     if (!answer || mine !== grown) return;
     const { picture, squares } = mine;
-    mine.maps = answer;
-    if (!mine.exact) for (const square of Object.values(squares)) square.stale = true;
-    room(mine, Math.max(answer.at, picture.rows));
+    makeRoom(mine, answer.at);
+    if (!mine.exact) {
+      picture.pixels.fill(0);
+      for (const square of Object.values(squares)) square.stale = true;
+    }
+    spread(ptx.bytes(answer.thumbnails), answer.side, answer.at, picture);
     Object.assign(picture, {
       from: 0, rows: Math.max(picture.rows, answer.at), roles: answer.roles, scale: answer.scale,
       read: (picture.read ?? 0) + 1,
@@ -100,13 +101,12 @@ ptx.growing = (() => {
     ptx.attention.changed();
   }
 
-  // Thumbnails of a shorter text on the grid of a longer one.
-  function spread({ side: from, at, thumbnails }, { layers, heads, side, size, pixels }) {
-    const values = ptx.bytes(thumbnails);
+  // Thumbnails of a text of `tokens`, on the grid of a picture that has more room.
+  function spread(values, from, tokens, { layers, heads, side, size, pixels }) {
     const place = (token) => Math.floor((token * side) / size);
     const cells = Array.from({ length: from }, (_, i) => [
-      place(Math.floor((i * at) / from)),
-      place(Math.ceil(((i + 1) * at) / from) - 1),
+      place(Math.floor((i * tokens) / from)),
+      place(Math.ceil(((i + 1) * tokens) / from) - 1),
     ]);
     for (let head = 0; head < layers * heads; head += 1) {
       for (let i = 0; i < from; i += 1) {
@@ -124,52 +124,39 @@ ptx.growing = (() => {
     }
   }
 
-  // The rows since the last time; returns how many came.
+  // What is new since the last time.
   async function addRows(mine) {
-    const from = mine.first === null ? 0 : Math.max(0, mine.next - mine.first);
-    const answer = await ptx.ask("rows", { run: mine.run, from });
-    if (!answer || answer.first === null || mine !== grown) return 0;
-    mine.first = answer.first;
-    answer.rows.forEach((row, i) => {
-      const token = answer.first + answer.from + i;
-      if (store.visibleFrom(token) === mine.start) add(mine, token - 1 - mine.start, ptx.bytes(row));
-      mine.next = token + 1;
-    });
-    return answer.rows.length;
-  }
-
-  function add(mine, q, row) {
-    const { picture, model } = mine;
-    const length = q + 1;
-    if (row.length !== picture.layers * picture.heads * length || length > model.context) {
-      mine.exact = false; // it was not kept: the text has to be read
-      return;
+    const { start, run, picture, squares, next } = mine;
+    const heads = Object.fromEntries(Object.entries(squares).map(([name, { rows }]) => [name, rows]));
+    const answer = await ptx.ask("rows", { run, start, from: next, size: picture.size, view: state.view, heads });
+    if (!answer || mine !== grown) return;
+    mine.exact = answer.whole; // or else the text has to be read
+    const { from, end, size, top, band, heads: told } = answer;
+    makeRoom(mine, size);
+    if (end > next && size === picture.size) {
+      join(picture, top, ptx.bytes(band));
+      if (!picture.rows) picture.from = from;
+      picture.rows = Math.max(picture.rows, end);
+      mine.next = end;
     }
-    const codes = state.view === "no sink" ? rowsWithoutSink(row, length) : row;
-    mine.fresh.set(q, codes);
-    if (!picture.rows) picture.from = q;
-    picture.rows = Math.max(picture.rows, length);
-    if (length > picture.size) room(mine, length);
-    else paint(picture, q, codes);
+    for (const [name, { from: first, rows }] of Object.entries(told)) {
+      const square = squares[name];
+      if (!rows || end > square.size) continue;
+      square.values.set(ptx.bytes(rows), (first * (first + 1)) / 2);
+      if (!square.rows) square.from = first;
+      square.rows = Math.max(square.rows, end);
+    }
   }
 
-  function paint({ layers, heads, side, place, pixels }, q, codes) {
-    const length = q + 1;
+  // Rows of pixels of all heads, from `top` on.
+  function join({ layers, heads, side, pixels }, top, band) {
+    const length = band.length / (layers * heads); // of the new rows of one head
     for (let head = 0, i = 0; head < layers * heads; head += 1) {
-      const line = (head * side + place[q]) * side;
-      for (let k = 0; k < length; k += 1, i += 1) {
-        if (pixels[line + place[k]] < codes[i]) pixels[line + place[k]] = codes[i];
+      let p = (head * side + top) * side;
+      for (const end = p + length; p < end; p += 1, i += 1) {
+        if (pixels[p] < band[i]) pixels[p] = band[i];
       }
     }
-  }
-
-  function rowsWithoutSink(row, length) {
-    const made = new Uint8Array(row.length);
-    for (let i = 0; i < row.length; i += length) {
-      const weights = Float32Array.from(row.subarray(i, i + length), (v) => (v / 255) ** 2);
-      made.set(ptx.attention.withoutSink(weights).map((w) => Math.round(255 * Math.sqrt(w))), i);
-    }
-    return made;
   }
 
   // ---- one head large ----------------------------------------------------------------------------
@@ -185,28 +172,19 @@ ptx.growing = (() => {
     }
     const found = squares[name];
     if (found.stale) ask(grown, name, found);
-    if (grown.exact) extend(grown, name, found);
     return found.rows ? found : null;
   }
 
   async function ask(mine, name, found) {
     found.stale = false;
-    const answer = await ptx.attention.askHead(mine.question, name);
+    const kept = ptx.attention.kept(mine.exact && mine.key)?.squares[name];
+    const answer = await (kept ?? ptx.attention.askHead(mine.question, name));
     if (!answer || mine !== grown) return;
-    if (answer.at > found.size) room(mine, answer.at);
-    found.values.set(ptx.bytes(answer.triangle));
-    Object.assign(found, { from: 0, rows: Math.max(found.rows, answer.at), scale: answer.scale, read: found.read + 1 });
+    const { rows, values, scale } = answer;
+    makeRoom(mine, rows);
+    found.values.set(values);
+    Object.assign(found, { from: 0, rows: Math.max(found.rows, rows), scale, read: found.read + 1 });
     ptx.attention.changed();
-  }
-
-  function extend({ fresh, picture: { heads } }, name, found) {
-    if (!found.rows) found.from = found.rows = fresh.keys().next().value ?? 0;
-    const [layer, head] = name.split(".").map(Number);
-    for (let codes; (codes = fresh.get(found.rows)); found.rows += 1) {
-      const length = found.rows + 1;
-      const from = (layer * heads + head) * length;
-      found.values.set(codes.subarray(from, from + length), (found.rows * length) / 2);
-    }
   }
 
   return { covers, picture: () => grown?.picture ?? null, square };

@@ -1,0 +1,78 @@
+"""How the pictures of a text grow while it is written: from the rows that were kept of each token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+import numpy as np
+
+from ptx import lens
+from ptx.config import ModelConfig
+from ptx.playground.runs import Runs
+from ptx.stream import visible_from
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Where the heads looked from some positions of a window, one after another."""
+
+    shape: ModelConfig
+    first: int
+    """The first of the positions."""
+    rows: tuple[bytes, ...]
+    """`lens.row` of each."""
+    whole: bool
+    """Whether none is missing."""
+
+    @property
+    def end(self) -> int:
+        """Past the last position."""
+        return self.first + len(self.rows)
+
+    @property
+    def room(self) -> int:
+        """Tokens that a picture of this has room for: twice as many when it is full."""
+        return min(self.shape.context, 1 << max(0, self.end - 1).bit_length())
+
+    def without_sink(self) -> Growth:
+        """The same in that view."""
+        rows = (lens.row_without_sink(row, self._heads) for row in self.rows)
+        return replace(self, rows=tuple(rows))
+
+    def band(self, position: int, size: int) -> tuple[int, np.ndarray]:
+        """`lens.band` of the rows from a position on, in a picture of `size` tokens."""
+        new = self.rows[max(0, position - self.first) :]
+        if not new:
+            return 0, np.zeros((self._heads, 0, 0), np.uint8)
+        return lens.band(new, self._heads, self.end - len(new), size)
+
+    def of_head(self, layer: int, head: int, position: int) -> tuple[int, bytes]:
+        """The rows of one head from a position on, one after another, and the first's position."""
+        n, first = layer * self.shape.n_head + head, max(position, self.first)
+        parts = [
+            row[n * size : (n + 1) * size]
+            for size, row in enumerate(self.rows[first - self.first :], first + 1)
+        ]
+        return first, b"".join(parts)
+
+    @property
+    def _heads(self) -> int:
+        return self.shape.n_layer * self.shape.n_head
+
+
+def growth_of(runs: Runs, run: str, start: int, position: int, shape: ModelConfig) -> Growth:
+    """What was kept of a run in the window that begins at token `start`, from a position in it on:
+    a row is of the token that was chosen after its position. Raises UserError for a run that is not
+    kept (any more)."""
+    token, kept = runs.rows(run, start + position + 1)
+    tokens = range(token or 0, (token or 0) + len(kept))
+    mine = [i for i in tokens if visible_from(i, shape.context) == start]
+    if not mine:
+        return Growth(shape, position, (), whole=True)
+    rows = kept[mine[0] - tokens[0] : mine[-1] + 1 - tokens[0]]
+    first, heads = mine[0] - 1 - start, shape.n_layer * shape.n_head
+    sizes = range(heads * (first + 1), heads * (first + len(rows) + 1), heads)
+    known = takewhile(lambda pair: len(pair[0]) == pair[1], zip(rows, sizes, strict=True))
+    whole = tuple(row for row, _ in known)
+    return Growth(shape, first, whole, len(whole) == len(rows))
