@@ -1,4 +1,4 @@
-"""How the pictures of a text grow while it is written: from the rows that were kept of each token."""
+"""How the pictures of a text grow while it is written: from what was kept of each token."""
 
 from __future__ import annotations
 

@@ -237,9 +237,8 @@ class Reading:
 
     @answered
     def rows(self, q: Question) -> Answer:
-        """{run, start = 0, from = 0, size = 1, view = "raw", heads = {}} -> {whole, from, end, size,
-        top, band, heads}: where the heads looked for the tokens of a text that is being written, as
-        its pictures grow.
+        """{run, start = 0, from = 0, size = 1, view = "raw", heads = {}} -> where the heads looked
+        for the tokens of a text that is being written, as its pictures grow.
 
         start: the window's first token; all positions are in the window. from: the first position
             that is wanted of all heads, small. heads: {"layer.head": the first that is wanted of
