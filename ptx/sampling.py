@@ -123,7 +123,7 @@ def _shaped(logits: Tensor, sampling: Sampling) -> Iterator[tuple[str, Tensor]]:
         logits = logits.masked_fill(logits < kth, CUT)
         yield "top_k", logits
     if s.top_p < 1.0:
-        logits = logits.masked_fill(logits < _least_of_top_p(logits, s.top_p), CUT)
+        logits = _within_top_p(logits, s.top_p)
         yield "top_p", logits
     if s.min_p > 0.0:
         probs = logits.softmax(-1)
@@ -131,28 +131,36 @@ def _shaped(logits: Tensor, sampling: Sampling) -> Iterator[tuple[str, Tensor]]:
         yield "min_p", logits
 
 
-def _least_of_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """The smallest logit (..., 1) that is needed to reach `top_p`.
+def _within_top_p(logits: Tensor, top_p: float) -> Tensor:
+    """(..., V), of which those stay that are needed to reach `top_p`.
 
     As transformers has it: a token goes if it and all that are less likely sum to 1 - top_p or
     less; the most likely one stays.
     """
-    probs, V = logits.softmax(-1).cpu().numpy(), logits.shape[-1]
-    rows = zip(logits.cpu().numpy().reshape(-1, V), probs.reshape(-1, V), strict=True)
-    least = np.array([_least_of_row(row, p, top_p) for row, p in rows])
-    return torch.from_numpy(least).to(logits).reshape(*logits.shape[:-1], 1)
+    V = logits.shape[-1]
+    rows, probs = (x.cpu().numpy().reshape(-1, V) for x in (logits, logits.softmax(-1)))
+    left = np.full_like(rows, CUT)  # a masked_fill takes longer than all else here
+    for i in range(len(rows)):
+        kept = _nucleus(probs[i], top_p)
+        left[i, kept] = rows[i, kept]
+    return torch.from_numpy(left).to(logits).reshape(logits.shape)
 
 
-def _least_of_row(logits: np.ndarray, probs: np.ndarray, top_p: float) -> np.float32:
-    """`_least_of_top_p` of (V,), which sorts only what could stay: tokens no more likely than an
+def _nucleus(probs: np.ndarray, top_p: float) -> np.ndarray:
+    """The tokens of (V,) that stay. Only those are sorted that could: tokens no more likely than an
     equal share of 1 - top_p go, as together they hold no more than that."""
-    open_ones = np.flatnonzero(probs > (1.0 - top_p) / len(probs))
-    if not len(open_ones):
-        return logits.max()
-    kept = np.sort(probs[open_ones]).astype(np.float64)
-    gone = probs.sum(dtype=np.float64) - kept.sum()
-    cut = min(np.searchsorted(gone + kept.cumsum(), 1.0 - top_p, side="right"), len(kept) - 1)
-    return np.partition(logits[open_ones], cut)[cut]
+    equal_share = (1.0 - top_p) / len(probs)
+    for least in (20 * equal_share, equal_share):  # the few of the first are nearly always enough
+        tokens = np.flatnonzero(probs > least)
+        ascending = np.sort(probs[tokens])
+        sums = ascending.cumsum(dtype=np.float64)
+        gone = 1.0 - sums[-1] if len(sums) else 1.0
+        if gone <= 1.0 - top_p:
+            break
+    if not len(tokens):
+        return np.flatnonzero(probs == probs.max())
+    cut = min(np.searchsorted(gone + sums, 1.0 - top_p, side="right"), len(sums) - 1)
+    return tokens[probs[tokens] >= ascending[cut]]
 
 
 def drawn(
@@ -167,11 +175,20 @@ def drawn(
     if sampling.temperature < GREEDY:
         *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids))
         return [(token, 0.0) for token in allowed.argmax(-1).tolist()]
-    probs = distribution(logits, sampling, ids)
-    cumulative = probs.double().cumsum(-1).cpu().numpy()  # (R, V)
-    tokens = [_where(row, share) for row, share in zip(cumulative, shares, strict=True)]
-    chances = probs[torch.arange(len(tokens)), tokens].tolist()
-    return [(token, math.log(p)) for token, p in zip(tokens, chances, strict=True)]
+    *_, (_, processed) = _stages(logits.float(), sampling, ids)
+    rows = processed.cpu().numpy()  # (R, V)
+    return [_drawn_from(row, share) for row, share in zip(rows, shares, strict=True)]
+
+
+def _drawn_from(logits: np.ndarray, share: float) -> tuple[int, float]:
+    """`drawn` of (V,): a softmax of the tokens that may come, which are few after most knobs."""
+    possible = np.flatnonzero(logits > CUT)
+    left = logits if len(possible) == len(logits) else logits[possible]
+    weights = torch.from_numpy(np.exp(left - left.max()))
+    cumulative = weights.double().cumsum(0).numpy()  # three times as fast as numpy's
+    i = _where(cumulative, share)
+    chance = cumulative[i] - (cumulative[i - 1] if i else 0.0)
+    return int(possible[i]), math.log(chance / cumulative[-1])
 
 
 def draw(probs: Tensor, generator: torch.Generator) -> int:
