@@ -58,6 +58,26 @@ def test_encodings_keep_to_their_sizes_in_base64() -> None:
     assert len(lens.row(torch.rand(6, 6, 256))) == 36 * 256
 
 
+@pytest.mark.parametrize("tokens", [40, 128])
+def test_bands_together_are_the_thumbnails(tokens: int) -> None:
+    weights = torch.rand(2, 3, tokens, tokens).tril()
+    rows = [lens.row(weights[:, :, q, : q + 1]) for q in range(tokens)]
+    side = lens.thumbnail_side(6, tokens)
+    picture = np.zeros((6, side, side), np.uint8)
+    for first, end in ((0, 7), (7, 8), (8, tokens)):
+        top, band = lens.band(rows[first:end], 6, first, tokens)
+        part = picture[:, top : top + band.shape[1]]
+        np.maximum(part, band, out=part)
+    assert picture.tobytes() == thumbnails(weights)
+
+
+def test_a_row_loses_its_sink_as_the_whole_does(weights: torch.Tensor) -> None:
+    codes = lens.row_without_sink(lens.row(weights[:, :, 30, :31]), 8)
+    shown = (np.frombuffer(codes, np.uint8).reshape(2, 4, 31) / 255.0) ** 2
+    expected = lens.without_sink(weights[:, :, :31, :31])[:, :, 30].numpy()
+    assert np.abs(shown - expected).max() <= 0.02  # of codes of eight bits
+
+
 def test_without_its_sink_a_row_is_a_distribution_over_the_rest(weights: torch.Tensor) -> None:
     kept = weights.clone()
     left = lens.without_sink(weights)
