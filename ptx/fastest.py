@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections import deque
 from collections.abc import Sequence
 
+LAST = 3
+"""Uses of a way whose median counts: what another program took of one use says nothing."""
 TRY_AGAIN = 16
 """Uses of the fastest way until another is tried: other programs come and go."""
 RARELY = 512
-"""The same, once others were slower each time: up to here it doubles."""
+"""The same, at most. It grows with the square of how many times as long another takes, so that
+trying costs a sixtieth of the time or less."""
 
 
 class Fastest:
@@ -17,9 +22,9 @@ class Fastest:
 
     def __init__(self, options: Sequence[int], worth: float = 1.0) -> None:
         """worth: how many times as fast twice as many threads have to be."""
-        self._seconds: dict[int, float] = {}
         self._options, self._worth = list(dict.fromkeys(options)), worth
-        self._cold = set(options)
+        self._last = {option: deque[float](maxlen=LAST) for option in self._options}
+        self._cold = set(self._options)
         """Those never used: a first use finds nothing in the caches, and says little."""
         self._uses = self._tries = 0
         self._wait = TRY_AGAIN
@@ -27,29 +32,31 @@ class Fastest:
     def pick(self) -> int:
         """The one to use now."""
         for option in self._options:
-            if option not in self._seconds:
+            if not self._last[option]:
                 return option
         best = self._best()
         self._uses += 1
         if self._uses < self._wait:
             return best
-        self._uses, self._wait = 0, min(2 * self._wait, RARELY)
+        self._uses = 0
         others = [o for o in self._options if o != best] or [best]
         self._tries += 1
         return others[self._tries % len(others)]
 
     def note(self, option: int, seconds: float) -> None:
-        """What a use of `option` took, per unit of work. Of the fastest one the newest counts
-        half; of another it counts alone, as the one before is old."""
+        """What a use of `option` took, per unit of work."""
         if option in self._cold:
             self._cold.remove(option)
             return
-        best = self._best() if self._seconds else option
-        before = self._seconds.get(option, seconds) if option == best else seconds
-        self._seconds[option] = (before + seconds) / 2
-        if self._best() != best:  # the machine has changed, and may again
-            self._wait = TRY_AGAIN
+        self._last[option].append(seconds)
+        if all(self._last.values()) and option != self._best():
+            # What was good just now may have become so.
+            slower = min(seconds, self._median(option)) / self._median(self._best())
+            self._wait = round(min(RARELY, TRY_AGAIN * max(1.0, slower) ** 2))
 
     def _best(self) -> int:
         """The fastest of those that are worth their threads."""
-        return min(self._seconds, key=lambda n: self._seconds[n] * self._worth ** math.log2(n))
+        return min(self._options, key=lambda n: self._median(n) * self._worth ** math.log2(n))
+
+    def _median(self, option: int) -> float:
+        return statistics.median(self._last[option])
