@@ -161,11 +161,11 @@ def _picked(
     ready: list[tuple[Stream, list[int]]], logits: Tensor
 ) -> dict[Stream, tuple[int, float]]:
     """The next token and its log-probability, drawn at once for streams that read one token and
-    share their knobs with others."""
+    share their knobs with others. Logits that are no numbers are left to their own stream."""
     alike: dict[Sampling, list[tuple[Stream, int]]] = {}
-    row = 0
+    numbers, row = logits.amax(-1).isfinite().tolist(), 0
     for stream, guesses in ready:
-        if stream.plain and not guesses:
+        if stream.plain and not guesses and numbers[row]:
             alike.setdefault(stream.sampling, []).append((stream, row))
         row += 1 + len(guesses)
     picked: dict[Stream, tuple[int, float]] = {}

@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Sequence
 
 LAST = 3
-"""Uses of a way whose median counts: what another program took of one use says nothing."""
+"""Uses of a way whose median counts, once there are so many: what another program took of one says
+nothing."""
 TRY_AGAIN = 16
 """Uses of the fastest way until another is tried: other programs come and go."""
 RARELY = 512
-"""The same, at most. It grows with the square of how many times as long another takes, so that
-trying costs a sixtieth of the time or less."""
+"""The same, at most. It grows with the square of how many times as long another takes: trying one
+that takes less than nine times as long costs a sixtieth of the time or less."""
 
 
 class Fastest:
@@ -32,7 +33,7 @@ class Fastest:
     def pick(self) -> int:
         """The one to use now."""
         for option in self._options:
-            if not self._last[option]:
+            if len(self._last[option]) < LAST:
                 return option
         best = self._best()
         self._uses += 1

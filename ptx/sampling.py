@@ -183,6 +183,8 @@ def drawn(
 def _drawn_from(logits: np.ndarray, share: float) -> tuple[int, float]:
     """`drawn` of (V,): a softmax of the tokens that may come, which are few after most knobs."""
     possible = np.flatnonzero(logits > CUT)
+    if not len(possible) or math.isinf(logits.max()):
+        raise UserError("the model's logits are no numbers: its weights are damaged, or too large")
     left = logits if len(possible) == len(logits) else logits[possible]
     weights = torch.from_numpy(np.exp(left - left.max()))
     cumulative = weights.double().cumsum(0).numpy()  # three times as fast as numpy's

@@ -35,41 +35,41 @@ class Growth:
         """Tokens that a picture of this has room for: twice as many when it is full."""
         return min(self.shape.context, 1 << max(0, self.end - 1).bit_length())
 
+    def since(self, position: int) -> Growth:
+        """From a position on."""
+        skip = max(0, position - self.first)
+        return replace(self, first=max(position, self.first), rows=self.rows[skip:])
+
     def without_sink(self) -> Growth:
         """The same in that view."""
         rows = (lens.row_without_sink(row, self._heads) for row in self.rows)
         return replace(self, rows=tuple(rows))
 
-    def band(self, position: int, size: int) -> tuple[int, np.ndarray]:
-        """`lens.band` of the rows from a position on, in a picture of `size` tokens."""
-        new = self.rows[max(0, position - self.first) :]
-        if not new:
+    def band(self, size: int) -> tuple[int, np.ndarray]:
+        """`lens.band` in a picture of `size` tokens."""
+        if not self.rows:
             return 0, np.zeros((self._heads, 0, 0), np.uint8)
-        return lens.band(new, self._heads, self.end - len(new), size)
+        return lens.band(self.rows, self._heads, self.first, size)
 
-    def of_head(self, layer: int, head: int, position: int) -> tuple[int, bytes]:
-        """The rows of one head from a position on, one after another, and the first's position."""
-        n, first = layer * self.shape.n_head + head, max(position, self.first)
-        parts = [
-            row[n * size : (n + 1) * size]
-            for size, row in enumerate(self.rows[first - self.first :], first + 1)
-        ]
-        return first, b"".join(parts)
+    def of_head(self, layer: int, head: int, most: int) -> bytes:
+        """The rows of one head, the first `most` of them, one after another."""
+        n = layer * self.shape.n_head + head
+        rows = enumerate(self.rows[:most], self.first + 1)
+        return b"".join(row[n * size : (n + 1) * size] for size, row in rows)
 
     @property
     def _heads(self) -> int:
         return self.shape.n_layer * self.shape.n_head
 
 
-def growth_of(runs: Runs, run: str, start: int, position: int, shape: ModelConfig) -> Growth:
-    """What was kept of a run in the window that begins at token `start`, from a position in it on:
-    a row is of the token that was chosen after its position. Raises UserError for a run that is not
-    kept (any more)."""
-    token, kept = runs.rows(run, start + position + 1)
+def growth_of(runs: Runs, run: str, start: int, shape: ModelConfig) -> Growth:
+    """What was kept of a run in the window that begins at token `start`; the row at a position is
+    of the token chosen after it. Raises UserError for a run that is not kept (any more)."""
+    token, kept = runs.rows(run, start + 1)
     tokens = range(token or 0, (token or 0) + len(kept))
     mine = [i for i in tokens if visible_from(i, shape.context) == start]
     if not mine:
-        return Growth(shape, position, (), whole=True)
+        return Growth(shape, 0, (), whole=True)
     rows = kept[mine[0] - tokens[0] : mine[-1] + 1 - tokens[0]]
     first, heads = mine[0] - 1 - start, shape.n_layer * shape.n_head
     sizes = range(heads * (first + 1), heads * (first + len(rows) + 1), heads)

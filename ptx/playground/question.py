@@ -121,5 +121,5 @@ class Question:
 
 
 def _range(heads: dict[str, tuple[int, int]]) -> str:
-    first, *_, last = heads
-    return f'from "{first}" to "{last}"'
+    names = list(heads)
+    return f'from "{names[0]}" to "{names[-1]}"'

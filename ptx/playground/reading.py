@@ -44,6 +44,8 @@ LEVELS = 2**16 - 2
 """The largest code of a logit; codes are 0 to 65,534, and 65,535 is minus infinity."""
 BEST = 3
 """Tokens told of each layer."""
+HEAD_ROWS = 2048
+"""Rows of single heads in one answer."""
 VIEWS = ("raw", "no sink", "weighted")
 EVIDENCE = 16
 """Positions that a text must have for a role before the heads are judged on it alone."""
@@ -244,32 +246,41 @@ class Reading:
             that is wanted of all heads, small. heads: {"layer.head": the first that is wanted of
             this one}. view: "raw" or "no sink".
         whole: false if rows are missing: the text has to be read.
-        from, end: the positions that are told, from the token before the run's first on at most.
         size: of the picture: as in the question, or more if so many tokens are there.
+        from, end: the positions that are told, from the token before the run's first on at most;
+            all of them, if the picture gets more room.
         top, band: its first row of pixels that is told, and uint8[L][H][n][side] of those from
             there on, side as in `maps`: to be joined by the larger value.
-        heads: {"layer.head": {from, rows}}, uint8 of rows as those of `head`.
+        heads: {"layer.head": {from, end, rows}}, uint8 of rows as those of `head`, 2,048 of all
+            heads at most.
         """
         shape = q.served.model.config
         start, at = q.whole("start", 0, 2**31, 0), q.whole("from", 0, shape.context, 0)
-        size, view = q.whole("size", 1, shape.context, 1), q.one_of("view", VIEWS[:2])
+        asked, view = q.whole("size", 1, shape.context, 1), q.one_of("view", VIEWS[:2])
         heads = q.heads_from
-        growth = growth_of(self.runs, q.text("run"), start, min([at, *heads.values()]), shape)
+        growth = growth_of(self.runs, q.text("run"), start, shape)
+        size = max(asked, growth.room)
+        at = 0 if size > asked else at
+        growth = growth.since(min([at, *heads.values()]))
         if view == "no sink":
             growth = growth.without_sink()
-        size = max(size, growth.room)
-        top, band = growth.band(at, size)
-        told = {head: growth.of_head(*head, position) for head, position in heads.items()}
+        shown, most = growth.since(at), HEAD_ROWS // max(1, len(heads))
+        top, band = shown.band(size)
         return {
             "whole": growth.whole,
-            "from": max(at, growth.first),
-            "end": growth.end,
             "size": size,
+            "from": shown.first,
+            "end": shown.end,
             "top": top,
             "band": _base64(band.tobytes()),
             "heads": {
-                f"{layer}.{head}": {"from": first, "rows": _base64(rows)}
-                for (layer, head), (first, rows) in told.items()
+                f"{layer}.{head}": {
+                    "from": rows.first,
+                    "end": min(rows.end, rows.first + most),
+                    "rows": _base64(rows.of_head(layer, head, most)),
+                }
+                for (layer, head), position in heads.items()
+                for rows in [growth.since(position)]
             },
         }
 

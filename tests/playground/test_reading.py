@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from math import log, log2
 from pathlib import Path
@@ -292,7 +293,7 @@ def test_what_a_run_grows_by_is_where_the_heads_looked_in_its_steps(
     heads = [np.frombuffer(row, "u1").reshape(c.n_layer, c.n_head, -1) for row in known]
     for name, (layer, head), skip in (("1.1", (1, 1), 0), ("0.0", (0, 0), 15)):
         rows = answer["heads"][name]
-        assert rows["from"] == first + skip
+        assert (rows["from"], rows["end"]) == (first + skip, first + 20)
         expected = b"".join(row[layer, head].tobytes() for row in heads[skip:])
         assert b64decode(rows["rows"]) == expected
     # the same picture in two parts
@@ -300,7 +301,7 @@ def test_what_a_run_grows_by_is_where_the_heads_looked_in_its_steps(
     parts = [reading.rows({"run": run, "size": c.context, "from": i}) for i in (0, first + 7)]
     assert (np.maximum(*(joined(c, part) for part in parts)) == whole).all()
     assert whole.max() > 0
-    assert reading.rows({"run": run, "from": c.context})["band"] == ""
+    assert reading.rows({"run": run, "from": first + 20, "size": c.context})["band"] == ""
     assert "not kept" in reading.rows({"run": "guessed"})["error"]
 
 
@@ -331,11 +332,28 @@ def test_a_picture_that_grew_is_the_one_of_the_whole_text(
     assert np.abs(shown.astype(int) - expected).max() <= 4
 
 
-def test_a_picture_has_room_for_all_that_was_written(reading: Reading, served: Served) -> None:
+def test_a_picture_that_gets_more_room_is_told_as_a_whole(reading: Reading, served: Served) -> None:
     run, generation, _ = written(reading, served, "def f(x):", n=9)
-    assert reading.rows({"run": run})["size"] == min(
-        served.context, 2 ** int(np.ceil(np.log2(len(generation.ids) - 1)))
-    )
+    n = len(generation.ids) - 1
+    answer = reading.rows({"run": run, "from": n - 1})
+    assert answer["size"] == min(served.context, 2 ** int(np.ceil(np.log2(n))))
+    assert (answer["from"], answer["end"]) == (generation.n_prompt - 1, n)
+    same = reading.rows({"run": run, "from": n - 1, "size": answer["size"]})
+    assert (same["from"], same["end"]) == (n - 1, n)
+
+
+def test_an_answer_has_not_all_rows_of_all_heads(
+    reading: Reading, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptx.playground.reading.HEAD_ROWS", 8)
+    run, generation, _ = written(reading, served, "def f(x):", n=9)
+    first = generation.n_prompt - 1
+    told = reading.rows({"run": run, "heads": {"0.0": 0, "1.1": first + 2}})["heads"]
+    assert {name: (rows["from"], rows["end"]) for name, rows in told.items()} == {
+        "0.0": (first, first + 4),
+        "1.1": (first + 2, first + 6),
+    }
+    assert len(b64decode(told["0.0"]["rows"])) == sum(range(first + 1, first + 5))
 
 
 def test_rows_are_of_one_window(reading: Reading, served: Served) -> None:
@@ -346,7 +364,15 @@ def test_rows_are_of_one_window(reading: Reading, served: Served) -> None:
     later = visible_from(len(generation.ids) - 1, c.context)
     answer = reading.rows({"run": run, "start": later})
     assert answer["end"] == len(generation.ids) - 1 - later
-    assert reading.rows({"run": run, "start": 1})["end"] == 0
+    assert reading.rows({"run": run, "start": 1})["band"] == ""
+
+
+def test_a_model_with_one_head_gets_sentences_too(served: Served, tmp_path: Path) -> None:
+    c = replace(served.model.config, n_layer=1, n_head=1, n_kv_head=1)
+    save_model(tmp_path / "one", GPT(c), served.tokenizer)
+    models = Models(Served.load(tmp_path / "one"), tmp_path / "a", tmp_path / "b")
+    answer = Reading(models, Runs()).maps({"ids": [5, 6], "at": 1, "muted": ["0.1"]})
+    assert 'from "0.0" to "0.0"' in answer["error"]
 
 
 def test_rows_that_were_not_recorded_are_missing(reading: Reading, served: Served) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -431,6 +432,33 @@ def test_a_closed_engine_ends_its_texts_and_takes_no_more(model: GPT, py16k: Tok
         assert generation.finish == "cancelled"
     with pytest.raises(UserError, match="closed"):
         forever(engine)
+
+
+@pytest.mark.parametrize("damage", [torch.nan, torch.inf])
+def test_logits_that_are_no_numbers_end_their_own_text(
+    model: GPT, py16k: Tokenizer, monkeypatch: pytest.MonkeyPatch, damage: float
+) -> None:
+    decoder = Decoder(model, 3, native=False)
+    batch = Batch(decoder)
+    streams = [
+        Stream(py16k, model.config.context, [py16k.eot, 5 + i], Sampling(), seed=i, speculate=False)
+        for i in range(3)
+    ]
+    for stream in streams:
+        batch.join(stream)
+    step = decoder.step
+
+    def damaged(*given: Any) -> Any:
+        logits, attention = step(*given)
+        logits = logits.clone()
+        logits[1, 7] = damage
+        return logits, attention
+
+    monkeypatch.setattr(decoder, "step", damaged)
+    batch.step()
+    assert [stream.finish for stream in streams] == [None, "error", None]
+    assert "no numbers" in str(streams[1].error)
+    assert [len(stream.ids) for stream in streams] == [3, 2, 3]
 
 
 def test_a_failing_text_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

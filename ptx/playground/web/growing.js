@@ -12,7 +12,7 @@ ptx.growing = (() => {
   const LEAST = 32; // rows that there is room for at first
 
   let before = null; // the run of the text that was there before this one
-  let grown = null; // {start, question, key, run, model, exact, picture, squares, next}
+  let grown = null; // {start, question, key, run, model, exact, picture, squares, maps, next}
   let busy = false;
 
   store.on(["writing"], () => {
@@ -41,7 +41,8 @@ ptx.growing = (() => {
     grown = {
       start, question, key, run, model, squares: {},
       exact: view !== "weighted" && !muted.length,
-      next: 0, // the first position whose row has not come
+      maps: null, // the server's answer about the text as it was, or is now and then
+      next: 0, // the first position whose row is not among the pixels
       picture: {
         start, from: 0, rows: 0, scale: 1, roles: ptx.attention.roles(),
         layers: model.layers, heads: model.heads, size: 0, side: 0, pixels: new Uint8Array(),
@@ -52,14 +53,16 @@ ptx.growing = (() => {
     if (!busy) follow();
   }
 
-  // Room for so many rows, and what was there in it.
-  function makeRoom({ model, picture, squares }, rows) {
+  // Room for so many rows. What the pixels were is told once more, on the new grid.
+  function makeRoom(mine, rows) {
+    const { model, picture, squares, maps } = mine;
     if (rows <= picture.size) return;
-    const { layers, heads, side: sideBefore, size: before, pixels } = picture;
+    const { layers, heads } = picture;
     const size = Math.min(model.context, Math.max(LEAST, 2 ** Math.ceil(Math.log2(rows))));
     const side = Math.min(size, ptx.attention.sideOf(model));
     Object.assign(picture, { size, side, pixels: new Uint8Array(layers * heads * side * side) });
-    spread(pixels, sideBefore, before, picture);
+    mine.next = 0;
+    if (maps) spread(maps, picture);
     for (const square of Object.values(squares)) {
       const { values } = square;
       square.values = new Uint8Array((size * (size + 1)) / 2);
@@ -88,12 +91,13 @@ ptx.growing = (() => {
     const answer = await (kept ?? ptx.ask("maps", mine.question));
     if (!answer || mine !== grown) return;
     const { picture, squares } = mine;
+    mine.maps = answer;
     makeRoom(mine, answer.at);
     if (!mine.exact) {
       picture.pixels.fill(0);
       for (const square of Object.values(squares)) square.stale = true;
     }
-    spread(ptx.bytes(answer.thumbnails), answer.side, answer.at, picture);
+    spread(answer, picture);
     Object.assign(picture, {
       from: 0, rows: Math.max(picture.rows, answer.at), roles: answer.roles, scale: answer.scale,
       read: (picture.read ?? 0) + 1,
@@ -101,12 +105,13 @@ ptx.growing = (() => {
     ptx.attention.changed();
   }
 
-  // Thumbnails of a text of `tokens`, on the grid of a picture that has more room.
-  function spread(values, from, tokens, { layers, heads, side, size, pixels }) {
+  // Thumbnails of a shorter text on the grid of a longer one.
+  function spread({ side: from, at, thumbnails }, { layers, heads, side, size, pixels }) {
+    const values = ptx.bytes(thumbnails);
     const place = (token) => Math.floor((token * side) / size);
     const cells = Array.from({ length: from }, (_, i) => [
-      place(Math.floor((i * tokens) / from)),
-      place(Math.ceil(((i + 1) * tokens) / from) - 1),
+      place(Math.floor((i * at) / from)),
+      place(Math.ceil(((i + 1) * at) / from) - 1),
     ]);
     for (let head = 0; head < layers * heads; head += 1) {
       for (let i = 0; i < from; i += 1) {
@@ -126,25 +131,27 @@ ptx.growing = (() => {
 
   // What is new since the last time.
   async function addRows(mine) {
-    const { start, run, picture, squares, next } = mine;
-    const heads = Object.fromEntries(Object.entries(squares).map(([name, { rows }]) => [name, rows]));
-    const answer = await ptx.ask("rows", { run, start, from: next, size: picture.size, view: state.view, heads });
+    const { start, question, run, picture, squares, next } = mine;
+    const shown = ptx.pins.shown(state).filter((name) => squares[name]);
+    const heads = Object.fromEntries(shown.map((name) => [name, squares[name].rows]));
+    const asked = { run, start, from: next, size: picture.size, view: question.view, heads };
+    const answer = await ptx.ask("rows", asked);
     if (!answer || mine !== grown) return;
     mine.exact = answer.whole; // or else the text has to be read
-    const { from, end, size, top, band, heads: told } = answer;
+    const { size, from, end, top, band } = answer;
     makeRoom(mine, size);
-    if (end > next && size === picture.size) {
+    if (end > mine.next && size === picture.size) {
       join(picture, top, ptx.bytes(band));
       if (!picture.rows) picture.from = from;
       picture.rows = Math.max(picture.rows, end);
       mine.next = end;
     }
-    for (const [name, { from: first, rows }] of Object.entries(told)) {
+    for (const [name, told] of Object.entries(answer.heads)) {
       const square = squares[name];
-      if (!rows || end > square.size) continue;
-      square.values.set(ptx.bytes(rows), (first * (first + 1)) / 2);
-      if (!square.rows) square.from = first;
-      square.rows = Math.max(square.rows, end);
+      if (!told.rows || told.end > square.size) continue;
+      square.values.set(ptx.bytes(told.rows), (told.from * (told.from + 1)) / 2);
+      if (!square.rows) square.from = told.from;
+      square.rows = Math.max(square.rows, told.end);
     }
   }
 
