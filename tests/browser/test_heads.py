@@ -460,6 +460,19 @@ def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
     assert float((shown - weights[: len(ids), : len(ids)]).abs().max()) <= ENCODING
 
 
+@pytest.mark.parametrize("pause", [20, 100, 180])
+def test_the_view_may_change_while_a_text_is_written(playground: Playground, pause: int) -> None:
+    pin(playground, "4.1")
+    playground.set("length", CONTEXT - 20)
+    playground.generate(wait=False)
+    playground.wait_for("state.writing && state.status.generated > 1")
+    playground.page.wait_for_timeout(pause)
+    playground.page.evaluate("ptx.store.set({ view: 'weighted' })")
+    playground.wait_for("!state.writing")
+    playground.page.wait_for_function(HAS, arg="4.1")
+    assert playground.page.locator(".message.error:visible").count() == 0
+
+
 def test_on_a_phone_in_the_dark(page: Page, app_url: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     playground = Playground(page, app_url, dark=True)
