@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 LAST = 3
-"""Uses of a way whose median counts, once there are so many: what another program took of one says
-nothing."""
+"""Uses of a way whose median counts: what another program took of one of them says nothing."""
 TRY_AGAIN = 16
 """Uses of the fastest way until another is tried: other programs come and go."""
 RARELY = 512
@@ -33,7 +32,7 @@ class Fastest:
     def pick(self) -> int:
         """The one to use now."""
         for option in self._options:
-            if len(self._last[option]) < LAST:
+            if not self._last[option]:
                 return option
         best = self._best()
         self._uses += 1
@@ -51,9 +50,12 @@ class Fastest:
             return
         self._last[option].append(seconds)
         if all(self._last.values()) and option != self._best():
-            # What was good just now may have become so.
+            # What was good just now may be so again, and of few uses one may have been disturbed.
             slower = min(seconds, self._median(option)) / self._median(self._best())
-            self._wait = round(min(RARELY, TRY_AGAIN * max(1.0, slower) ** 2))
+            known = len(self._last[option]) == LAST
+            self._wait = round(
+                min(RARELY if known else TRY_AGAIN, TRY_AGAIN * max(1.0, slower) ** 2)
+            )
 
     def _best(self) -> int:
         """The fastest of those that are worth their threads."""

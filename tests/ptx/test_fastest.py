@@ -18,20 +18,20 @@ def use(fastest: Fastest, seconds: dict[int, float], times: int) -> list[int]:
 
 
 def test_every_way_is_tried_then_the_fastest_is_used() -> None:
-    picked = use(Fastest([2, 1]), {2: 1.0, 1: 3.0}, 18)
-    assert picked == [2] * 4 + [1] * 4 + [2] * 10
+    picked = use(Fastest([2, 1]), {2: 1.0, 1: 3.0}, 14)
+    assert picked == [2, 2, 1, 1] + [2] * 10
 
 
 def test_a_first_use_does_not_count() -> None:
     fastest = Fastest([2, 1])
     fastest.note(fastest.pick(), 100.0)
-    assert use(fastest, {2: 1.0, 1: 3.0}, 17) == [2] * 3 + [1] * 4 + [2] * 10
+    assert use(fastest, {2: 1.0, 1: 3.0}, 13) == [2, 1, 1] + [2] * 10
 
 
 def test_more_threads_have_to_be_worth_it() -> None:
-    assert use(Fastest([2, 1]), {2: 1.0, 1: 1.2}, 16)[8:] == [2] * 8
-    assert use(Fastest([2, 1], 1.3), {2: 1.0, 1: 1.2}, 16)[8:] == [1] * 8
-    assert use(Fastest([2, 1], 1.3), {2: 1.0, 1: 1.4}, 16)[8:] == [2] * 8
+    assert use(Fastest([2, 1]), {2: 1.0, 1: 1.2}, 12)[4:] == [2] * 8
+    assert use(Fastest([2, 1], 1.3), {2: 1.0, 1: 1.2}, 12)[4:] == [1] * 8
+    assert use(Fastest([2, 1], 1.3), {2: 1.0, 1: 1.4}, 12)[4:] == [2] * 8
 
 
 def test_when_the_machine_gets_busy_the_other_way_is_found_soon() -> None:
@@ -46,10 +46,10 @@ def test_when_the_machine_gets_busy_the_other_way_is_found_soon() -> None:
 @pytest.mark.parametrize("disturbed", range(14))
 def test_one_use_that_was_disturbed_changes_nothing(disturbed: int) -> None:
     fastest, picked = Fastest([2, 1]), []
-    for i in range(100):
+    for i in range(400):
         picked.append(fastest.pick())
         fastest.note(picked[-1], {2: 1.0, 1: 1.5}[picked[-1]] * (30 if i == disturbed else 1))
-    assert picked[8:].count(1) <= 6
+    assert picked.count(1) <= 4 * TRY_AGAIN
 
 
 @pytest.mark.parametrize("slower", [1.1, 1.5, 2.0, 5.0, 30.0])
