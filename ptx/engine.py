@@ -18,6 +18,7 @@ are: a draw right between two roundings, rare in fp32 and not in bf16, gives ano
 from __future__ import annotations
 
 import atexit
+import math
 import queue
 import threading
 import weakref
@@ -161,11 +162,11 @@ def _picked(
     ready: list[tuple[Stream, list[int]]], logits: Tensor
 ) -> dict[Stream, tuple[int, float]]:
     """The next token and its log-probability, drawn at once for streams that read one token and
-    share their knobs with others. Logits that are no numbers are left to their own stream."""
+    share their knobs with others, unless logits are no numbers: those end their own stream."""
     alike: dict[Sampling, list[tuple[Stream, int]]] = {}
-    numbers, row = logits.amax(-1).isfinite().tolist(), 0
+    row = 0
     for stream, guesses in ready:
-        if stream.plain and not guesses and numbers[row]:
+        if stream.plain and not guesses:
             alike.setdefault(stream.sampling, []).append((stream, row))
         row += 1 + len(guesses)
     picked: dict[Stream, tuple[int, float]] = {}
@@ -173,6 +174,8 @@ def _picked(
         if len(members) > 1:
             streams, rows = zip(*members, strict=True)
             some = logits if len(rows) == len(logits) else logits[list(rows)]  # (members, V)
+            if not math.isfinite(float(some.amax(-1).sum())):
+                continue
             draws = drawn(some, sampling, map(Stream.share, streams))
             picked |= zip(streams, draws, strict=True)
     return picked
