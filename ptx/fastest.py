@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 LAST = 3
 """Uses of a way whose median counts: what another program took of one of them says nothing."""
+SOON = 8
+"""Uses until another is tried of which less is known than that."""
 TRY_AGAIN = 16
 """Uses of the fastest way until another is tried: other programs come and go."""
 RARELY = 512
@@ -27,7 +29,7 @@ class Fastest:
         self._cold = set(self._options)
         """Those never used: a first use finds nothing in the caches, and says little."""
         self._uses = self._tries = 0
-        self._wait = TRY_AGAIN
+        self._wait = SOON
 
     def pick(self) -> int:
         """The one to use now."""
@@ -50,16 +52,15 @@ class Fastest:
             return
         self._last[option].append(seconds)
         if all(self._last.values()) and option != self._best():
-            # What was good just now may be so again, and of few uses one may have been disturbed.
+            # What was good just now may be so again.
             slower = min(seconds, self._median(option)) / self._median(self._best())
-            known = len(self._last[option]) == LAST
-            self._wait = round(
-                min(RARELY if known else TRY_AGAIN, TRY_AGAIN * max(1.0, slower) ** 2)
-            )
+            self._wait = round(min(RARELY, TRY_AGAIN * max(1.0, slower) ** 2))
+            if len(self._last[option]) < LAST:
+                self._wait = SOON
 
     def _best(self) -> int:
         """The fastest of those that are worth their threads."""
         return min(self._options, key=lambda n: self._median(n) * self._worth ** math.log2(n))
 
     def _median(self, option: int) -> float:
-        return statistics.median(self._last[option])
+        return statistics.median_low(self._last[option])

@@ -18,27 +18,27 @@ def use(fastest: Fastest, seconds: dict[int, float], times: int) -> list[int]:
 
 
 def test_every_way_is_tried_then_the_fastest_is_used() -> None:
-    picked = use(Fastest([2, 1]), {2: 1.0, 1: 3.0}, 14)
-    assert picked == [2, 2, 1, 1] + [2] * 10
+    picked = use(Fastest([2, 1]), {2: 1.0, 1: 3.0}, 40)
+    assert picked == [2, 2, 1, 1] + [2] * 7 + [1] + [2] * 7 + [1] + [2] * 20
 
 
 def test_a_first_use_does_not_count() -> None:
     fastest = Fastest([2, 1])
     fastest.note(fastest.pick(), 100.0)
-    assert use(fastest, {2: 1.0, 1: 3.0}, 13) == [2, 1, 1] + [2] * 10
+    assert use(fastest, {2: 1.0, 1: 3.0}, 6) == [2, 1, 1, 2, 2, 2]
 
 
 def test_more_threads_have_to_be_worth_it() -> None:
-    assert use(Fastest([2, 1]), {2: 1.0, 1: 1.2}, 12)[4:] == [2] * 8
-    assert use(Fastest([2, 1], 1.3), {2: 1.0, 1: 1.2}, 12)[4:] == [1] * 8
-    assert use(Fastest([2, 1], 1.3), {2: 1.0, 1: 1.4}, 12)[4:] == [2] * 8
+    assert use(Fastest([2, 1]), {2: 1.0, 1: 1.2}, 7)[4:] == [2] * 3
+    assert use(Fastest([2, 1], 1.3), {2: 1.0, 1: 1.2}, 7)[4:] == [1] * 3
+    assert use(Fastest([2, 1], 1.3), {2: 1.0, 1: 1.4}, 7)[4:] == [2] * 3
 
 
 def test_when_the_machine_gets_busy_the_other_way_is_found_soon() -> None:
     fastest = Fastest([2, 1])
     use(fastest, {2: 1.0, 1: 1.5}, 20)
     picked = use(fastest, {2: 30.0, 1: 1.6}, 10)
-    assert picked[-7:] == [1] * 7
+    assert picked[-5:] == [1] * 5
     picked = use(fastest, {2: 1.0, 1: 1.5}, 5 * RARELY)
     assert picked[-2:] == [2, 2]
 
@@ -49,7 +49,8 @@ def test_one_use_that_was_disturbed_changes_nothing(disturbed: int) -> None:
     for i in range(400):
         picked.append(fastest.pick())
         fastest.note(picked[-1], {2: 1.0, 1: 1.5}[picked[-1]] * (30 if i == disturbed else 1))
-    assert picked.count(1) <= 4 * TRY_AGAIN
+    assert picked[:20].count(1) <= 14
+    assert picked.count(1) <= TRY_AGAIN + 4
 
 
 @pytest.mark.parametrize("slower", [1.1, 1.5, 2.0, 5.0, 30.0])
