@@ -40,6 +40,10 @@ class Growth:
         skip = max(0, position - self.first)
         return replace(self, first=max(position, self.first), rows=self.rows[skip:])
 
+    def at_most(self, count: int) -> Growth:
+        """The first of them."""
+        return replace(self, rows=self.rows[:count])
+
     def without_sink(self) -> Growth:
         """The same in that view."""
         rows = (lens.row_without_sink(row, self._heads) for row in self.rows)
@@ -51,10 +55,10 @@ class Growth:
             return 0, np.zeros((self._heads, 0, 0), np.uint8)
         return lens.band(self.rows, self._heads, self.first, size)
 
-    def of_head(self, layer: int, head: int, most: int) -> bytes:
-        """The rows of one head, the first `most` of them, one after another."""
+    def of_head(self, layer: int, head: int) -> bytes:
+        """The rows of one head, one after another."""
         n = layer * self.shape.n_head + head
-        rows = enumerate(self.rows[:most], self.first + 1)
+        rows = enumerate(self.rows, self.first + 1)
         return b"".join(row[n * size : (n + 1) * size] for size, row in rows)
 
     @property
@@ -73,6 +77,6 @@ def growth_of(runs: Runs, run: str, start: int, shape: ModelConfig) -> Growth:
     rows = kept[mine[0] - tokens[0] : mine[-1] + 1 - tokens[0]]
     first, heads = mine[0] - 1 - start, shape.n_layer * shape.n_head
     sizes = range(heads * (first + 1), heads * (first + len(rows) + 1), heads)
-    known = takewhile(lambda pair: len(pair[0]) == pair[1], zip(rows, sizes, strict=True))
-    whole = tuple(row for row, _ in known)
-    return Growth(shape, first, whole, len(whole) == len(rows))
+    recorded = takewhile(lambda pair: len(pair[0]) == pair[1], zip(rows, sizes, strict=True))
+    known = tuple(row for row, _ in recorded)
+    return Growth(shape, first, known, len(known) == len(rows))

@@ -266,6 +266,7 @@ class Reading:
             growth = growth.without_sink()
         shown, most = growth.since(at), HEAD_ROWS // max(1, len(heads))
         top, band = shown.band(size)
+        large = {head: growth.since(position).at_most(most) for head, position in heads.items()}
         return {
             "whole": growth.whole,
             "size": size,
@@ -275,12 +276,11 @@ class Reading:
             "band": _base64(band.tobytes()),
             "heads": {
                 f"{layer}.{head}": {
-                    "from": rows.first,
-                    "end": min(rows.end, rows.first + most),
-                    "rows": _base64(rows.of_head(layer, head, most)),
+                    "from": part.first,
+                    "end": part.end,
+                    "rows": _base64(part.of_head(layer, head)),
                 }
-                for (layer, head), position in heads.items()
-                for rows in [growth.since(position)]
+                for (layer, head), part in large.items()
             },
         }
 
