@@ -29,6 +29,8 @@ SLOTS = 16
 INCOMPLETE_INPUT = 0x4000
 """CPython's PyCF_ALLOW_INCOMPLETE_INPUT, what its interactive prompt compiles with: text that only
 lacks its end fails with "incomplete input"."""
+TELLING = 8
+"""Characters of a line from which on it is a repetition, where it comes again."""
 PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
@@ -58,6 +60,10 @@ class Closure:
     indentation: float
     """Share of the new lines that stand at a depth which the lines before allow: one level in
     after a colon, else at an open level."""
+    repeated: float
+    """Share of the lines that the same continuation has already, but for short ones."""
+    repeated_control: float
+    """The same of another file's text: so often people repeat themselves."""
     continuations: int
 
 
@@ -122,9 +128,10 @@ def judge(continuations: list[Continuation]) -> Closure:
     control = [parses(c.prompt + c.other) for c in continuations]
     brackets = [ok for c in continuations for ok in bracket_closures(c)]
     lines = [ok for c in continuations for ok in line_depths(c)]
-    return Closure(
-        *(share(found) for found in (parsed, control, brackets, lines)), len(continuations)
-    )
+    repeated = [again for c in continuations for again in repeats(c.text)]
+    theirs = [again for c in continuations for again in repeats(c.other)]
+    found = (parsed, control, brackets, lines, repeated, theirs)
+    return Closure(*map(share, found), len(continuations))
 
 
 def share(found: list[bool]) -> float:
@@ -136,6 +143,11 @@ def parses(text: str, ended: bool = False) -> bool:
 
     ended: nothing is to come, so it has to be whole.
     """
+    return syntax_error(text, ended) is None
+
+
+def syntax_error(text: str, ended: bool = False) -> SyntaxError | None:
+    """Why such a text does not parse; None if it does."""
     source = text if ended else text[: text.rfind("\n") + 1]
     flags = ast.PyCF_ONLY_AST if ended else ast.PyCF_ONLY_AST | INCOMPLETE_INPUT
     try:
@@ -143,10 +155,10 @@ def parses(text: str, ended: bool = False) -> bool:
             warnings.simplefilter("ignore")  # of invalid escapes, which are Python all the same
             compile(source, "<continuation>", "exec", flags)  # to a syntax tree, nothing more
     except SyntaxError as error:
-        return not ended and "incomplete input" in str(error)
-    except (ValueError, RecursionError, MemoryError):  # NUL bytes, or too deep for the parser
-        return False
-    return True
+        return error if ended or "incomplete input" not in str(error) else None
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes, or too deep for it
+        return SyntaxError(str(error))
+    return None
 
 
 def bracket_closures(c: Continuation) -> Iterator[bool]:
@@ -189,6 +201,15 @@ def line_depths(c: Continuation) -> Iterator[bool]:
         yield False
     except (tokenize.TokenError, SyntaxError):  # the text ends inside a bracket or a string
         return
+
+
+def repeats(text: str) -> Iterator[bool]:
+    """For each line that says something, whether it was there before."""
+    seen = set()
+    for line in map(str.strip, text.splitlines()):
+        if len(line) >= TELLING:
+            yield line in seen
+            seen.add(line)
 
 
 def tokens(text: str) -> Iterator[tokenize.TokenInfo]:

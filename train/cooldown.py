@@ -32,7 +32,7 @@ class Cooldown:
 
     Example:
 
-    python train/run.py cooldown runs/mini --steps 2000 --name mini-cooled
+    python train/run.py cooldown runs/mini --steps 2000 --practice 16 --name mini-cooled
 
     python train/run.py --resume runs/mini-cooled
     """
@@ -41,6 +41,9 @@ class Cooldown:
     """The run directory."""
     steps: int
     """Further steps, over which the rates fall."""
+    practice: int | None = None
+    """Texts that the model continues itself at each of these steps, to be corrected where it
+    repeats itself or where Python's parser gives up; as the run's own if left out."""
     name: str | None = None
     """The new run's directory beside the old one; RUN-cooldown if left out."""
 
@@ -54,7 +57,10 @@ def cooldown(args: Cooldown) -> Path:
         raise UserError(f"--steps must be at least 1, not {args.steps}")
     checkpoint = find_model(run)
     done = state.read_progress(checkpoint).step
-    settings = cooled(run_settings.load(run), done, args.steps, args.name or f"{run.name}-cooldown")
+    before = run_settings.load(run)
+    if args.practice is not None:
+        before = replace(before, practice=args.practice)
+    settings = cooled(before, done, args.steps, args.name or f"{run.name}-cooldown")
     target = run.parent / settings.name
     if target.exists():
         raise UserError(f"{target} exists: choose another --name")
@@ -83,4 +89,4 @@ def cooled(before: Settings, done: int, steps: int, name: str) -> Settings:
             f"the rates of this run were no longer constant before step {done:,}: its cooldown has "
             "begun, or its warm-up was not over"
         )
-    return after
+    return run_settings.complete(after)

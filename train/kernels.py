@@ -71,6 +71,8 @@ def prepare(model: GPT, kernels: Kernels) -> None:
     """
     attend(model.blocks, kernels.attention)
     if kernels.compiled:
+        # A block's graph is to be the same within DDP's forward and without it.
+        torch._dynamo.config.optimize_ddp = False
         model.exponentials = torch.compile(exponentials, dynamic=False)
         for block in model.blocks:
             block.compile(dynamic=False)

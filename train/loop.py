@@ -33,8 +33,9 @@ from train import settings as run_settings
 from train.batches import Batch, batches
 from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
 from train.evaluate import validate
-from train.optim import make_optimizers, rate, set_rate
+from train.optim import falls, make_optimizers, rate, set_rate
 from train.parallel import World, accumulating, whole, world
+from train.practice import Lessons, Practice, correction
 from train.progress import ProgressLine
 from train.settings import Settings
 from train.state import Progress
@@ -84,6 +85,7 @@ class Run:
         self.batches = batches(
             self.corpus, self.world, s.batch_size, shape.context, s.seed, self.progress.step
         )
+        self.practice = practice_of(s, self.world, self.corpus, shape)
         tracked = s.track == "tensorboard" and self.world.first
         self.tracker = TensorBoard(self.directory, self.progress.step) if tracked else None
         self.saved_at = -1
@@ -100,6 +102,7 @@ class Run:
         corpus.batch(0, settings.batch_size, shape.context, settings.seed)
         corpus.val_windows(shape.context, settings.val_windows)
         world.rows(settings.batch_size)
+        practice_of(settings, world, corpus, shape)
         if settings.track == "tensorboard":
             summary_writer()
         # The first process's checkpoint, for all: a run that still trains has others by and by.
@@ -204,6 +207,7 @@ class Run:
         seed_all(self.settings.seed, p.step, self.world.rank)
         set_rate(self.optimizers, rate(p.step, self.settings))
         batch = next(self.batches)
+        practised = self._practise()
         loss, n_bytes = self._accumulate(batch)
         grad_norm = self._clip()
         self._refuse_divergence(loss, grad_norm)
@@ -212,13 +216,13 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         [cpu] = self.world.sum(time.process_time() - cpu_before)
         p.cpu_seconds += cpu
-        metrics = self._account(loss, n_bytes, grad_norm, time.perf_counter() - started)
+        metrics = self._account(loss, n_bytes, grad_norm, time.perf_counter() - started, practised)
         self._after_step()
         return metrics
 
     def _accumulate(self, batch: Batch) -> tuple[float, float]:
         """Adds up the gradients of the whole batch, over all processes; its mean loss and bytes."""
-        rows = math.gcd(self.settings.micro_batch, len(batch.ids))
+        rows = self._micro_batch
         parts = len(batch.ids) // rows
         total = torch.zeros((), device=self.world.device)
         for i, (ids, targets) in enumerate(zip(batch.ids.split(rows), batch.targets.split(rows))):
@@ -229,6 +233,34 @@ class Run:
             total += loss.detach()
         loss, n_bytes = self.world.sum(float(total), batch.n_bytes)
         return loss / self.world.size, n_bytes
+
+    def _practise(self) -> dict[str, float]:
+        """Adds the gradients of what is wrong with the model's own texts, while the rate falls; the
+        shares of them that parse, and of their tokens that repeat others."""
+        s, step = self.settings, self.progress.step
+        if not (self.practice and falls(step, s)):
+            return {}
+        self.model.eval()
+        with torch.compiler.set_stance("force_eager"):
+            attempts = self.practice.attempts(self.model, step)
+        self.model.train()
+        lessons = Lessons(attempts, self.model.config.context, self.corpus.tokenizer)
+        written, parsed, repeated = self.world.sum(
+            lessons.written, lessons.parsed, lessons.repeated
+        )
+        for part in lessons.parts(self._micro_batch):
+            with accumulating(self.forward, last=False):
+                with kernels.running(self.kernels, self.world.device):
+                    loss = correction(self.model, *map(self._to_device, part))
+                (loss * self.world.size / max(1, written)).backward()
+        shares = {"parsed": parsed / s.practice, "repeated": repeated / max(1, written)}
+        return {name: round(share, 4) for name, share in shares.items()}
+
+    @property
+    def _micro_batch(self) -> int:
+        """Sequences that this process reads at once."""
+        mine = self.world.rows(self.settings.batch_size)
+        return math.gcd(self.settings.micro_batch, mine.stop - mine.start)
 
     def _to_device(self, ids: Tensor) -> Tensor:
         return ids.to(self.world.device, non_blocking=True)
@@ -260,7 +292,12 @@ class Run:
         return {n: o.param_groups[0]["lr"] for n, o in zip(names, self.optimizers, strict=True)}
 
     def _account(
-        self, loss: float, n_bytes: float, grad_norm: float, seconds: float
+        self,
+        loss: float,
+        n_bytes: float,
+        grad_norm: float,
+        seconds: float,
+        practised: dict[str, float],
     ) -> dict[str, Any]:
         p, tokens = self.progress, self.settings.batch_size * self.model.config.context
         p.step += 1
@@ -273,6 +310,7 @@ class Run:
             "tokens": p.tokens,
             "loss": round(loss, 6),
             "bpb": round(loss * tokens / math.log(2) / n_bytes, 6),
+            **practised,
             **self._rates(),
             "grad_norm": round(grad_norm, 6),
             "tokens_per_s": round(tokens / seconds, 1),
@@ -383,6 +421,18 @@ def first_model(settings: Settings, shape: ModelConfig, world: World, given: Pat
     if given:
         load_weights(model, given / WEIGHTS)
     return model
+
+
+def practice_of(
+    settings: Settings, world: World, corpus: Corpus, shape: ModelConfig
+) -> Practice | None:
+    """This process's part of the practice at every step of the cooldown, if there is to be any."""
+    if not settings.practice:
+        return None
+    if world.shard:
+        raise UserError("--practice writes with whole weights: leave out --shard, or --practice")
+    mine = world.rows(settings.practice, "--practice")
+    return Practice(corpus, shape.context, settings.seed, range(mine.start, mine.stop))
 
 
 def seed_all(seed: int, step: int, rank: int) -> None:

@@ -112,6 +112,13 @@ def rate(step: int, settings: Settings) -> float:
     return min(warm, cool)
 
 
+def falls(step: int, settings: Settings) -> bool:
+    """Whether the cooldown has begun at `step`."""
+    assert settings.steps is not None
+    assert settings.cooldown is not None
+    return step >= settings.steps - round(settings.cooldown * settings.steps)
+
+
 def set_rate(optimizers: list[Optimizer], share: float) -> None:
     """Sets every group's rate to `share` of its peak."""
     for optimizer in optimizers:

@@ -43,13 +43,11 @@ class World:
         """Whether this is the one process that prints and writes files."""
         return self.rank == 0
 
-    def rows(self, batch_size: int) -> slice:
+    def rows(self, count: int, setting: str = "--batch-size") -> slice:
         """This process's part of every batch."""
-        if batch_size % self.size:
-            raise UserError(
-                f"--batch-size ({batch_size}) must be a multiple of the {self.size} processes"
-            )
-        share = batch_size // self.size
+        if count % self.size:
+            raise UserError(f"{setting} ({count}) must be a multiple of the {self.size} processes")
+        share = count // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def wrap(self, model: GPT) -> nn.Module:

@@ -27,7 +27,7 @@ from train.samples import Sample, page, quoted, write_samples
 from train.settings import RECIPES, Settings
 
 SIDES = {"val": "packages that validate", "test": "packages kept for a last test"}
-TOLD = {"preset", "seed", "precision", "attention", "compile", *RECIPES["mini"]}
+TOLD = {"preset", "seed", "precision", "attention", "compile", "practice", *RECIPES["mini"]}
 """Settings that the card tells: what decides the result, not where its files lay."""
 CARD = Path(__file__).with_name("card.md")
 

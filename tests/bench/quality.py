@@ -43,6 +43,7 @@ def main() -> None:
         ("bits_per_byte", ours.bits_per_byte, None, BITS),
         ("parsed: continuations, another file's text", found.parsed, found.parsed_control, PARSED),
         ("parsed at temperature 0.5", cooler.parsed, cooler.parsed_control, PARSED),
+        ("lines that repeat one before", found.repeated, found.repeated_control, None),
         ("top1", ours.top1, None, None),
         ("brackets closed", found.brackets, None, None),
         ("lines at an allowed depth", found.indentation, None, None),

@@ -19,6 +19,7 @@ from train.continuations import (
     measure,
     parses,
     prompts,
+    repeats,
 )
 from train.heldout import Text
 
@@ -111,6 +112,13 @@ def test_the_check_can_fail() -> None:
     bad = replace(good, text="=\n" + good.text)
     found = judge([good, bad])
     assert (found.parsed, found.parsed_control, found.continuations) == (0.5, 0.0, 2)
+
+
+def test_lines_that_come_again_are_repeats_unless_they_say_little() -> None:
+    assert list(repeats("return value\n    return value\nreturn other\n")) == [False, True, False]
+    assert not list(repeats("else:\n    pass\nelse:\n    pass\n"))
+    found = judge([Continuation("a = 1", "\ncall(first)" * 4, False, "\ncall(first)")])
+    assert (found.repeated, found.repeated_control) == (0.75, 0.0)
 
 
 def test_a_model_is_measured_and_the_same_seed_gives_the_same() -> None:

@@ -38,13 +38,17 @@ def losses(run: Path) -> list[tuple[object, ...]]:
     return [(r["step"], r.get("loss"), r.get("lr"), r.get("val_loss")) for r in records]
 
 
-def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("practice", [0, 2])
+def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
+    data: Path, tmp_path: Path, practice: int
+) -> None:
     long = train(constant(data, tmp_path))
-    branch = cooldown(Cooldown(long, steps=4, name="cooled"))
+    branch = cooldown(Cooldown(long, steps=4, practice=practice, name="cooled"))
     train(Settings(resume=branch))
     told = json.loads((branch / "config.json").read_text())
-    assert (told["steps"], told["cooldown"]) == (10, 0.4)
-    once = train(replace(constant(data, tmp_path, "once"), steps=10, cooldown=0.4))
+    assert (told["steps"], told["cooldown"], told["practice"]) == (10, 0.4, practice)
+    whole = replace(constant(data, tmp_path, "once"), steps=10, cooldown=0.4, practice=practice)
+    once = train(whole)
     ours, theirs = tensors(branch), tensors(once)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -73,6 +77,19 @@ def test_a_run_that_cools_already_is_refused(data: Path, tmp_path: Path) -> None
     run = train(replace(constant(data, tmp_path), cooldown=0.5))
     with pytest.raises(UserError, match="its cooldown has begun"):
         cooldown(Cooldown(run, steps=4))
+
+
+def test_a_branch_practises_as_its_run_would_and_never_less_than_not(
+    data: Path, tmp_path: Path
+) -> None:
+    run = train(constant(data, tmp_path))
+    config = run / "config.json"
+    config.write_text(config.read_text().replace('"practice": 0', '"practice": 3'))
+    branch = cooldown(Cooldown(run, steps=4, name="as-before"))
+    assert json.loads((branch / "config.json").read_text())["practice"] == 3
+    with pytest.raises(UserError, match="--practice must be 0 or more, not -1"):
+        cooldown(Cooldown(run, steps=4, practice=-1, name="negative"))
+    assert not (tmp_path / "negative").exists()
 
 
 def test_what_cannot_be_branched_is_refused_by_name(data: Path, tmp_path: Path) -> None:

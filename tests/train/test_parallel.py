@@ -96,6 +96,17 @@ def test_copies_train_as_one_process_does(one: Path, data: Path, tmp_path: Path)
     assert_equal_runs(one, together(data, tmp_path))
 
 
+def test_copies_practise_as_one_process_does(data: Path, tmp_path: Path) -> None:
+    whole = Settings(data=data, runs=tmp_path, name="one", practice=4, cooldown=0.5, **SAME)
+    two = together(data, tmp_path, "--practice", "4", "--cooldown", "0.5")
+    assert_equal_runs(train(whole), two)
+    told = [(r["parsed"], r["repeated"]) for r in records(two) if "parsed" in r]
+    assert told == [
+        (r["parsed"], r["repeated"]) for r in records(tmp_path / "one") if "parsed" in r
+    ]
+    assert len(told) == HALF
+
+
 def test_parts_train_as_one_process_does_and_go_on_in_one(
     one: Path, data: Path, tmp_path: Path
 ) -> None:
