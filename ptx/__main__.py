@@ -44,7 +44,7 @@ class Complete:
     """The Python to continue; it may end anywhere, inside a word too. - reads standard input."""
     model: Path = DEFAULT_MODEL
     """A model directory, or a run directory for its newest checkpoint."""
-    temperature: float = 0.8
+    temperature: float = 0.6
     """Below 1 is safer, above 1 is wilder, 0 always takes the most likely token."""
     top_k: int = 0
     """Choose among the k most likely tokens only; 0 means all."""

@@ -21,7 +21,7 @@ from ptx.tokenizer import Tokenizer
 from train.heldout import Text
 
 NEW_TOKENS = 256
-TEMPERATURE, TOP_P = 0.8, 0.95
+TEMPERATURE, TOP_P = 0.6, 0.95
 LONGEST_PROMPT = 6_000
 """Characters of a file that are given, at most."""
 SHORTEST_PROMPT = 200

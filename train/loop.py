@@ -43,7 +43,7 @@ from train.track import TensorBoard, summary_writer
 
 SAMPLE_PROMPTS = ("def ", "class ", "import ", "for i in range(")
 SAMPLE_LIMITS = Limits(max_tokens=64)
-SAMPLING = Sampling(temperature=0.8, top_p=0.95)
+SAMPLING = Sampling(temperature=0.6, top_p=0.95)
 EXPLODED = 1.5
 """Times the loss of guessing every token alike: nothing that still learns gets there."""
 

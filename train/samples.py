@@ -25,7 +25,7 @@ PROMPTS = (
     "def main():\n    parser = argparse.ArgumentParser(",
 )
 """The page's examples, and ends inside a word, after a bracket, before a name."""
-SAMPLING = Sampling(temperature=0.8, top_p=0.95)
+SAMPLING = Sampling(temperature=0.6, top_p=0.95)
 LIMITS = Limits(max_tokens=96)
 SLOTS = 10
 

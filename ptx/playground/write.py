@@ -59,7 +59,7 @@ class Request:
     """How many of the ids a person wrote."""
     first: int | None = None
     """The token to begin with; None leaves that to the sampler."""
-    temperature: float = 0.8
+    temperature: float = 0.6
     top_k: int = 0
     top_p: float = 0.95
     min_p: float = 0.0
@@ -350,7 +350,7 @@ def expose(models: Models, rate: Rate) -> None:
     def generate(
         prompt: str,
         sender: gr.Request,
-        temperature: float = 0.8,
+        temperature: float = 0.6,
         top_k: int = 0,
         top_p: float = 0.95,
         length: int = 200,

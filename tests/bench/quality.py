@@ -34,7 +34,7 @@ def main() -> None:
     ours = score(model, tokenizer, texts)[-1]
     count = 20 if args.quick else 200
     found = measure(texts, model, tokenizer, count, seed=0)
-    cooler = measure(texts, model, tokenizer, count, seed=0, temperature=0.5)
+    hotter = measure(texts, model, tokenizer, count, seed=0, temperature=0.8)
     others = [
         (f"bits per byte, against {name}", ours.bits_per_byte, sum(bits) / ours.bytes, None)
         for name, bits in baselines(corpus, texts).items()
@@ -42,7 +42,7 @@ def main() -> None:
     figures = [
         ("bits_per_byte", ours.bits_per_byte, None, BITS),
         ("parsed: continuations, another file's text", found.parsed, found.parsed_control, PARSED),
-        ("parsed at temperature 0.5", cooler.parsed, cooler.parsed_control, PARSED),
+        ("parsed at temperature 0.8", hotter.parsed, hotter.parsed_control, PARSED),
         ("lines that repeat one before", found.repeated, found.repeated_control, None),
         ("top1", ours.top1, None, None),
         ("brackets closed", found.brackets, None, None),

@@ -101,7 +101,7 @@ def test_a_number_that_cannot_be_is_put_right(playground: Playground) -> None:
     playground.set("length", 10**9)
     assert playground.state("knobs.length") <= 4096
     playground.page.get_by_role("button", name="Reset", exact=True).click()
-    assert playground.state("knobs.temperature") == 0.8
+    assert playground.state("knobs.temperature") == 0.6
 
 
 def test_stop_keeps_what_was_written_and_continue_goes_on(playground: Playground) -> None:
