@@ -117,6 +117,16 @@ def began_with(before: Before) -> str:
     )
 
 
+def practised(settings: Settings) -> str:
+    """The card's sentence about a run that practised."""
+    if not settings.practice:
+        return ""
+    return (
+        f"At each step of its cooldown it also continued {settings.practice} training files by "
+        "itself, and was corrected where it repeated itself or Python's parser gave up. "
+    )
+
+
 def held(corpus: Corpus) -> tuple[str, ...]:
     """The sides that the card has figures of: the test first, where there is one."""
     return tuple(reversed(corpus.splits[1:]))
@@ -163,6 +173,7 @@ def render_card(
         vocabulary=f"{corpus.tokenizer.n_vocab:,}",
         preset=settings.preset,
         steps=f"{info['steps']:,}",
+        practised=practised(settings),
         began=began_with(before),
         tokens=f"{info['tokens']:,}",
         epochs=f"{(info['tokens'] - before.tokens) / len(corpus.train):.2f}",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from train.release import curve
+from train.release import curve, practised
 from train.samples import PROMPTS, Sample, page, quoted
+from train.settings import Settings
 
 
 def test_the_curve_has_its_end_and_a_row_for_each_halving_before_it() -> None:
@@ -13,6 +14,11 @@ def test_the_curve_has_its_end_and_a_row_for_each_halving_before_it() -> None:
     assert steps == [5, 10, 25, 50, 100]
     assert rows[-1] == "| 100 | 1,000 | 2.000 |"
     assert curve([]) == ""
+
+
+def test_the_card_tells_of_practice_where_there_was_some() -> None:
+    assert practised(Settings()) == ""
+    assert "continued 16 training files" in practised(Settings(practice=16))
 
 
 def test_a_sample_cannot_close_its_fence() -> None:
