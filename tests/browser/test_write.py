@@ -30,7 +30,7 @@ def test_the_text_is_the_models_to_the_last_space(playground: Playground, app_ur
     playground.set("seed", 7)
     playground.generate()
     expected = Client(app_url, verbose=False).predict(
-        prompt, 0.8, 0, 0.95, 24, 7, api_name="/generate"
+        prompt, 0.6, 0, 0.95, 24, 7, api_name="/generate"
     )
     assert playground.text == prompt + expected
     prompt_share = playground.page.evaluate(
