@@ -77,7 +77,7 @@ def generate(client: Client, user: int, length: int) -> tuple[float, str]:
 
 def alone(served: Served, user: int, length: int) -> str:
     """The user's text, written with nobody else about."""
-    sampling = ptx.Sampling(0.8, top_p=0.95)
+    sampling = ptx.Sampling(0.6, top_p=0.95)
     steps = served.engine.generate(prompt(user), sampling, ptx.Limits(length), user)
     return "".join(step.text for step in steps)
 
