@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 RELEASED = ROOT / "checkpoints"
-SWITCH = 0.0005
-"""Seconds until a thread that wants Python's lock gets it, a tenth of the usual: the engine wants
-it after every step, and should not wait until somebody's picture is made."""
 
 
 def shipped() -> Path:
@@ -83,7 +80,6 @@ def main() -> None:
 
     # as Ctrl+C: what goes on is ended in order
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    sys.setswitchinterval(SWITCH)
     models = Models(Served.load(args.model), RELEASED, args.runs)
     trainer = Training(models.first, args.runs, Library(args.data, args.sources))
     with closing(trainer):
