@@ -198,20 +198,9 @@ def blamed(before: bytes, pieces: list[bytes]) -> tuple[slice, slice]:
     error of the parser), or about an earlier one (a bracket that was never closed).
     """
     text = before + b"".join(pieces)
-    ends = [i + 1 for i, byte in enumerate(text) if byte == NEWLINE]
-    ends = ends[bisect_left(ends, len(before)) :]
-    end = ends[bisect_left(ends[:-1], True, key=lambda end: bool(_error(text[:end])))]
-    start = text.rfind(b"\n", 0, end - 1) + 1
-    number, line = text.count(b"\n", 0, end), text[start:end].decode("utf-8", "replace")
-    error = _error(text[:end]) or SyntaxError()
-    indent = len(line) - len(line.lstrip())
-    if isinstance(error, IndentationError):  # the line feed has the wrong spaces after it
-        first, last = -1, indent
-    elif (error.end_lineno or error.lineno) == number:
-        first = (error.offset or 1) - 1 if error.lineno == number else 0
-        last = max(first, (error.end_offset or 0) - 2)
-    else:  # it goes on with something that began earlier
-        first = last = indent
+    start, end = first_bad_line(text, len(before))
+    line = text[start:end].decode("utf-8", "replace")
+    first, last = place_in(line, text.count(b"\n", 0, end), _error(text[:end]) or SyntaxError())
     stops = len(before) + np.cumsum([len(piece) for piece in pieces])
 
     def token_at(byte: int) -> int:
@@ -223,6 +212,27 @@ def blamed(before: bytes, pieces: list[bytes]) -> tuple[slice, slice]:
     begin, stop = token_at(byte_of(first)), token_at(byte_of(last))
     whole = slice(token_at(start - 1), token_at(end - 1) + 1)
     return whole, slice(max(begin, stop + 1 - AROUND), stop + 1)
+
+
+def first_bad_line(text: bytes, before: int) -> tuple[int, int]:
+    """From where to where the line goes that makes the text no Python; the first `before` bytes
+    are."""
+    ends = [i + 1 for i, byte in enumerate(text) if byte == NEWLINE]
+    ends = ends[bisect_left(ends, before) :]
+    end = ends[bisect_left(ends[:-1], True, key=lambda end: bool(_error(text[:end])))]
+    return text.rfind(b"\n", 0, end - 1) + 1, end
+
+
+def place_in(line: str, number: int, error: SyntaxError) -> tuple[int, int]:
+    """The first and the last character of the place in the line that the error is about; -1 is the
+    line feed before it."""
+    indent = len(line) - len(line.lstrip())
+    if isinstance(error, IndentationError):  # the line feed has the wrong spaces after it
+        return -1, indent
+    if (error.end_lineno or error.lineno) != number:  # it goes on with what began earlier
+        return indent, indent
+    first = (error.offset or 1) - 1 if error.lineno == number else 0
+    return first, max(first, (error.end_offset or 0) - 2)
 
 
 def _error(text: bytes) -> SyntaxError | None:
