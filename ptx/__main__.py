@@ -15,7 +15,7 @@ from ptx.decoder import Decoder
 from ptx.engine import Generation, generate
 from ptx.errors import UserError, report_errors
 from ptx.int8 import as_int8
-from ptx.sampling import Sampling
+from ptx.sampling import USUAL, Sampling
 from ptx.stream import Limits, Step, prompt_notes, window_notes
 from ptx.tokenizer import Tokenizer
 
@@ -44,11 +44,11 @@ class Complete:
     """The Python to continue; it may end anywhere, inside a word too. - reads standard input."""
     model: Path = DEFAULT_MODEL
     """A model directory, or a run directory for its newest checkpoint."""
-    temperature: float = 0.6
+    temperature: float = USUAL.temperature
     """Below 1 is safer, above 1 is wilder, 0 always takes the most likely token."""
     top_k: int = 0
     """Choose among the k most likely tokens only; 0 means all."""
-    top_p: float = 0.95
+    top_p: float = USUAL.top_p
     """Choose among the fewest tokens that hold this probability; 1 means all."""
     min_p: float = 0.0
     """Choose among tokens at least this share as likely as the most likely one; 0 means all."""

@@ -71,6 +71,11 @@ class Sampling:
             raise UserError("every token is banned: nothing could come next")
 
 
+USUAL = Sampling(temperature=0.6, top_p=0.95)
+"""What the page, the command line and training begin with: the shipped model repeats itself
+more below it, and makes more mistakes above (train/ABLATIONS.md)."""
+
+
 def distribution(logits: Tensor, sampling: Sampling, ids: Sequence[int] = ()) -> Tensor:
     """Probabilities (..., V), fp32, of the next token after the knobs.
 

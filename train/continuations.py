@@ -8,20 +8,19 @@ import tokenize
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from ptx.engine import Engine
 from ptx.errors import UserError
 from ptx.model import GPT
-from ptx.sampling import Sampling
+from ptx.sampling import USUAL
 from ptx.stream import Limits
 from ptx.tokenizer import Tokenizer
 from train.heldout import Text
 
 NEW_TOKENS = 256
-TEMPERATURE, TOP_P = 0.6, 0.95
 LONGEST_PROMPT = 6_000
 """Characters of a file that are given, at most."""
 SHORTEST_PROMPT = 200
@@ -73,7 +72,7 @@ def measure(
     tokenizer: Tokenizer,
     count: int,
     seed: int,
-    temperature: float = TEMPERATURE,
+    temperature: float = USUAL.temperature,
 ) -> Closure:
     """Continues `count` held-out files and judges what comes."""
     begun = prompts(texts, count, seed)
@@ -107,7 +106,7 @@ def continue_all(
     begun: list[tuple[str, str]], model: GPT, tokenizer: Tokenizer, seed: int, temperature: float
 ) -> list[Continuation]:
     """The model's continuation of each prompt, many at once."""
-    limits, sampling = Limits(max_tokens=NEW_TOKENS), Sampling(temperature, top_p=TOP_P)
+    limits, sampling = Limits(max_tokens=NEW_TOKENS), replace(USUAL, temperature=temperature)
     with (
         Engine(model, tokenizer, slots=SLOTS, waiting=len(begun)) as engine,
         ThreadPoolExecutor(SLOTS) as readers,

@@ -42,8 +42,9 @@ class Cooldown:
     steps: int
     """Further steps, over which the rates fall."""
     practice: int | None = None
-    """Texts that the model continues itself at each of these steps, to be corrected where it
-    repeats itself or where Python's parser gives up; as the run's own if left out."""
+    """Texts that the model continues itself at each of the last third of these steps, to be
+    corrected where it repeats itself or where Python's parser gives up; as the run's own if left
+    out."""
     name: str | None = None
     """The new run's directory beside the old one; RUN-cooldown if left out."""
 

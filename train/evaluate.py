@@ -22,7 +22,7 @@ from ptx.checkpoint import load_model
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
-from ptx.sampling import Sampling
+from ptx.sampling import USUAL, Sampling
 from ptx.tokenizer import Tokenizer
 from train import baselines as opponents
 from train import continuations as written
@@ -77,7 +77,7 @@ class Evaluate:
     continuations: int = 0
     """So many held-out files are continued for 256 tokens (top-p 0.95): the share that still
     parses, and that closes its brackets and keeps its indentation. 200 say something."""
-    temperature: float = written.TEMPERATURE
+    temperature: float = USUAL.temperature
     """Of the continuations: lower ones parse more often, and repeat themselves."""
     seed: int = 0
     """Of the continuations."""

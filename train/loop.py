@@ -26,14 +26,14 @@ from ptx.decoder import Decoder
 from ptx.engine import generate
 from ptx.errors import UserError
 from ptx.model import GPT
-from ptx.sampling import Sampling
+from ptx.sampling import USUAL
 from ptx.stream import Limits
 from train import kernels, origin, rundir, state
 from train import settings as run_settings
 from train.batches import Batch, batches
 from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
 from train.evaluate import validate
-from train.optim import falls, make_optimizers, rate, set_rate
+from train.optim import ends, make_optimizers, rate, set_rate
 from train.parallel import World, accumulating, whole, world
 from train.practice import Lessons, Practice, correction
 from train.progress import ProgressLine
@@ -43,7 +43,6 @@ from train.track import TensorBoard, summary_writer
 
 SAMPLE_PROMPTS = ("def ", "class ", "import ", "for i in range(")
 SAMPLE_LIMITS = Limits(max_tokens=64)
-SAMPLING = Sampling(temperature=0.6, top_p=0.95)
 EXPLODED = 1.5
 """Times the loss of guessing every token alike: nothing that still learns gets there."""
 
@@ -238,7 +237,7 @@ class Run:
         """Adds the gradients of what is wrong with the model's own texts, while the rate falls; the
         shares of them that parse, and of their tokens that repeat others."""
         s, step = self.settings, self.progress.step
-        if not (self.practice and falls(step, s)):
+        if not (self.practice and ends(step, s)):
             return {}
         self.model.eval()
         with torch.compiler.set_stance("force_eager"):
@@ -248,10 +247,11 @@ class Run:
         written, parsed, repeated = self.world.sum(
             lessons.written, lessons.parsed, lessons.repeated
         )
-        for part in lessons.parts(self._micro_batch):
+        for ids, repeats, slips in lessons.parts(self._micro_batch):
+            ids, repeats = self._to_device(ids), self._to_device(repeats)
             with accumulating(self.forward, last=False):
                 with kernels.running(self.kernels, self.world.device):
-                    loss = correction(self.model, *map(self._to_device, part))
+                    loss = correction(self.model, self.corpus.tokenizer, ids, repeats, slips)
                 (loss * self.world.size / max(1, written)).backward()
         shares = {"parsed": parsed / s.practice, "repeated": repeated / max(1, written)}
         return {name: round(share, 4) for name, share in shares.items()}
@@ -356,7 +356,7 @@ class Run:
         decoder = Decoder(self.model, native=False)  # the weights change, and may be on a GPU
         for prompt in SAMPLE_PROMPTS:
             seed, tokenizer = self.settings.seed, self.corpus.tokenizer
-            steps = generate(self.model, tokenizer, prompt, SAMPLING, SAMPLE_LIMITS, seed, decoder)
+            steps = generate(self.model, tokenizer, prompt, USUAL, SAMPLE_LIMITS, seed, decoder)
             text = "".join(step.text for step in steps)
             record = {"step": self.progress.step, "prompt": prompt, "text": text}
             if self.world.first:

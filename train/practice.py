@@ -1,14 +1,15 @@
 """Practice: the model continues training files itself, and is corrected where its text goes wrong.
 
 Real text hardly teaches a small model to leave a loop that it has fallen into, or to be sure where
-Python is strict: such mistakes are not in it. So while the rate falls the model reads its own text
-too. What repeats itself is made less likely (unlikelihood; Welleck et al., 2020), and so are the
-tokens at which Python's parser gives up (REINFORCE; Williams, 1992). The batch of real text beside
-it keeps everything else in place.
+Python is strict: such mistakes are not in it. So at the end of a cooldown the model reads its own
+text too. What repeats itself is made less likely (unlikelihood; Welleck et al., 2020), and so are,
+where Python's parser gives up, all tokens at which it would. The batch of real text beside it keeps
+everything else in place.
 """
 
 from __future__ import annotations
 
+import codecs
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,12 +23,12 @@ from ptx.decoder import Decoder
 from ptx.engine import Batch
 from ptx.errors import UserError
 from ptx.model import GPT
-from ptx.sampling import Sampling
+from ptx.sampling import USUAL
 from ptx.stream import Limits, Stream
 from ptx.tokenizer import Tokenizer
 from train.continuations import syntax_error
+from train.prefix import can_go_on
 
-SAMPLING = Sampling(temperature=0.6, top_p=0.95)
 PASSAGE = 12
 """Tokens that are a repetition when a text has them once more: real code repeats fewer."""
 LONGEST = 1_500
@@ -36,16 +37,16 @@ SHORTEST = 40
 """Tokens of a file before its continuation, at least; a file has twice as many."""
 TRIES = 1_000
 """Beginnings looked at until one is Python."""
-REPEATED, SLIPPED, LINE = 0.5, 30.0, 2.0
-"""Weights, beside the loss of real text, of a token that repeats, of one where the parser gives up,
-and of the others on its line, which may be the cause."""
+REPEATED, SLIPPED, LED = 0.3, 20.0, 5.0
+"""Weights, beside the loss of real text: of a token that repeats, of all that are fatal where the
+parser gives up (their probability p costs -log(1 - p)), and of the token before, which may have led
+there (log p, as much of it as is doomed)."""
 SURE = 0.999
-"""A probability beyond which no token is pushed down harder: the loss would have no end."""
+"""A probability beyond which nothing is pushed down harder: the loss would have no end."""
 HOPELESS = -9.0
 """A log-probability that is low enough."""
-AROUND = 3
-"""Tokens of the place that the parser names, at most: its last ones."""
-NEWLINE = ord("\n")
+LIKELY = 0.01
+"""The probability of a token from which on Python is asked whether the text could go on with it."""
 OWN = 1
 """Tells its seeds from those of a step's other random numbers."""
 
@@ -90,9 +91,7 @@ class Practice:
         begun = [self.beginning(np.random.default_rng(seed)) for seed in seeds]
         limits = Limits(max_tokens=self.context - self.context // 2)
         streams = [
-            Stream(
-                self.tokenizer, self.context, ids, SAMPLING, limits, int(seed.generate_state(1)[0])
-            )
+            Stream(self.tokenizer, self.context, ids, USUAL, limits, int(seed.generate_state(1)[0]))
             for (_, ids), seed in zip(begun, seeds, strict=True)
         ]
         batch = Batch(Decoder(model, len(streams), native=True))
@@ -128,56 +127,108 @@ class Lessons:
 
     def __init__(self, attempts: list[Attempt], context: int, tokenizer: Tokenizer) -> None:
         self.context, self.tokenizer = context, tokenizer
-        self.judged = [(attempt, faults(attempt, tokenizer)) for attempt in attempts]
-        self.written = sum(weights.shape[1] for _, weights in self.judged)
-        self.parsed = sum(not slipped.any() for _, (_, slipped) in self.judged)
-        self.repeated = sum(np.count_nonzero(repeated) for _, (repeated, _) in self.judged)
+        self.judged = [(attempt, *faults(attempt, tokenizer)) for attempt in attempts]
+        self.written = sum(len(repeated) for _, repeated, _ in self.judged)
+        self.parsed = sum(slip is None for *_, slip in self.judged)
+        self.repeated = sum(np.count_nonzero(repeated) for _, repeated, _ in self.judged)
 
-    def parts(self, rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def parts(self, rows: int) -> Iterator[tuple[Tensor, Tensor, list[Slip]]]:
         """What `correction` takes, of those in which something went wrong, `rows` at a time."""
-        wrong = [(attempt, weights) for attempt, weights in self.judged if weights.any()]
+        wrong = [one for one in self.judged if one[1].any() or one[2]]
         for first in range(0, len(wrong), rows):
             ids = torch.full((rows, self.context), self.tokenizer.eot)  # (B, T), always as large
-            following = torch.zeros(2, rows, self.context)
-            for row, (attempt, weights) in enumerate(wrong[first : first + rows]):
+            following = torch.zeros(rows, self.context)
+            slips = []
+            for row, (attempt, repeated, slip) in enumerate(wrong[first : first + rows]):
                 ids[row, : len(attempt.ids)] = torch.tensor(attempt.ids)
-                chosen_at = slice(attempt.n_prompt - 1, len(attempt.ids) - 1)
-                following[:, row, chosen_at] = torch.from_numpy(weights)
-            yield ids, following[0], following[1]
+                following[row, attempt.n_prompt - 1 : len(attempt.ids) - 1] = torch.from_numpy(
+                    repeated
+                )
+                if slip is not None:
+                    slips.append(Slip(row, attempt, slip))
+            yield ids, following, slips
 
 
-def correction(model: GPT, ids: Tensor, repeated: Tensor, slipped: Tensor) -> Tensor:
-    """The sum over tokens of -log(1 - p) for what is repeated, and of log p for slips: both less
-    when the token is less likely.
+@dataclass(frozen=True)
+class Slip:
+    """A token at which Python's parser gives up."""
 
-    ids: (B, T); repeated, slipped: (B, T), weights of the token after each. p is the probability at
-    the temperature that it was drawn with.
+    row: int
+    """Where its text stands among others."""
+    attempt: Attempt
+    number: int
+    """Which of the tokens that were written it is."""
+
+    @property
+    def at(self) -> int:
+        """The position that it was chosen at."""
+        return self.attempt.n_prompt - 1 + self.number
+
+    def fatal(self, probabilities: Tensor, tokenizer: Tokenizer) -> Tensor:
+        """Which of the tokens that were likely there would have been slips too; int64 (N,).
+
+        probabilities: (V,), at that position.
+        """
+        likely = (probabilities >= LIKELY).nonzero()[:, 0].tolist()
+        drawn = self.attempt.ids[self.at + 1]
+        before = self.attempt.before + tokenizer.decode(
+            self.attempt.ids[self.attempt.n_prompt : self.at + 1]
+        )
+        others = [t for t in likely if t != drawn and is_slip(before, t, tokenizer)]
+        return torch.tensor([drawn, *others], device=probabilities.device)
+
+
+def is_slip(before: bytes, token: int, tokenizer: Tokenizer) -> bool:
+    """Whether a text, Python so far, cannot be any more with this token."""
+    if token == tokenizer.eot:
+        return syntax_error(text_of(before), ended=True) is not None
+    return not can_go_on(text_of(before + tokenizer.token_bytes(token)))
+
+
+def correction(
+    model: GPT, tokenizer: Tokenizer, ids: Tensor, repeated: Tensor, slips: list[Slip]
+) -> Tensor:
+    """The sum of -log(1 - p) over tokens that are repeated, and of what is wrong at each slip.
+
+    ids: (B, T); repeated: (B, T), weights of the token after each. p is the probability at the
+    temperature that it was drawn with.
     """
-    at = (repeated + slipped) > 0  # (B, T)
-    logits = model.head(model.hidden(ids)[at]).float() / SAMPLING.temperature  # (N, V)
-    followed = ids.roll(-1, 1)[at, None]  # (N, 1)
-    log_p = logits.log_softmax(-1).gather(-1, followed).squeeze(1)  # (N,)
-    unlikelihood = -(-SURE * log_p.exp()).log1p()
-    # no products of matrices, which autocast would round
-    return (unlikelihood * repeated[at] + log_p.clamp_min(HOPELESS) * slipped[at]).sum()
+    hidden = model.hidden(ids)  # (B, T, C)
+    again = repeated > 0  # (B, T)
+    followed = ids.roll(-1, 1)[again, None]  # (N, 1)
+    log_p = log_chances(model, hidden[again]).gather(-1, followed).squeeze(1)  # (N,)
+    # no product of matrices, which autocast would round
+    total = (unlikelihood(log_p.exp()) * repeated[again]).sum()
+    for slip in slips:
+        led, there = log_chances(model, hidden[slip.row, slip.at - 1 : slip.at + 1])  # (V,) each
+        fatal = there[slip.fatal(there.detach().exp(), tokenizer)].exp().sum()
+        total = total + SLIPPED * unlikelihood(fatal)
+        if slip.number:  # the token before it is the model's own too
+            before = led[ids[slip.row, slip.at]].clamp_min(HOPELESS)
+            total = total + LED * fatal.detach() * before
+    return total
 
 
-def faults(attempt: Attempt, tokenizer: Tokenizer) -> np.ndarray:
-    """Weights of the tokens that were written, float32 (2, N): of repetitions, and of slips. What
-    comes after the line on which Python's parser gives up is not judged."""
+def log_chances(model: GPT, hidden: Tensor) -> Tensor:
+    """Log-probabilities of the next token as it is drawn: (..., C) to (..., V)."""
+    return (model.head(hidden).float() / USUAL.temperature).log_softmax(-1)
+
+
+def unlikelihood(p: Tensor) -> Tensor:
+    """-log(1 - p), with an end."""
+    return -(-SURE * p).log1p()
+
+
+def faults(attempt: Attempt, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
+    """Weights of the tokens that were written, float32 (N,), where they repeat others; and which of
+    them is a slip. What comes after that is not judged."""
     new = attempt.ids[attempt.n_prompt :]
     pieces = [tokenizer.token_bytes(t) for t in new[: len(new) - attempt.ended]]
-    text = (attempt.before + b"".join(pieces)).decode("utf-8", "replace")
-    weights, judged = np.zeros((2, len(new)), np.float32), len(new)
-    if pieces and syntax_error(text):
-        line, place = blamed(attempt.before, pieces)
-        weights[1, line], weights[1, place] = LINE, SLIPPED
-        judged = max(line.stop, place.stop)
-    elif attempt.ended and syntax_error(text, ended=True):  # something was still open
-        weights[1, -1] = SLIPPED
+    slip = first_slip(attempt.before, pieces, attempt.ended)
+    repeated, judged = np.zeros(len(new), np.float32), len(new) if slip is None else slip + 1
     for end in repetitions(new):
-        weights[0, end - PASSAGE : min(end, judged)] = REPEATED
-    return weights
+        repeated[end - PASSAGE : min(end, judged)] = REPEATED
+    return repeated, slip
 
 
 def repetitions(tokens: list[int]) -> Iterator[int]:
@@ -190,50 +241,19 @@ def repetitions(tokens: list[int]) -> Iterator[int]:
         seen.add(passage)
 
 
-def blamed(before: bytes, pieces: list[bytes]) -> tuple[slice, slice]:
-    """Which of the tokens that were written are on the first line with which the text is no Python
-    any more, and which are where the parser gives up.
+def first_slip(before: bytes, pieces: list[bytes], ended: bool) -> int | None:
+    """The number of the piece after which the text, Python before, cannot be any more; that of the
+    end, if it ended too soon."""
+    if not syntax_error(text_of(before + b"".join(pieces))):
+        too_soon = ended and syntax_error(text_of(before + b"".join(pieces)), ended=True)
+        return len(pieces) if too_soon else None
 
-    What Python says about the whole text may be about a later line (its tokenizer goes on after an
-    error of the parser), or about an earlier one (a bracket that was never closed).
-    """
-    text = before + b"".join(pieces)
-    start, end = first_bad_line(text, len(before))
-    line = text[start:end].decode("utf-8", "replace")
-    first, last = place_in(line, text.count(b"\n", 0, end), _error(text[:end]) or SyntaxError())
-    stops = len(before) + np.cumsum([len(piece) for piece in pieces])
+    def dead(n: int) -> bool:
+        return not can_go_on(text_of(before + b"".join(pieces[: n + 1])))
 
-    def token_at(byte: int) -> int:
-        return min(int(np.searchsorted(stops, byte, "right")), len(pieces) - 1)
-
-    def byte_of(character: int) -> int:
-        return start - 1 if character < 0 else start + len(line[:character].encode())
-
-    begin, stop = token_at(byte_of(first)), token_at(byte_of(last))
-    whole = slice(token_at(start - 1), token_at(end - 1) + 1)
-    return whole, slice(max(begin, stop + 1 - AROUND), stop + 1)
+    return bisect_left(range(len(pieces) - 1), True, key=dead)
 
 
-def first_bad_line(text: bytes, before: int) -> tuple[int, int]:
-    """From where to where the line goes that makes the text no Python; the first `before` bytes
-    are."""
-    ends = [i + 1 for i, byte in enumerate(text) if byte == NEWLINE]
-    ends = ends[bisect_left(ends, before) :]
-    end = ends[bisect_left(ends[:-1], True, key=lambda end: bool(_error(text[:end])))]
-    return text.rfind(b"\n", 0, end - 1) + 1, end
-
-
-def place_in(line: str, number: int, error: SyntaxError) -> tuple[int, int]:
-    """The first and the last character of the place in the line that the error is about; -1 is the
-    line feed before it."""
-    indent = len(line) - len(line.lstrip())
-    if isinstance(error, IndentationError):  # the line feed has the wrong spaces after it
-        return -1, indent
-    if (error.end_lineno or error.lineno) != number:  # it goes on with what began earlier
-        return indent, indent
-    first = (error.offset or 1) - 1 if error.lineno == number else 0
-    return first, max(first, (error.end_offset or 0) - 2)
-
-
-def _error(text: bytes) -> SyntaxError | None:
-    return syntax_error(text.decode("utf-8", "replace"))
+def text_of(text: bytes) -> str:
+    """Characters, but one that is cut at the end."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(text)

@@ -122,8 +122,9 @@ def practised(settings: Settings) -> str:
     if not settings.practice:
         return ""
     return (
-        f"At each step of its cooldown it also continued {settings.practice} training files by "
-        "itself, and was corrected where it repeated itself or Python's parser gave up. "
+        "At each step of the last third of its cooldown it also continued "
+        f"{settings.practice} training files by itself, and was corrected where it repeated itself "
+        "or Python's parser gave up. "
     )
 
 

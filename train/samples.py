@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ptx.engine import Engine
 from ptx.model import GPT
-from ptx.sampling import Sampling
+from ptx.sampling import USUAL
 from ptx.stream import Limits
 from ptx.tokenizer import Tokenizer
 
@@ -25,7 +25,6 @@ PROMPTS = (
     "def main():\n    parser = argparse.ArgumentParser(",
 )
 """The page's examples, and ends inside a word, after a bracket, before a name."""
-SAMPLING = Sampling(temperature=0.6, top_p=0.95)
 LIMITS = Limits(max_tokens=96)
 SLOTS = 10
 
@@ -46,7 +45,7 @@ def write_samples(model: GPT, tokenizer: Tokenizer, count: int) -> list[Sample]:
     ):
 
         def one(prompt: str, seed: int) -> Sample:
-            steps = engine.generate(prompt, SAMPLING, LIMITS, seed)
+            steps = engine.generate(prompt, USUAL, LIMITS, seed)
             return Sample(prompt, seed, "".join(step.text for step in steps))
 
         return list(readers.map(one, *zip(*wanted, strict=True))) if wanted else []
@@ -54,7 +53,7 @@ def write_samples(model: GPT, tokenizer: Tokenizer, count: int) -> list[Sample]:
 
 def page(name: str, samples: list[Sample]) -> str:
     """All of them as Markdown."""
-    knobs = f"temperature {SAMPLING.temperature}, top-p {SAMPLING.top_p}"
+    knobs = f"temperature {USUAL.temperature}, top-p {USUAL.top_p}"
     head = (
         f"# {len(samples)} samples of {name}\n\nFixed prompts and seeds, none left out; {knobs}, "
         f"{LIMITS.max_tokens} tokens each. ‸ marks where the prompt ends and the model goes on.\n"

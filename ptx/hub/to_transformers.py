@@ -15,6 +15,7 @@ from ptx.errors import UserError
 from ptx.hub.bpe import TOKENIZER_JSON, tokenizer_json
 from ptx.hub.weights import Weights, to_gpt2, to_llama, without_head_bias
 from ptx.model import GPT
+from ptx.sampling import USUAL
 from ptx.tokenizer import END_OF_TEXT, Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -148,9 +149,9 @@ def _generation(c: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "eos_token_id": tokenizer.eot,
         "pad_token_id": tokenizer.eot,
         "do_sample": True,
-        "temperature": 0.8,
+        "temperature": USUAL.temperature,
         "top_k": 0,
-        "top_p": 0.95,
+        "top_p": USUAL.top_p,
         "max_length": c.context,
     }
 

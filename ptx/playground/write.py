@@ -21,7 +21,7 @@ from ptx.playground.served import Served
 from ptx.playground.syntax import Watch, syntax
 from ptx.playground.transcript import Transcript
 from ptx.playground.web import panel
-from ptx.sampling import Sampling
+from ptx.sampling import USUAL, Sampling
 from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, window_notes
 
 MAX_SEED = 2**32 - 1
@@ -59,9 +59,9 @@ class Request:
     """How many of the ids a person wrote."""
     first: int | None = None
     """The token to begin with; None leaves that to the sampler."""
-    temperature: float = 0.6
+    temperature: float = USUAL.temperature
     top_k: int = 0
-    top_p: float = 0.95
+    top_p: float = USUAL.top_p
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     length: int = 200
@@ -350,9 +350,9 @@ def expose(models: Models, rate: Rate) -> None:
     def generate(
         prompt: str,
         sender: gr.Request,
-        temperature: float = 0.6,
+        temperature: float = USUAL.temperature,
         top_k: int = 0,
-        top_p: float = 0.95,
+        top_p: float = USUAL.top_p,
         length: int = 200,
         seed: int = 0,
         min_p: float = 0.0,

@@ -8,6 +8,7 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Page, expect
 
+from ptx.sampling import USUAL
 from tests.browser.driving import Playground
 
 HOSTILE = (
@@ -101,7 +102,8 @@ def test_a_number_that_cannot_be_is_put_right(playground: Playground) -> None:
     playground.set("length", 10**9)
     assert playground.state("knobs.length") <= 4096
     playground.page.get_by_role("button", name="Reset", exact=True).click()
-    assert playground.state("knobs.temperature") == 0.6
+    assert playground.state("knobs.temperature") == USUAL.temperature
+    assert playground.state("knobs.top_p") == USUAL.top_p
 
 
 def test_stop_keeps_what_was_written_and_continue_goes_on(playground: Playground) -> None:

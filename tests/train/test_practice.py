@@ -15,15 +15,18 @@ from ptx.config import PRESETS
 from ptx.corpus import Corpus, CorpusWriter
 from ptx.errors import UserError
 from ptx.model import GPT
+from ptx.sampling import USUAL
 from ptx.tokenizer import python_tokenizer
 from train.loop import Run, practice_of, train
 from train.parallel import World
 from train.practice import (
+    LED,
     PASSAGE,
-    SAMPLING,
+    SLIPPED,
     Attempt,
     Lessons,
     Practice,
+    Slip,
     correction,
     faults,
     repetitions,
@@ -42,68 +45,68 @@ def attempt(before: str, written: str, ended: bool = False) -> Attempt:
     return Attempt(before.encode(), ids, 1 + len(before.encode()), ended)
 
 
-def slips(before: str, written: str, ended: bool = False) -> str:
-    """The bytes that are blamed most; $ for the end of the text."""
-    found = faults(attempt(before, written, ended), BYTES)[1]
-    most = found == found.max() if found.any() else found > 0
-    whole = written.encode() + b"$" * ended
-    return bytes(c for c, blamed in zip(whole, most, strict=True) if blamed).decode()
+def slip(before: str, written: str, ended: bool = False) -> str | None:
+    """What was written up to the slip, and it; $ for the end of the text."""
+    _, found = faults(attempt(before, written, ended), BYTES)
+    return None if found is None else (written.encode() + b"$")[: found + 1].decode()
 
 
 @pytest.mark.parametrize(
-    ("written", "blamed"),
+    ("written", "upto"),
     [
-        ("x = 1\ny = = 2\nz = 3\n", "="),
-        ("x = f(1]\ny = 2\n", "]"),
-        ("x = 1)\ny = 2\n", ")"),
-        ("x = '\u00fc', 'ä' 12 34\ny = 2\n", "12"),  # Python counts characters
-        ("if x:\ny = 2\n", "\ny"),
-        ("def f():\n        b\n    c\nd = 1\n", "  c"),
-        ("x = f(b,\n    c\nreturn 3\nd = 5\n", "r"),  # the bracket, says Python
-        ('y = = 2\ndef f():\n    """abc\n', "="),  # the string, says Python
+        ("x = 1\ny = = 2\nz = 3\n", "x = 1\ny = ="),
+        ("x = f(1]\ny = 2\n", "x = f(1]"),
+        ("x = 1)\ny = 2\n", "x = 1)"),
+        ("x = '\u00fc', 'ä' 12 34\ny = 2\n", "x = '\u00fc', 'ä' 1"),
+        ("x = 'abc\ny = 2\n", "x = 'abc\n"),
+        ("if x:\ny = 2\n", "if x:\ny"),
+        ("def f():\n        b\n    c\nd = 1\n", "def f():\n        b\n    c"),
+        ("x = f(b,\n    c\nreturn 3\nd = 5\n", "x = f(b,\n    c\nr"),  # the bracket, says Python
+        ('y = = 2\ndef f():\n    """abc\n', "y = ="),  # the string, says Python
     ],
 )
-def test_the_place_where_the_parser_gives_up_is_blamed(written: str, blamed: str) -> None:
-    assert slips("a = 0\n", written) == blamed
+def test_a_slip_is_where_the_text_cannot_be_python_any_more(written: str, upto: str) -> None:
+    assert slip("a = 0\n", written) == upto
 
 
 @pytest.mark.parametrize(
     "written", ["x = 1\ny = 2\n", "def f(a,\n", 'x = """\n', "x = 1 +", "", "if x:\n    y"]
 )
 def test_nothing_is_wrong_with_python_that_goes_on(written: str) -> None:
-    assert not faults(attempt("a = 0\n", written), BYTES).any()
+    assert slip("a = 0\n", written) is None
 
 
 def test_to_end_a_file_in_a_bracket_is_a_slip_and_to_end_it_whole_is_none() -> None:
-    assert slips("a = 0\n", "x = (1,\n", ended=True) == "$"
-    assert slips("a = 0\nf(", "", ended=True) == "$"
-    assert slips("a = 0\n", "x = 1\n", ended=True) == ""
+    assert slip("a = 0\n", "x = (1,\n", ended=True) == "x = (1,\n$"
+    assert slip("a = 0\nf(", "", ended=True) == "$"
+    assert slip("a = 0\n", "x = 1\n", ended=True) is None
 
 
-def test_an_error_that_begins_before_the_new_text_is_blamed_on_it() -> None:
-    assert slips("x = (", "]\n") == "]"
-    assert slips("a = foo(b,\n", "    c\nreturn 3 4\nd = 5\n") == "r"
+def test_a_slip_is_of_the_new_text_where_the_statement_began_before_it() -> None:
+    assert slip("x = (", "]\n") == "]"
+    assert slip("a = foo(b,\n", "    c\nreturn 3 4\nd = 5\n") == "    c\nr"
 
 
-def test_any_text_has_a_place_to_blame() -> None:
+def test_any_text_is_judged() -> None:
     random = np.random.default_rng(0)
     for before in (b"a = 1\nb", b"f(a,\n", b'"""\n', b"if a:\n    "):
         for _ in range(100):
             new = random.choice(list(b"a\xc3\xa9 =([)'\"\n\r:\\\0f"), 40).tolist()
             ids = [BYTES.eot, *before, *new]
-            found = faults(Attempt(before, ids, len(ids) - 40, bool(new[0] % 2)), BYTES)
-            assert found.shape == (2, 40)
+            repeated, found = faults(Attempt(before, ids, len(ids) - 40, bool(new[0] % 2)), BYTES)
+            assert len(repeated) == 40
+            assert found is None or 0 <= found < 40
 
 
 def test_the_middle_of_a_character_is_no_slip() -> None:
-    assert not faults(Attempt(b"d\xc3", [BYTES.eot, *b"d\xc3\xa9f = 1\n"], 3, False), BYTES).any()
+    ids = [BYTES.eot, *b"d\xc3\xa9f = 1\n"]
+    assert faults(Attempt(b"d\xc3", ids, 3, False), BYTES)[1] is None
 
 
-def test_what_comes_after_the_parser_gave_up_is_not_judged() -> None:
+def test_what_comes_after_a_slip_is_not_judged() -> None:
     again = "value = compute(1)\n" * 3
     wrong = "y = = 2\n"
-    found = faults(attempt("a = 0\n", wrong + again), BYTES)
-    assert not found[:, len(wrong) :].any()
+    assert not faults(attempt("a = 0\n", wrong + again), BYTES)[0].any()
     assert faults(attempt("a = 0\n", again), BYTES)[0].any()
 
 
@@ -114,16 +117,33 @@ def test_passages_are_repetitions_from_the_second_time_on() -> None:
     assert list(repetitions([7] * (PASSAGE + 2))) == [PASSAGE + 1, PASSAGE + 2]
 
 
+def chances(likely: dict[str, float]) -> torch.Tensor:
+    """Probabilities of bytes, (V,)."""
+    return torch.tensor([likely.get(chr(i), 0.0) for i in range(256)] + [likely.get("end", 0.0)])
+
+
+def test_what_would_have_been_a_slip_too_is_fatal() -> None:
+    bad = attempt("a = 0\n", "f(x y\n")
+    [found] = [Slip(0, bad, number) for number in [faults(bad, BYTES)[1]] if number]
+    assert chr(bad.ids[found.at + 1]) == "y"
+    likely = chances({"y": 0.1, "z": 0.3, ")": 0.2, ",": 0.2, "end": 0.1, "]": 0.005, "i": 0.09})
+    fatal = found.fatal(likely, BYTES).tolist()
+    assert fatal == [ord("y"), ord("z"), BYTES.eot]  # not "i", which may become `if`
+
+
 def test_the_correction_is_the_sum_of_its_terms() -> None:
     torch.manual_seed(0)
     model = GPT(TINY).eval()
-    ids = torch.randint(257, (2, 64))
-    repeated, slipped = torch.zeros(2, 64), torch.zeros(2, 64)
-    repeated[0, 5], slipped[1, 9] = 0.5, 20.0
-    p = (model.head(model.hidden(ids)) / SAMPLING.temperature).softmax(-1)  # (B, T, V)
-    expected = -0.5 * (1 - p[0, 5, ids[0, 6]]).log() + 20 * p[1, 9, ids[1, 10]].log()
+    bad = attempt("a = 0\n", "f(x y\n")
+    [(ids, repeated, [found])] = Lessons([bad], 64, BYTES).parts(2)
+    repeated[1, 5] = 0.5
+    p = (model.head(model.hidden(ids)) / USUAL.temperature).softmax(-1)  # (B, T, V)
+    doomed = p[0, found.at, found.fatal(p[0, found.at], BYTES)].sum()
+    led = p[0, found.at - 1, ord(" ")]
+    expected = -0.5 * (1 - p[1, 5, ids[1, 6]]).log()
+    expected += -SLIPPED * (1 - doomed).log() + LED * doomed * led.log()
     torch.testing.assert_close(
-        correction(model, ids, repeated, slipped), expected, rtol=1e-3, atol=1e-4
+        correction(model, BYTES, ids, repeated, [found]), expected, rtol=1e-3, atol=1e-4
     )
 
 
@@ -131,18 +151,17 @@ def test_what_is_corrected_becomes_less_likely() -> None:
     torch.manual_seed(0)
     model = GPT(TINY)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    ids = torch.randint(257, (1, 64))
-    repeated, slipped = torch.zeros(1, 64), torch.zeros(1, 64)
-    repeated[0, 5], slipped[0, 9] = 1.0, 1.0
+    [(ids, repeated, [found])] = Lessons([attempt("a = 0\n", "f(x y\n")], 64, BYTES).parts(1)
+    repeated[0, 5] = 1.0
 
     def probabilities() -> torch.Tensor:
         p = model.head(model.hidden(ids)).softmax(-1)[0]  # (T, V)
-        return torch.stack([p[5, ids[0, 6]], p[9, ids[0, 10]]])
+        return torch.stack([p[5, ids[0, 6]], p[found.at, ord("y")], p[found.at - 1, ord(" ")]])
 
     before = probabilities()
     for _ in range(20):
         optimizer.zero_grad()
-        correction(model, ids, repeated, slipped).backward()
+        correction(model, BYTES, ids, repeated, [found]).backward()
         optimizer.step()
     assert (probabilities() < 0.7 * before).all()
 
@@ -151,13 +170,12 @@ def test_lessons_hold_what_was_wrong_and_nothing_else() -> None:
     good, bad = attempt("a = 0\n", "x = 1\n"), attempt("a = 0\n", "x = = 1\n")
     lessons = Lessons([good, bad, bad], 64, BYTES)
     assert (lessons.written, lessons.parsed, lessons.repeated) == (6 + 8 + 8, 1, 0)
-    [(ids, repeated, slipped)] = lessons.parts(4)
-    assert ids.shape == slipped.shape == (4, 64)
+    [(ids, repeated, found)] = lessons.parts(4)
+    assert ids.shape == repeated.shape == (4, 64)
     assert ids[0, : len(bad.ids)].tolist() == bad.ids
     assert not repeated.any()
-    assert not slipped[2:].any()
-    # the weight of a token stands at the position that it is chosen at
-    assert chr(ids[0, int(slipped[0].argmax()) + 1]) == "="
+    assert [one.row for one in found] == [0, 1]
+    assert chr(ids[0, found[0].at + 1]) == "="
 
 
 def test_an_attempt_is_the_same_whoever_makes_it(data: Path) -> None:
@@ -202,11 +220,11 @@ def settings(data: Path, runs: Path, **more: object) -> Settings:
     )  # fmt: skip
 
 
-def test_a_run_practises_while_its_rate_falls(data: Path, tmp_path: Path) -> None:
+def test_a_run_practises_at_the_end_of_its_cooldown(data: Path, tmp_path: Path) -> None:
     directory = train(settings(data, tmp_path))
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     told = [{"parsed", "repeated"} <= set(line) for line in lines if "loss" in line]
-    assert told == [False] * 3 + [True] * 3
+    assert told == [False] * 5 + [True]
 
 
 def test_a_run_that_practises_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:

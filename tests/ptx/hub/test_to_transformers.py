@@ -20,7 +20,7 @@ from ptx.errors import UserError
 from ptx.hub.bpe import tokenizer_json
 from ptx.hub.to_transformers import as_transformers, export
 from ptx.model import GPT
-from ptx.sampling import Sampling
+from ptx.sampling import USUAL, Sampling
 from ptx.stream import Limits
 from ptx.tokenizer import Tokenizer
 from tests.peers import TOLERANCE
@@ -150,7 +150,7 @@ def test_it_names_end_of_text_and_our_knobs(exported: tuple[GPT, Path], py16k: T
     _, directory = exported
     knobs = json.loads((directory / "generation_config.json").read_text())
     assert knobs["eos_token_id"] == py16k.eot
-    assert (knobs["temperature"], knobs["top_p"]) == (0.8, 0.95)
+    assert (knobs["temperature"], knobs["top_p"]) == (USUAL.temperature, USUAL.top_p)
 
 
 def test_token_ids_are_ours_on_installed_packages(

@@ -1,0 +1,80 @@
+"""Whether a text can still become Python, wherever it stops."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from train import loop
+from train.prefix import can_go_on
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = ",
+        "x = foo(a, b",
+        "x = y i",  # if, in, is
+        "x not i",
+        "x = a.is",  # isdigit
+        "s = 'ab",
+        "a = '\\",
+        '"""abc\n def',
+        "f'{a b",
+        "def f(x):\n    if x:\n        ",
+        "def f(x):\n    if x:\n",
+        "def f(x):\n    if x:\n        y\n  ",
+        "f(a=1, b",
+        "try:\n    a\nex",
+        "try:\n    a\n",
+        "@a.b\nde",
+        "# foo",
+        "f([1]\n\n    ",
+        "a = \\",
+        "x = 1e",
+        "x = 0x",
+        "",
+    ],
+)
+def test_a_text_that_stops_anywhere_can_go_on(text: str) -> None:
+    assert can_go_on(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = = ",
+        "x = y z",
+        "x = foo(a b",
+        "x = if ",
+        "s = 'ab\n",
+        "s = 'ab\n    ",
+        "s = 'ab\nc",
+        "def f(x):\n    if x:\n    y",
+        "def f():\n    x\n       y",
+        "f(a=1, b)",
+        "try:\n    a\nb",
+        "@a.b\nx",
+        "x = {'a': 1, b}",
+        "class A: x y",
+        "x = [\n  1\n 2",
+        "f([1]\n\n    def",
+        "x = [1]\n\n    ",
+        "def f():\n    x\n        ",
+        "x = 1 2",
+        " x",
+        "x = a if b)",
+        "x = 1\0",
+    ],
+)
+def test_a_text_that_cannot_be_python_any_more_cannot(text: str) -> None:
+    assert not can_go_on(text)
+
+
+def test_real_python_can_go_on_wherever_it_is_cut() -> None:
+    source = inspect.getsource(loop)[-6_000:]
+    source = source[source.index("\ndef ") :]
+    ends = range(1, len(source))
+    assert len(ends) > 1_000
+    assert [source[:end] for end in ends if not can_go_on(source[:end])] == []
