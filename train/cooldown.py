@@ -32,7 +32,7 @@ class Cooldown:
 
     Example:
 
-    python train/run.py cooldown runs/mini --steps 2000 --practice 16 --name mini-cooled
+    python train/run.py cooldown runs/mini --steps 2000 --practice 32 --name mini-cooled
 
     python train/run.py --resume runs/mini-cooled
     """

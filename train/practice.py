@@ -3,8 +3,8 @@
 Real text hardly teaches a small model to leave a loop that it has fallen into, or to be sure where
 Python is strict: such mistakes are not in it. So at the end of a cooldown the model reads its own
 text too. What repeats itself is made less likely (unlikelihood; Welleck et al., 2020), and so are,
-where Python's parser gives up, all tokens at which it would. The batch of real text beside it keeps
-everything else in place.
+where Python's parser gives up, all likely tokens at which it would. The batch of real text beside
+it keeps everything else in place.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SHORTEST = 40
 """Tokens of a file before its continuation, at least; a file has twice as many."""
 TRIES = 1_000
 """Beginnings looked at until one is Python."""
-REPEATED, SLIPPED, LED = 0.3, 20.0, 5.0
+REPEATED, SLIPPED, LED = 0.3, 8.0, 1.0
 """Weights, beside the loss of real text: of a token that repeats, of all that are fatal where the
 parser gives up (their probability p costs -log(1 - p)), and of the token before, which may have led
 there (log p, as much of it as is doomed)."""
@@ -108,7 +108,7 @@ class Practice:
             end = random.integers(start + SHORTEST, min(end, start + LONGEST))
             ids = self.tokens[start:end].tolist()
             before = self.tokenizer.decode(ids)
-            if syntax_error(before.decode("utf-8", "replace")) is None:
+            if can_go_on(text_of(before)):
                 return before, [self.tokenizer.eot, *ids[1 - self.context // 2 :]]
         raise UserError("--practice needs Python to continue, and this data is not: leave it out")
 
@@ -134,7 +134,7 @@ class Lessons:
 
     def parts(self, rows: int) -> Iterator[tuple[Tensor, Tensor, list[Slip]]]:
         """What `correction` takes, of those in which something went wrong, `rows` at a time."""
-        wrong = [one for one in self.judged if one[1].any() or one[2]]
+        wrong = [one for one in self.judged if one[1].any() or one[2] is not None]
         for first in range(0, len(wrong), rows):
             ids = torch.full((rows, self.context), self.tokenizer.eot)  # (B, T), always as large
             following = torch.zeros(rows, self.context)
@@ -165,7 +165,8 @@ class Slip:
         return self.attempt.n_prompt - 1 + self.number
 
     def fatal(self, probabilities: Tensor, tokenizer: Tokenizer) -> Tensor:
-        """Which of the tokens that were likely there would have been slips too; int64 (N,).
+        """The token, and which of the others that were likely there would have been slips too;
+        int64 (N,).
 
         probabilities: (V,), at that position.
         """
@@ -210,7 +211,8 @@ def correction(
 
 
 def log_chances(model: GPT, hidden: Tensor) -> Tensor:
-    """Log-probabilities of the next token as it is drawn: (..., C) to (..., V)."""
+    """Log-probabilities of the next token at the temperature it is drawn with: (..., C) to
+    (..., V)."""
     return (model.head(hidden).float() / USUAL.temperature).log_softmax(-1)
 
 
@@ -243,15 +245,14 @@ def repetitions(tokens: list[int]) -> Iterator[int]:
 
 def first_slip(before: bytes, pieces: list[bytes], ended: bool) -> int | None:
     """The number of the piece after which the text, Python before, cannot be any more; that of the
-    end, if it ended too soon."""
-    if not syntax_error(text_of(before + b"".join(pieces))):
-        too_soon = ended and syntax_error(text_of(before + b"".join(pieces)), ended=True)
-        return len(pieces) if too_soon else None
+    end, if it only ended too soon. A last line that is not whole is not judged."""
+    if not syntax_error(text_of(before + b"".join(pieces)), ended):
+        return None
 
     def dead(n: int) -> bool:
         return not can_go_on(text_of(before + b"".join(pieces[: n + 1])))
 
-    return bisect_left(range(len(pieces) - 1), True, key=dead)
+    return bisect_left(range(len(pieces) - (not ended)), True, key=dead)
 
 
 def text_of(text: bytes) -> str:

@@ -63,6 +63,10 @@ def slip(before: str, written: str, ended: bool = False) -> str | None:
         ("def f():\n        b\n    c\nd = 1\n", "def f():\n        b\n    c"),
         ("x = f(b,\n    c\nreturn 3\nd = 5\n", "x = f(b,\n    c\nr"),  # the bracket, says Python
         ('y = = 2\ndef f():\n    """abc\n', "y = ="),  # the string, says Python
+        ("y = = 2\n" + "s = 'a text'\n" * 4, "y = ="),
+        ("y = = 2\n" + "z = 1 + \\\n  3\n" * 2, "y = ="),
+        ("x = {'a': 1 'bcd': 2}\n", "x = {'a': 1 '"),
+        ("f(a 'hello')\n", "f(a '"),
     ],
 )
 def test_a_slip_is_where_the_text_cannot_be_python_any_more(written: str, upto: str) -> None:
@@ -80,6 +84,12 @@ def test_to_end_a_file_in_a_bracket_is_a_slip_and_to_end_it_whole_is_none() -> N
     assert slip("a = 0\n", "x = (1,\n", ended=True) == "x = (1,\n$"
     assert slip("a = 0\nf(", "", ended=True) == "$"
     assert slip("a = 0\n", "x = 1\n", ended=True) is None
+    assert slip("a = 0\n", "x = 1", ended=True) is None
+
+
+def test_a_slip_in_the_last_line_of_a_file_is_found_before_its_end() -> None:
+    assert slip("a = 0\n", "f(a b)", ended=True) == "f(a b"
+    assert slip("a = 0\n", "f(a b)") is None  # it is not whole: not judged
 
 
 def test_a_slip_is_of_the_new_text_where_the_statement_began_before_it() -> None:
@@ -124,7 +134,9 @@ def chances(likely: dict[str, float]) -> torch.Tensor:
 
 def test_what_would_have_been_a_slip_too_is_fatal() -> None:
     bad = attempt("a = 0\n", "f(x y\n")
-    [found] = [Slip(0, bad, number) for number in [faults(bad, BYTES)[1]] if number]
+    number = faults(bad, BYTES)[1]
+    assert number is not None
+    found = Slip(0, bad, number)
     assert chr(bad.ids[found.at + 1]) == "y"
     likely = chances({"y": 0.1, "z": 0.3, ")": 0.2, ",": 0.2, "end": 0.1, "]": 0.005, "i": 0.09})
     fatal = found.fatal(likely, BYTES).tolist()
@@ -176,6 +188,11 @@ def test_lessons_hold_what_was_wrong_and_nothing_else() -> None:
     assert not repeated.any()
     assert [one.row for one in found] == [0, 1]
     assert chr(ids[0, found[0].at + 1]) == "="
+
+
+def test_a_slip_at_the_first_token_is_a_lesson_too() -> None:
+    [(_, _, [found])] = Lessons([attempt("x = (", "]\n")], 64, BYTES).parts(1)
+    assert (found.number, chr(found.attempt.ids[found.at + 1])) == (0, "]")
 
 
 def test_an_attempt_is_the_same_whoever_makes_it(data: Path) -> None:
