@@ -37,7 +37,7 @@ SHORTEST = 40
 """Tokens of a file before its continuation, at least; a file has twice as many."""
 TRIES = 1_000
 """Beginnings looked at until one is Python."""
-REPEATED, SLIPPED, LED = 0.3, 8.0, 1.0
+REPEATED, SLIPPED, LED = 0.2, 30.0, 1.0
 """Weights, beside the loss of real text: of a token that repeats, of all that are fatal where the
 parser gives up (their probability p costs -log(1 - p)), and of the token before, which may have led
 there (log p, as much of it as is doomed)."""
