@@ -234,7 +234,7 @@ class Run:
         return loss / self.world.size, n_bytes
 
     def _practise(self) -> dict[str, float]:
-        """Adds the gradients of what is wrong with the model's own texts, while the rate falls; the
+        """Adds the gradients of what is wrong with the model's own texts, as a cooldown ends; the
         shares of them that parse, and of their tokens that repeat others."""
         s, step = self.settings, self.progress.step
         if not (self.practice and ends(step, s)):

@@ -36,12 +36,11 @@ def _closed(text: str) -> str:
     line = _last_line(text)
     if "'" not in line and '"' not in line:
         return text
+    lines = text.split("\n")
     error = syntax_error(text + "\n")
-    opened = f"string literal (detected at line {text.count(chr(10)) + 1})"
-    if error is None or not str(error.msg).endswith(opened):
+    if error is None or not str(error.msg).endswith(f"literal (detected at line {len(lines)})"):
         return text
-    before = text.split("\n")[: error.lineno - 1]
-    start = sum(len(line) + 1 for line in before) + error.offset - 1
+    start = sum(len(line) + 1 for line in lines[: error.lineno - 1]) + error.offset - 1
     return text[:start] + PREFIX.match(text[start:]).group() + '""'
 
 

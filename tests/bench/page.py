@@ -31,6 +31,7 @@ import psutil
 from playwright.sync_api import Page
 
 import ptx
+from ptx.sampling import USUAL
 from tests.bench import page_training
 from tests.bench.playground import free_port, started
 from tests.bench.report import Row, parser, report
@@ -191,8 +192,7 @@ def stream_keepup(page: Page, rounds: int) -> tuple[float, float]:
     with ptx.Engine(model, tokenizer) as engine:
         time.sleep(10)  # until it has compiled
         for seed in range(-1, rounds):  # the first one warms up
-            sampling = ptx.Sampling(0.6, top_p=0.95)  # the page begins with these
-            steps = engine.generate(PROMPT, sampling, ptx.Limits(KEEPUP), max(seed, 0))
+            steps = engine.generate(PROMPT, USUAL, ptx.Limits(KEEPUP), max(seed, 0))
             next(steps)
             start = time.perf_counter()
             made = sum(step.token is not None for step in steps)

@@ -23,6 +23,7 @@ from ptx.playground.limits import LIMITS
 from ptx.playground.models import Models
 from ptx.playground.page import build, launch_options
 from ptx.playground.served import Served
+from ptx.sampling import USUAL
 from ptx.stream import Step, Stream
 
 USERS = 20
@@ -77,8 +78,7 @@ def generate(client: Client, user: int, length: int) -> tuple[float, str]:
 
 def alone(served: Served, user: int, length: int) -> str:
     """The user's text, written with nobody else about."""
-    sampling = ptx.Sampling(0.6, top_p=0.95)
-    steps = served.engine.generate(prompt(user), sampling, ptx.Limits(length), user)
+    steps = served.engine.generate(prompt(user), USUAL, ptx.Limits(length), user)
     return "".join(step.text for step in steps)
 
 
