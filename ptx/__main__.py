@@ -16,7 +16,7 @@ from ptx.engine import Generation, generate
 from ptx.errors import UserError, report_errors
 from ptx.int8 import as_int8
 from ptx.sampling import USUAL, Sampling
-from ptx.stream import Limits, Step, prompt_notes, window_notes
+from ptx.stream import Limits, Step, prompt_notes, python_notes, window_notes
 from ptx.tokenizer import Tokenizer
 
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "mini"
@@ -58,6 +58,8 @@ class Complete:
     """Texts of single tokens that may not come, such as "#" or " import"."""
     force: tuple[str, ...] = ()
     """Texts of the only tokens that may come."""
+    python: bool = False
+    """Keep the text Python: draw again where its parser would give up."""
     tokens: int = 200
     """Stop after this many new tokens."""
     seconds: float | None = None
@@ -88,6 +90,7 @@ def main() -> None:
         args.repetition_penalty,
         banned=tokens_of(tokenizer, "--ban", args.ban),
         forced=tokens_of(tokenizer, "--force", args.force),
+        python=args.python,
     )
     limits = Limits(args.tokens, args.seconds, tuple(s.replace("\\n", "\n") for s in args.stop))
     model = as_int8(model) if args.int8 else model
@@ -100,6 +103,7 @@ def main() -> None:
     for note in (
         *prompt_notes(tokenizer, prompt),
         *window_notes(len(generation.ids), model.config.context),
+        *(python_notes(tokenizer, prompt) if args.python else ()),
     ):
         print(f"note: {note}", file=sys.stderr)
     try:
@@ -157,6 +161,7 @@ def as_record(step: Step, tokenizer: Tokenizer) -> dict[str, Any]:
         "rank": step.rank,
         "entropy_bits": round(choice.entropy, 6),
         "tail_mass": round(choice.tail_mass, 6),
+        "refused": [tokenizer.text([token]) for token in choice.refused],
         "alternatives": [
             {
                 "id": a.token,

@@ -3,6 +3,9 @@
 One order, transformers' own: repetition penalty, forced tokens, banned tokens, temperature, top-k,
 top-p, min-p. What a knob cuts has probability zero for those after it; what stays is renormalized
 over the full vocabulary. Tokens exactly as likely as the last one kept are kept too.
+
+With `python`, a text that can become Python stays so: a token that was drawn, but after which it
+could not, is banned, and another one drawn by the same rules.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from torch import Tensor
 
 from ptx.errors import UserError
 
-KNOBS = ("prompt", "forced", "banned", "temperature", "top_k", "top_p", "min_p")
+KNOBS = ("prompt", "forced", "banned", "python", "temperature", "top_k", "top_p", "min_p")
 """What can remove a token, in order: a prompt's open end does not go on with every token, and a
 temperature of 0 leaves one."""
 GREEDY = 1e-30
@@ -44,6 +47,8 @@ class Sampling:
     """Tokens that may not come."""
     forced: tuple[int, ...] = ()
     """Only these tokens may come; empty allows all."""
+    python: bool = False
+    """Draw again where Python's parser would give up."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature <= 100.0:
@@ -58,6 +63,8 @@ class Sampling:
             raise UserError(
                 f"the repetition penalty must lie in (0, 100], not {self.repetition_penalty}"
             )
+        if not isinstance(self.python, bool):
+            raise UserError(f"python must be on or off, not {self.python!r}")
         if self.forced and set(self.forced) <= set(self.banned):
             raise UserError("every forced token is banned: nothing could come next")
 
@@ -76,25 +83,30 @@ USUAL = Sampling(temperature=0.6, top_p=0.95)
 more below it, and makes more mistakes above (train/ABLATIONS.md)."""
 
 
-def distribution(logits: Tensor, sampling: Sampling, ids: Sequence[int] = ()) -> Tensor:
+def distribution(
+    logits: Tensor, sampling: Sampling, ids: Sequence[int] = (), refused: Sequence[int] = ()
+) -> Tensor:
     """Probabilities (..., V), fp32, of the next token after the knobs.
 
-    logits: (..., V). ids: the text so far, for the repetition penalty.
+    logits: (..., V). ids: the text so far, for the repetition penalty. refused: tokens that were
+    drawn, but after which the text could not become Python.
     """
-    *_, (_, processed) = _stages(logits.float(), sampling, ids)
+    *_, (_, processed) = _stages(logits.float(), sampling, ids, refused)
     return processed.softmax(-1)
 
 
-def _stages(logits: Tensor, sampling: Sampling, ids: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
+def _stages(
+    logits: Tensor, sampling: Sampling, ids: Sequence[int], refused: Sequence[int]
+) -> Iterator[tuple[str, Tensor]]:
     """The logits (..., V) after each knob that is on; a removed token has -inf."""
-    for knob, changed in _allowed(logits, sampling, ids):
+    for knob, changed in _allowed(logits, sampling, ids, refused):
         yield knob, changed
         logits = changed
     yield from _shaped(logits, sampling)
 
 
 def _allowed(
-    logits: Tensor, sampling: Sampling, ids: Sequence[int]
+    logits: Tensor, sampling: Sampling, ids: Sequence[int], refused: Sequence[int]
 ) -> Iterator[tuple[str, Tensor]]:
     """The knobs that look at which token it is."""
     s = sampling
@@ -111,6 +123,9 @@ def _allowed(
     if s.banned:
         logits = logits.index_fill(-1, torch.tensor(s.banned, device=logits.device), CUT)
         yield "banned", logits
+    if refused:
+        logits = logits.index_fill(-1, torch.tensor(refused, device=logits.device), CUT)
+        yield "python", logits
 
 
 def _shaped(logits: Tensor, sampling: Sampling) -> Iterator[tuple[str, Tensor]]:
@@ -169,7 +184,11 @@ def _nucleus(probs: np.ndarray, top_p: float) -> np.ndarray:
 
 
 def drawn(
-    logits: Tensor, sampling: Sampling, shares: Iterable[float], ids: Sequence[int] = ()
+    logits: Tensor,
+    sampling: Sampling,
+    shares: Iterable[float],
+    ids: Sequence[int] = (),
+    refused: Sequence[int] = (),
 ) -> list[tuple[int, float]]:
     """A token for each row of (R, V), drawn from its distribution after the knobs, and the natural
     logarithm of its probability there.
@@ -178,9 +197,9 @@ def drawn(
         depends on no other row.
     """
     if sampling.temperature < GREEDY:
-        *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids))
+        *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, refused))
         return [(token, 0.0) for token in allowed.argmax(-1).tolist()]
-    *_, (_, processed) = _stages(logits.float(), sampling, ids)
+    *_, (_, processed) = _stages(logits.float(), sampling, ids, refused)
     rows = processed.cpu().numpy()  # (R, V)
     return [_drawn_from(row, share) for row, share in zip(rows, shares, strict=True)]
 
@@ -243,6 +262,8 @@ class Choice:
     sampling: Sampling
     ids: Sequence[int] = ()
     """The text before."""
+    refused: tuple[int, ...] = ()
+    """Tokens drawn before the one that came, but after which the text could not become Python."""
 
     @cached_property
     def raw(self) -> Tensor:
@@ -252,14 +273,14 @@ class Choice:
     @cached_property
     def final(self) -> Tensor:
         """Probabilities (V,) after the knobs: what is drawn from."""
-        return distribution(self.logits, self.sampling, self.ids)
+        return distribution(self.logits, self.sampling, self.ids, self.refused)
 
     @cached_property
     def cut(self) -> Tensor:
         """uint8 (V,): 0 for a token that may come, otherwise 1 + the index in KNOBS of the knob
         that removed it."""
         cut = (self.logits == CUT).to(torch.uint8) * (1 + KNOBS.index("prompt"))
-        for knob, logits in _stages(self.logits.float(), self.sampling, self.ids):
+        for knob, logits in _stages(self.logits.float(), self.sampling, self.ids, self.refused):
             gone = (logits == CUT) & (cut == 0)
             if knob in KNOBS:
                 cut[gone] = 1 + KNOBS.index(knob)
@@ -310,9 +331,9 @@ class Choice:
         )
 
 
-def possible(logits: Tensor, sampling: Sampling) -> bool:
-    """Whether forced and banned tokens leave any of (V,) that is possible at all."""
-    *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ()))
+def possible(logits: Tensor, sampling: Sampling, refused: Sequence[int] = ()) -> bool:
+    """Whether forced, banned and refused tokens leave any of (V,) that is possible at all."""
+    *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, (), refused))
     return bool((allowed > CUT).any())
 
 

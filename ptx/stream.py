@@ -10,14 +10,15 @@ from __future__ import annotations
 import codecs
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 
 from ptx.errors import UserError
+from ptx.guard import Guard
 from ptx.healing import Healer, OpenEnd
 from ptx.lookup import Lookup
 from ptx.sampling import Choice, Sampling, draw, drawn, possible, uniform
@@ -29,6 +30,8 @@ LONGEST_CHARACTER = 4
 """Bytes in UTF-8."""
 STOPS = 16
 """Stop strings of a text."""
+REFUSALS = 200
+"""Tokens refused at one place after which the next one is taken as it comes."""
 UNFAMILIAR = 2.2
 """Bytes per token below which a prompt is not what the tokenizer was made for (Python: 3 to 5)."""
 
@@ -124,6 +127,7 @@ class Stream:
             # They may end inside a character.
             self._decoder.decode(tokenizer.decode(self.ids[-LONGEST_CHARACTER:]))
         self.n_prompt = len(self.ids)
+        self._guard = guard_of(tokenizer, prompt) if self.sampling.python else None
         self.finish: str | None = None
         self.error: Exception | None = None
         self._random = torch.Generator().manual_seed(seed)
@@ -179,7 +183,7 @@ class Stream:
         steps = []
         for i in range(len(logits)):
             choice = Choice(_own(logits[i]), self.sampling, self._seen())
-            token, logprob = self._draw(choice) if i or not picked else picked
+            token, logprob, choice = self._draw(choice, None if i else picked)
             steps += self._accept(token, logprob, choice, attention and attention[i])
             if self.finish or i == len(guesses) or token != guesses[i]:
                 break
@@ -200,20 +204,27 @@ class Stream:
             shown |= zip(numbers, attention or ())
         found = healer(self.tokenizer).candidates(rows, end)
         choice = Choice(found.together(rows), self.sampling, self._seen(end.path))
-        if possible(choice.logits, self.sampling):
-            token, logprob = self._draw(choice)
+
+        @cache
+        def node_of(token: int) -> int:
             ways = (found.token == token).nonzero()[:, 0]  # nearly always one
-            way = int(ways[draw(found.logprob[ways].softmax(-1), self._random)])
-            node = int(found.node[way])
+            return int(found.node[ways[draw(found.logprob[ways].softmax(-1), self._random)]])
+
+        def inside(token: int) -> int:
+            return self._length(end.path) - self._length(end.nodes[node_of(token)])
+
+        if possible(choice.logits, self.sampling):
+            token, logprob, choice = self._draw(choice, inside=inside)
+            node = node_of(token)
         else:  # no token that may come goes on from inside the prompt: the prompt stands as it is
             node = len(end.path)
             choice = Choice(rows[node].clone(), self.sampling, self._seen(end.path))
-            token, logprob = self._draw(choice)
+            token, logprob, choice = self._draw(choice)
         settled = end.nodes[node]
         self.ids += settled
         self.n_prompt += len(settled)
-        inside = self._length(end.path) - self._length(settled)
-        return self._accept(token, logprob, choice, shown.get(node), settled, inside)
+        held = self._length(end.path) - self._length(settled)
+        return self._accept(token, logprob, choice, shown.get(node), settled, held)
 
     def _seen(self, more: Sequence[int] = ()) -> tuple[int, ...]:
         """What the repetition penalty counts, if there is one."""
@@ -223,11 +234,30 @@ class Stream:
         """The random number of one draw."""
         return uniform(self._random)
 
-    def _draw(self, choice: Choice) -> tuple[int, float]:
-        """A token, and the logarithm of its probability. What is drawn from is not kept: `Choice`
-        works it out again for those who ask."""
-        share = map(Stream.share, [self])
-        return drawn(choice.logits[None], choice.sampling, share, choice.ids)[0]
+    def _draw(
+        self,
+        choice: Choice,
+        picked: tuple[int, float] | None = None,
+        inside: Callable[[int], int] = lambda token: 0,
+    ) -> tuple[int, float, Choice]:
+        """A token, the logarithm of its probability, and the choice with what was refused before.
+        What is drawn from is not kept: `Choice` works it out again for those who ask.
+
+        picked: what was drawn first, if it was. inside: how many bytes of a token the prompt has.
+        """
+        while True:
+            share = map(Stream.share, [self])
+            token, logprob = (
+                picked
+                or drawn(choice.logits[None], choice.sampling, share, choice.ids, choice.refused)[0]
+            )
+            if not self._guard or self._guard.allows(token, inside(token)):
+                return token, logprob, choice
+            refused = (*choice.refused, token)
+            if len(refused) > REFUSALS or not possible(choice.logits, choice.sampling, refused):
+                self._guard = None
+                return token, logprob, choice
+            choice, picked = replace(choice, refused=refused), None
 
     def _length(self, tokens: Sequence[int]) -> int:
         """Bytes."""
@@ -247,6 +277,8 @@ class Stream:
             return self.end("end of text")
         self.ids.append(token)
         new = self.tokenizer.token_bytes(token)[inside:]
+        if self._guard:
+            self._guard.append(new)
         self._generated += 1
         self._new += new
         text = self._decoder.decode(new)
@@ -285,6 +317,13 @@ class Stream:
                 nothing = Choice(torch.zeros(1), Sampling())
                 return [Step(None, b"", rest, 0.0, nothing)]
         return []
+
+
+def guard_of(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> Guard | None:
+    """What keeps the continuation of a prompt Python; None if the prompt is none already."""
+    text = prompt.encode("utf-8", "surrogatepass") if isinstance(prompt, str) else None
+    guard = Guard(tokenizer.decode(prompt[1:]) if text is None else text, tokenizer)
+    return guard if guard.alive else None
 
 
 def _own(row: Tensor) -> Tensor:
@@ -349,6 +388,15 @@ def prompt_notes(tokenizer: Tokenizer, prompt: str) -> list[str]:
             f"({rate:.1f} bytes per token, Python has 3 to 5): expect nonsense."
         ]
     return []
+
+
+def python_notes(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> list[str]:
+    """A sentence about a prompt whose continuation no parser can keep Python."""
+    if guard_of(tokenizer, prompt):
+        return []
+    return [
+        "The prompt cannot become Python any more: its continuation is drawn as the model has it."
+    ]
 
 
 def window_notes(n_tokens: int, context: int) -> list[str]:

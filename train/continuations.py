@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import tokenize
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +13,8 @@ import numpy as np
 from ptx.engine import Engine
 from ptx.errors import UserError
 from ptx.model import GPT
-from ptx.sampling import USUAL
+from ptx.prefix import syntax_error
+from ptx.sampling import USUAL, Sampling
 from ptx.stream import Limits
 from ptx.tokenizer import Tokenizer
 from train.heldout import Text
@@ -25,9 +24,6 @@ LONGEST_PROMPT = 6_000
 """Characters of a file that are given, at most."""
 SHORTEST_PROMPT = 200
 SLOTS = 16
-INCOMPLETE_INPUT = 0x4000
-"""CPython's PyCF_ALLOW_INCOMPLETE_INPUT, what its interactive prompt compiles with: text that only
-lacks its end fails with "incomplete input"."""
 TELLING = 8
 """Characters of a line from which on it is a repetition, where it comes again."""
 PAIRS = {")": "(", "]": "[", "}": "{"}
@@ -43,6 +39,9 @@ class Continuation:
     """Whether it closed the file itself, before its tokens were used up."""
     other: str
     """As much of another held-out file: what a check that can fail fails on."""
+    tokens: int = 0
+    refused: int = 0
+    """Tokens that Python's parser refused on the way."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,10 @@ class Closure:
     """Share that parses up to the last complete statement."""
     parsed_control: float
     """The same when another file's text takes the place of the model's."""
+    parsed_python: float
+    """The same when Python's parser may refuse tokens (`Sampling.python`)."""
+    refused: float
+    """Tokens that it refused then, for each that came."""
     brackets: float
     """Share of the brackets opened in the first half of a continuation that the right one closes
     before its end."""
@@ -76,7 +79,10 @@ def measure(
 ) -> Closure:
     """Continues `count` held-out files and judges what comes."""
     begun = prompts(texts, count, seed)
-    return judge(continue_all(begun, model, tokenizer, seed, temperature))
+    sampling = replace(USUAL, temperature=temperature)
+    written = continue_all(begun, model, tokenizer, seed, sampling)
+    kept = continue_all(begun, model, tokenizer, seed, replace(sampling, python=True))
+    return judge(written, kept)
 
 
 def prompts(texts: list[Text], count: int, seed: int) -> list[tuple[str, str]]:
@@ -103,10 +109,10 @@ def prompts(texts: list[Text], count: int, seed: int) -> list[tuple[str, str]]:
 
 
 def continue_all(
-    begun: list[tuple[str, str]], model: GPT, tokenizer: Tokenizer, seed: int, temperature: float
+    begun: list[tuple[str, str]], model: GPT, tokenizer: Tokenizer, seed: int, sampling: Sampling
 ) -> list[Continuation]:
     """The model's continuation of each prompt, many at once."""
-    limits, sampling = Limits(max_tokens=NEW_TOKENS), replace(USUAL, temperature=temperature)
+    limits = Limits(max_tokens=NEW_TOKENS)
     with (
         Engine(model, tokenizer, slots=SLOTS, waiting=len(begun)) as engine,
         ThreadPoolExecutor(SLOTS) as readers,
@@ -114,23 +120,35 @@ def continue_all(
 
         def one(number: int, prompt: str, other: str) -> Continuation:
             generation = engine.generate(prompt, sampling, limits, seed + number)
-            text = "".join(step.text for step in generation)
+            steps = list(generation)
+            text = "".join(step.text for step in steps)
             ended = generation.finish == "end of text"
-            return Continuation(prompt, text, ended, other[: len(text)])
+            refused = sum(len(step.choice.refused) for step in steps)
+            return Continuation(prompt, text, ended, other[: len(text)], len(steps), refused)
 
         return list(readers.map(one, range(len(begun)), *zip(*begun, strict=True)))
 
 
-def judge(continuations: list[Continuation]) -> Closure:
-    """What `measure` returns, of texts at hand."""
+def judge(continuations: list[Continuation], kept: list[Continuation]) -> Closure:
+    """What `measure` returns, of texts at hand; kept: those of which Python's parser refused
+    tokens."""
     parsed = [parses(c.prompt + c.text, c.ended) for c in continuations]
     control = [parses(c.prompt + c.other) for c in continuations]
     brackets = [ok for c in continuations for ok in bracket_closures(c)]
     lines = [ok for c in continuations for ok in line_depths(c)]
     repeated = [again for c in continuations for again in repeats(c.text)]
     theirs = [again for c in continuations for again in repeats(c.other)]
-    found = (parsed, control, brackets, lines, repeated, theirs)
-    return Closure(*map(share, found), len(continuations))
+    return Closure(
+        parsed=share(parsed),
+        parsed_control=share(control),
+        parsed_python=share([parses(c.prompt + c.text, c.ended) for c in kept]),
+        refused=sum(c.refused for c in kept) / max(1, sum(c.tokens for c in kept)),
+        brackets=share(brackets),
+        indentation=share(lines),
+        repeated=share(repeated),
+        repeated_control=share(theirs),
+        continuations=len(continuations),
+    )
 
 
 def share(found: list[bool]) -> float:
@@ -143,21 +161,6 @@ def parses(text: str, ended: bool = False) -> bool:
     ended: nothing is to come, so it has to be whole.
     """
     return syntax_error(text, ended) is None
-
-
-def syntax_error(text: str, ended: bool = False) -> SyntaxError | None:
-    """Why such a text does not parse; None if it does."""
-    source = text if ended else text[: text.rfind("\n") + 1]
-    flags = ast.PyCF_ONLY_AST if ended else ast.PyCF_ONLY_AST | INCOMPLETE_INPUT
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of invalid escapes, which are Python all the same
-            compile(source, "<continuation>", "exec", flags)  # to a syntax tree, nothing more
-    except SyntaxError as error:
-        return error if ended or "incomplete input" not in str(error) else None
-    except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes, or too deep for it
-        return SyntaxError(str(error))
-    return None
 
 
 def bracket_closures(c: Continuation) -> Iterator[bool]:

@@ -9,7 +9,6 @@ it keeps everything else in place.
 
 from __future__ import annotations
 
-import codecs
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,12 +21,12 @@ from ptx.corpus import Corpus
 from ptx.decoder import Decoder
 from ptx.engine import Batch
 from ptx.errors import UserError
+from ptx.guard import text_of
 from ptx.model import GPT
+from ptx.prefix import can_go_on, syntax_error
 from ptx.sampling import USUAL
 from ptx.stream import Limits, Stream
 from ptx.tokenizer import Tokenizer
-from train.continuations import syntax_error
-from train.prefix import can_go_on
 
 PASSAGE = 12
 """Tokens that are a repetition when a text has them once more: real code repeats fewer."""
@@ -253,8 +252,3 @@ def first_slip(before: bytes, pieces: list[bytes], ended: bool) -> int | None:
         return not can_go_on(text_of(before + b"".join(pieces[: n + 1])))
 
     return bisect_left(range(len(pieces) - (not ended)), True, key=dead)
-
-
-def text_of(text: bytes) -> str:
-    """Characters, but one that is cut at the end."""
-    return codecs.getincrementaldecoder("utf-8")("replace").decode(text)

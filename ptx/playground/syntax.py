@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import codeop
-import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ptx.prefix import INCOMPLETE, parse
+
 PARSES, UNFINISHED, ERROR = "parses", "unfinished", "error"
-INCOMPLETE = "incomplete input"
-FLAGS = ast.PyCF_ONLY_AST | codeop.PyCF_ALLOW_INCOMPLETE_INPUT
-"""A syntax tree and no code; a text that may go on is told apart from one that is wrong."""
 EVERY = 0.25
 """Seconds between two looks at a text that grows."""
 SHARE = 0.05
 """Of the time, at most so much is spent on looking."""
-
-
-def parse(text: str) -> None:
-    """Raises what Python's parser does."""
-    compile(text, "<text>", "exec", FLAGS, dont_inherit=True)
-
-
-if sys.version_info < (3, 11):  # noqa: UP036  (ZeroGPU has 3.10)
-    # It does not count how deeply "a.b.c" and the like are nested: a long text of nothing else
-    # overruns a usual stack, and that ends the process. So it parses in a thread whose stack is
-    # twice what the longest text needs that the page takes; only what is used of it takes memory.
-    _usual, _parse = threading.stack_size(128 << 20), parse
-    _thread = ThreadPoolExecutor(1, "parse")
-    _thread.submit(int).result()  # it starts now, with this stack
-    threading.stack_size(_usual)
-
-    def parse(text: str) -> None:
-        """Raises what Python's parser does."""
-        _thread.submit(_parse, text).result()
 
 
 def syntax(text: str) -> dict[str, Any]:

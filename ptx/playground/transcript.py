@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Sequence
 
 from ptx.tokenizer import Tokenizer
 
 
 class Transcript:
-    """Turns the tokens of a text into lines `[id, text, probability, own, bits, bytes]`.
+    """Turns the tokens of a text into lines `[id, text, probability, own, bits, bytes, refused]`,
+    of which the last two may be left out.
 
     text: what the token adds; a character split over tokens arrives whole, with its last token.
     probability: what it was drawn with, after the knobs; null for a token that was not drawn.
     own: how many UTF-16 units of `text`, which is what JavaScript counts, belong to the prompt.
     bits: how surprised the model was, before the knobs; null if nobody asked it.
     bytes: only for a token that is not whole UTF-8 characters, as Python writes it: "b'\\xf0'".
+    refused: [[id, text], ...] of tokens that were drawn before it, but after which the text could
+        not become Python.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: str) -> None:
@@ -31,15 +35,18 @@ class Transcript:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def extend(
-        self, ids: list[int], probability: float | None = None, bits: float | None = None
+        self,
+        ids: list[int],
+        probability: float | None = None,
+        bits: float | None = None,
+        refused: Sequence[int] = (),
     ) -> None:
-        """Adds what is new in `ids`, all tokens so far; `probability` and `bits` are the last
-        one's."""
+        """Adds what is new in `ids`, all tokens so far; all else is about the last one."""
         new = ids[self._count :]
         if not new:
             return
-        lines = [self._line(token, None, None) for token in new[:-1]]
-        lines.append(self._line(new[-1], probability, bits))
+        lines = [self._line(token) for token in new[:-1]]
+        lines.append(self._line(new[-1], probability, bits, refused))
         self.lines += "".join(lines)
         self._count = len(ids)
 
@@ -48,15 +55,24 @@ class Transcript:
         if rest := self._decoder.decode(b"", final=True):
             self.lines += _json([None, rest, None, 0, None])
 
-    def _line(self, token: int, probability: float | None, bits: float | None) -> str:
+    def _line(
+        self,
+        token: int,
+        probability: float | None = None,
+        bits: float | None = None,
+        refused: Sequence[int] = (),
+    ) -> str:
         data = self._tokenizer.token_bytes(token)
         in_prompt = max(0, len(self._prompt) - self._read)
         own = self._decoder.decode(data[:in_prompt])
         text = own + self._decoder.decode(data[in_prompt:])
         self._read += len(data)
         line = [token, text, _rounded(probability), _units(own), _rounded(bits)]
-        if text.encode("utf-8", "surrogatepass") != data:
-            line.append(repr(data))
+        whole = text.encode("utf-8", "surrogatepass") == data
+        if refused or not whole:
+            line.append(None if whole else repr(data))
+        if refused:
+            line.append([[other, self._tokenizer.text([other])] for other in refused])
         return _json(line)
 
 

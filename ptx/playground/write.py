@@ -22,7 +22,7 @@ from ptx.playground.syntax import Watch, syntax
 from ptx.playground.transcript import Transcript
 from ptx.playground.web import panel
 from ptx.sampling import USUAL, Sampling
-from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, window_notes
+from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, python_notes, window_notes
 
 MAX_SEED = 2**32 - 1
 PAUSE, LONG_PAUSE = 0.1, 0.25
@@ -66,6 +66,7 @@ class Request:
     repetition_penalty: float = 1.0
     length: int = 200
     seed: int = 0
+    python: bool = False
 
     @classmethod
     def read(cls, prompt: Any, data: Any) -> Request:
@@ -100,6 +101,7 @@ class Request:
             float(self.top_p),
             float(self.min_p),
             float(self.repetition_penalty),
+            python=self.python,
         )
 
     def legs(self, engine: Engine) -> Iterator[Generation]:
@@ -143,6 +145,8 @@ class Growing:
             self._ids = [served.tokenizer.eot, *served.tokenizer.encode(self._written)]
             self._n_prompt = len(self._ids)
             self._notes = prompt_notes(served.tokenizer, self._written)
+        if request.python:
+            self._notes += python_notes(served.tokenizer, request.prompt)
         self._transcript = self._begin()
         self._transcript.extend(self._ids)
         self._generated = 0
@@ -162,7 +166,8 @@ class Growing:
         self._ids = generation.ids
         chosen = bool(step.choice.sampling.forced)
         bits = -step.choice.logprob(step.token) / math.log(2)
-        self._transcript.extend(self._ids, None if chosen else math.exp(step.logprob), bits)
+        probability = None if chosen else math.exp(step.logprob)
+        self._transcript.extend(self._ids, probability, bits, step.choice.refused)
         self._runs.add(self._run, step, self._ids)
         if self._watch.due:
             self._parse()
@@ -358,9 +363,10 @@ def expose(models: Models, rate: Rate) -> None:
         min_p: float = 0.0,
         repetition_penalty: float = 1.0,
         model: str = FIRST_MODEL,
+        python: bool = False,
     ) -> Iterator[str]:
         """Continues a piece of Python: what comes after the prompt, again and again as it grows.
-        The last one is whole."""
+        The last one is whole. With `python` it stays such that Python's parser can go on."""
         request = Request(
             prompt or "",
             0,
@@ -372,6 +378,7 @@ def expose(models: Models, rate: Rate) -> None:
             repetition_penalty,
             length,
             seed,
+            python,
         )
         try:
             rate.admit(visitor(sender))

@@ -42,6 +42,8 @@ def main() -> None:
     figures = [
         ("bits_per_byte", ours.bits_per_byte, None, BITS),
         ("parsed: continuations, another file's text", found.parsed, found.parsed_control, PARSED),
+        ("parsed where Python's parser may refuse tokens", found.parsed_python, None, PARSED),
+        ("tokens that it refused, for each that came", found.refused, None, None),
         ("parsed at temperature 0.8", hotter.parsed, hotter.parsed_control, PARSED),
         ("lines that repeat one before", found.repeated, found.repeated_control, None),
         ("top1", ours.top1, None, None),

@@ -11,7 +11,7 @@ import torch
 from playwright.sync_api import Page, expect
 
 from ptx import GPT, load_model
-from ptx.sampling import Choice, Sampling
+from ptx.sampling import USUAL, Choice, Sampling
 from ptx.tokenizer import Tokenizer
 from tests.browser.driving import Playground
 
@@ -24,7 +24,13 @@ NAMES = {
     "min-p": "min_p",
     "repetition-penalty": "repetition_penalty",
 }
-CUTS = {"temperature 0": "temperature", "top-k": "top_k", "top-p": "top_p", "min-p": "min_p"}
+CUTS = {
+    "temperature 0": "temperature",
+    "top-k": "top_k",
+    "top-p": "top_p",
+    "min-p": "min_p",
+    "Python's parser": "python",
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,46 @@ def random_knobs(seed: int) -> Sampling:
         pick.choice([0.0, 0.0, 0.02, 0.2]),
         pick.choice([1.0, 1.0, 1.3, 0.8]),
     )
+
+
+def test_a_text_kept_python_shows_what_its_parser_refused(
+    playground: Playground, model: tuple[GPT, Tokenizer]
+) -> None:
+    playground.read("def area(self):\n    return (self.width * self.height")
+    playground.page.locator("#python input").check()
+    playground.set("temperature", 1.5)
+    playground.set("length", 60)
+    mended = playground.page.locator("#text-panel .token.mended")
+    for seed in range(20):
+        playground.set("seed", seed)
+        playground.generate()
+        assert playground.page.locator(".syntax").get_attribute("data-state") != "error"
+        if mended.count():
+            break
+    at = int(mended.first.get_attribute("data-i"))
+    playground.look(at)
+    refused = [token for token, _ in playground.state(f"tokens[{at}].refused")]
+    total = playground.page.evaluate(
+        "ptx.store.state.tokens.reduce((n, t) => n + (t.refused?.length ?? 0), 0)"
+    )
+    expect(playground.page.locator(".syntax")).to_contain_text(f"· {total} refused")
+    expect(playground.seen).to_contain_text("Drawn before, and no Python:")
+    gpt, _ = model
+    ids = playground.ids
+    sampling = Sampling(1.5, top_p=USUAL.top_p, python=True)
+    with torch.no_grad():
+        choice = Choice(gpt(torch.tensor([ids[:at]]))[0, -1], sampling, (), tuple(refused))
+    likeliest = choice.logits.topk(12).indices.tolist()
+    for (_, _, final, cut), token in zip(shown(playground), likeliest, strict=False):
+        assert final / 100 == pytest.approx(float(choice.final[token]), abs=1e-4)
+        assert ("Python's parser" in cut) == (token in refused)
+    # as the model has it, with the knob off
+    playground.page.locator("#python input").uncheck()
+    assert not any("Python's parser" in cut for *_, cut in shown(playground))
+    # what was refused is still told after another text, and back
+    playground.generate()
+    playground.page.click("#undo")
+    assert playground.state(f"tokens[{at}].refused.length") == len(refused)
 
 
 @pytest.mark.parametrize("seed", range(4))

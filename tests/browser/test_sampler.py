@@ -18,9 +18,9 @@ from ptx.sampling import Choice, Sampling
 
 SMALL, LARGE = 16_384, 200_019
 APART = 1e-6
-AFTER = """({logits, ids, settings}) => {
+AFTER = """({logits, ids, settings, refused}) => {
     const values = new Float32Array(ptx.bytes(logits).buffer);
-    const choice = ptx.sampler.choice(values, ids);
+    const choice = ptx.sampler.choice(values, ids, refused);
     const coded = (array) => {
         const bytes = new Uint8Array(array.buffer);
         let text = "";
@@ -48,11 +48,18 @@ def sampler(browser: Browser) -> Iterator[Page]:
     page.close()
 
 
-def in_browser(page: Page, logits: torch.Tensor, ids: list[int], settings: list[Sampling]) -> list:
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+def in_browser(
+    page: Page,
+    logits: torch.Tensor,
+    ids: list[int],
+    settings: list[Sampling],
+    refused: tuple[int, ...] = (),
+) -> list:
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "python")
     request = {
         "logits": base64.b64encode(logits.numpy().tobytes()).decode(),
         "ids": ids,
+        "refused": refused,
         "settings": [{name: getattr(s, name) for name in names} for s in settings],
     }
     answers = page.evaluate(AFTER, request)
@@ -64,10 +71,16 @@ def in_browser(page: Page, logits: torch.Tensor, ids: list[int], settings: list[
     return answers
 
 
-def compare(page: Page, logits: torch.Tensor, ids: list[int], settings: list[Sampling]) -> None:
-    answers = in_browser(page, logits, ids, settings)
+def compare(
+    page: Page,
+    logits: torch.Tensor,
+    ids: list[int],
+    settings: list[Sampling],
+    refused: tuple[int, ...] = (),
+) -> None:
+    answers = in_browser(page, logits, ids, settings, refused)
     for setting, answer in zip(settings, answers, strict=True):
-        choice = Choice(logits, setting, ids)
+        choice = Choice(logits, setting, ids, refused if setting.python else ())
         told = json.dumps({"setting": str(setting)})
         assert (answer["raw"] - choice.raw).abs().max() < APART, told
         assert (answer["final"] - choice.final).abs().max() < APART, told
@@ -82,7 +95,7 @@ def compare(page: Page, logits: torch.Tensor, ids: list[int], settings: list[Sam
 
 def codes(choice: Choice) -> torch.Tensor:
     """`Choice.cut` in the numbers of the browser, which knows neither forced nor banned tokens."""
-    table = torch.tensor([0, 1, 0, 0, 2, 3, 4, 5], dtype=torch.uint8)  # 0 and KNOBS
+    table = torch.tensor([0, 1, 0, 0, 2, 3, 4, 5, 6], dtype=torch.uint8)  # 0 and KNOBS
     return table[choice.cut.long()]
 
 
@@ -95,6 +108,7 @@ def settings_at_random(seed: int, n: int) -> list[Sampling]:
             top_p=pick.choice([1.0, 1.0, 0.05, 0.5, 0.95, 0.999]),
             min_p=pick.choice([0.0, 0.0, 0.001, 0.1, 0.7, 1.0]),
             repetition_penalty=pick.choice([1.0, 1.0, 0.8, 1.3, 3.0]),
+            python=pick.choice([False, True]),
         )
         for _ in range(n)
     ]
@@ -106,6 +120,14 @@ def test_random_knobs_on_random_logits(sampler: Page, spread: float) -> None:
     logits = spread * torch.randn(SMALL)
     ids = [*torch.randint(SMALL, (300,)).tolist(), int(logits.argmax())]
     compare(sampler, logits, ids, settings_at_random(int(spread * 10), 24))
+
+
+def test_tokens_that_python_refused(sampler: Page) -> None:
+    torch.manual_seed(4)
+    logits = 3 * torch.randn(SMALL)
+    logits[7] = float("-inf")
+    refused = (*logits.topk(3).indices.tolist(), 7, 9)
+    compare(sampler, logits, [1, 2, 3], settings_at_random(5, 24), refused)
 
 
 def test_the_vocabulary_of_the_original(sampler: Page) -> None:

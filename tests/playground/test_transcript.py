@@ -128,3 +128,12 @@ def test_a_token_knows_how_surprising_it_was() -> None:
     transcript = Transcript(TOKENIZER, "")
     transcript.extend(token, 0.25, 1.23456)
     assert parsed(transcript) == [[token[0], "x", 0.25, 0, 1.2346]]
+
+
+def test_a_token_tells_those_that_were_refused_before_it() -> None:
+    came, refused = (TOKENIZER.encode(piece)[0] for piece in (")", "]"))
+    transcript = Transcript(TOKENIZER, "")
+    transcript.extend([came], 0.25, 1.0, (refused, TOKENIZER.eot))
+    assert parsed(transcript) == [
+        [came, ")", 0.25, 0, 1.0, None, [[refused, "]"], [TOKENIZER.eot, ""]]]
+    ]

@@ -64,6 +64,27 @@ def test_the_last_frame_holds_prompt_and_continuation(served: Served) -> None:
     assert last["prompt"] == len(ids_of(last)) - REQUEST.length
 
 
+def test_a_text_that_is_kept_python_tells_what_was_refused(served: Served) -> None:
+    knobs, limits = ptx.Sampling(1.5, python=True), ptx.Limits(6)
+    all_refused = []
+    for seed in range(6):
+        request = Request("x = (1", temperature=1.5, top_p=1.0, length=6, seed=seed, python=True)
+        last = written(served, request)[-1]
+        steps = ptx.generate(served.model, served.tokenizer, "x = (1", knobs, limits, seed)
+        refused = [list(step.choice.refused) for step in steps]
+        told = [[id for id, _ in line[6]] if len(line) > 6 else [] for line in lines_of(last)]
+        assert told[last["prompt"] :] == refused
+        assert last["syntax"]["state"] != "error"
+        assert not last["notes"]
+        all_refused += refused
+    assert any(all_refused)
+
+
+def test_a_prompt_that_cannot_become_python_is_remarked_on(served: Served) -> None:
+    [note] = written(served, replace(REQUEST, prompt="x = 1 2", python=True))[-1]["notes"]
+    assert "cannot become Python" in note
+
+
 def test_every_frame_begins_with_the_prompt_and_continues_the_one_before(served: Served) -> None:
     texts = [text_of(frame) for frame in written(served, REQUEST)]
     assert texts[0] == REQUEST.prompt
@@ -153,6 +174,7 @@ def test_an_empty_prompt_begins_a_file(served: Served) -> None:
         ({"top_p": 0}, "top-p"),
         ({"min_p": 2}, "min-p"),
         ({"repetition_penalty": 0}, "penalty"),
+        ({"python": "yes"}, "python must be on or off"),
         ({"first": -1}, "token -1"),
         ({"first": "x"}, "first token"),
         ({"n_prompt": -1}, "n_prompt"),

@@ -74,6 +74,16 @@ def test_knobs_reach_the_sampler(run: Any, py16k: Tokenizer) -> None:
     assert {r["rank"] for r in records[1:]} == {1}
 
 
+def test_a_text_may_be_kept_python(run: Any) -> None:
+    knobs = ("--force", "]", ")", "--temperature", "1", "--tokens", "1", "--json", "--python")
+    refused = []
+    for seed in range(8):
+        [record], _ = steps(run("x = (1", *knobs, "--seed", str(seed)))
+        assert record["text"] == ")"
+        refused += record["refused"]
+    assert set(refused) == {"]"}
+
+
 def test_a_stop_string_and_a_time_end_the_text(run: Any) -> None:
     few = ("--force", "a", "\\n", "--temperature", "1", "--json")
     records, end = steps(run("", *few, "--stop", "\\na"))

@@ -177,7 +177,8 @@ def alone(model: GPT, tokenizer: Tokenizer, number: int) -> list[int]:
 
 def request(number: int) -> tuple[str, Sampling, Limits, int]:
     """Different texts: prompt, knobs, length and seed."""
-    sampling = Sampling((0.0, 0.7, 1.1)[number % 3], top_k=(0, 20)[number % 2])
+    python = number % 4 == 1
+    sampling = Sampling((0.0, 0.7, 1.1)[number % 3], top_k=(0, 20)[number % 2], python=python)
     return PROMPTS[number % 5], sampling, Limits(3 + 11 * (number % 7)), number
 
 

@@ -172,6 +172,9 @@ def test_a_choice_tells_which_knob_removed_what() -> None:
     assert set(choice.cut.tolist()) <= set(range(len(KNOBS) + 1))
     assert torch.equal(choice.final > 0, choice.cut == 0)
     assert choice.tail_mass == pytest.approx(float(choice.raw[2:].sum()), abs=1e-6)
+    refusing = Choice(logits, sampling, refused=(0,))
+    assert [refusing.cut_by(t) for t in range(3)] == ["python", None, None]
+    assert torch.equal(refusing.final, distribution(logits, sampling, refused=(0,)))
     greedy = Choice(logits, Sampling(0.0))
     assert [greedy.cut_by(t) for t in range(3)] == [None, "temperature", "temperature"]
 
@@ -192,7 +195,8 @@ def test_a_choice_shows_the_distribution_before_and_after() -> None:
 @pytest.mark.parametrize(
     ("knob", "values"),
     [("temperature", (-1.0, float("nan"), 101.0)), ("top_k", (-1,)), ("top_p", (0.0, 1.1)),
-     ("min_p", (-0.1, 1.1, float("nan"))), ("repetition_penalty", (0.0, -1.0, float("nan")))],
+     ("min_p", (-0.1, 1.1, float("nan"))), ("repetition_penalty", (0.0, -1.0, float("nan"))),
+     ("python", (1, "x", None))],
 )  # fmt: skip
 def test_knobs_out_of_range_are_refused_by_name(knob: str, values: tuple[float, ...]) -> None:
     for value in values:

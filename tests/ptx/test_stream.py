@@ -16,6 +16,7 @@ from ptx.stream import (
     Stream,
     check_prompt,
     prompt_notes,
+    python_notes,
     visible_from,
     window_notes,
 )
@@ -264,3 +265,64 @@ def test_what_the_prompt_makes_impossible_is_said_to_be_its_doing(py16k: Tokeniz
     impossible = (step.choice.logits == float("-inf")).nonzero()[:, 0].tolist()
     assert impossible
     assert {step.choice.cut_by(token) for token in impossible[:50]} == {"prompt"}
+
+
+def one(tokenizer: Tokenizer, text: str) -> int:
+    [token] = tokenizer.encode(text)
+    return token
+
+
+def test_draws_that_python_refuses_leave_the_others_as_likely_among_themselves(
+    py16k: Tokenizer,
+) -> None:
+    pieces = {")": 0.4, "]": 0.3, ",": 0.2, "'": 0.1}
+    tokens = [one(py16k, piece) for piece in pieces]
+    logits = torch.full((1, 16_384), -40.0)
+    logits[0, tokens] = torch.tensor(list(pieces.values())).log()
+    sampling = Sampling(1.0, python=True)
+    drawn, refused = [], set()
+    for seed in range(1_000):
+        stream = Stream(py16k, 256, [py16k.eot, *py16k.encode("x = (1")], sampling, Limits(9), seed)
+        [step] = stream.take([], logits)
+        drawn.append(step.token)
+        refused |= {*step.choice.refused}
+        assert step.logprob == pytest.approx(float(step.choice.final[step.token].log()), abs=1e-6)
+        assert {step.choice.cut_by(token) for token in step.choice.refused} <= {"python"}
+    assert refused == {one(py16k, "]"), one(py16k, "'")}
+    allowed = distribution(logits[0], Sampling(1.0, banned=tuple(refused)))
+    allowed = torch.where(allowed < 1e-6, 0.0, allowed)
+    assert p_value(drawn, allowed / allowed.sum()) > 1e-3
+
+
+def test_python_refuses_the_likeliest_token_too(py16k: Tokenizer) -> None:
+    logits = torch.zeros(1, 16_384)
+    logits[0, one(py16k, "]")], logits[0, one(py16k, ")")] = 9.0, 8.0
+    text = [py16k.eot, *py16k.encode("x = (1")]
+    for python, came in ((True, ")"), (False, "]")):
+        stream = Stream(py16k, 256, text, Sampling(0.0, python=python))
+        [step] = stream.take([], logits)
+        assert step.text == came
+
+
+def test_a_text_that_is_no_python_is_not_kept_so(py16k: Tokenizer) -> None:
+    for seed in range(20):
+        with_it, without = (
+            Stream(py16k, 256, "x = 1 2", Sampling(1.5, python=python), Limits(9), seed).take(
+                [], logits_for(seed)
+            )
+            for python in (True, False)
+        )
+        assert [step.token for step in with_it] == [step.token for step in without]
+    assert python_notes(py16k, "x = 1 2")
+    assert not python_notes(py16k, "x = 1 +")
+
+
+def test_where_nothing_is_python_the_draw_stands_and_no_more_are_refused(py16k: Tokenizer) -> None:
+    dead = (one(py16k, "]"), one(py16k, "'"))
+    sampling = Sampling(1.0, forced=dead, python=True)
+    stream = Stream(py16k, 256, [py16k.eot, *py16k.encode("x = (1")], sampling, Limits(9), 1)
+    [step] = stream.take([], torch.zeros(1, 16_384))
+    assert {step.token, *step.choice.refused} == set(dead)
+    [step] = stream.take([], torch.zeros(1, 16_384))
+    assert step.token in dead
+    assert not step.choice.refused

@@ -110,14 +110,15 @@ def test_lines_have_to_stand_at_an_open_level_or_one_in_after_a_colon() -> None:
 def test_the_check_can_fail() -> None:
     good = Continuation(WHOLE[:20], WHOLE[20:], False, ") = oops\n")
     bad = replace(good, text="=\n" + good.text)
-    found = judge([good, bad])
+    found = judge([good, bad], [replace(good, tokens=4, refused=1)])
     assert (found.parsed, found.parsed_control, found.continuations) == (0.5, 0.0, 2)
+    assert (found.parsed_python, found.refused) == (1.0, 0.25)
 
 
 def test_lines_that_come_again_are_repeats_unless_they_say_little() -> None:
     assert list(repeats("return value\n    return value\nreturn other\n")) == [False, True, False]
     assert not list(repeats("else:\n    pass\nelse:\n    pass\n"))
-    found = judge([Continuation("a = 1", "\ncall(first)" * 4, False, "\ncall(first)")])
+    found = judge([Continuation("a = 1", "\ncall(first)" * 4, False, "\ncall(first)")], [])
     assert (found.repeated, found.repeated_control) == (0.75, 0.0)
 
 
@@ -130,6 +131,7 @@ def test_a_model_is_measured_and_the_same_seed_gives_the_same() -> None:
     found = measure(texts, model, tokenizer, 3, seed=1)
     assert found == measure(texts, model, tokenizer, 3, seed=1)
     assert found.continuations == 3
+    assert found.refused > 0.1  # noise is seldom Python
     begun = prompts(texts, 40, seed=1)
     assert {other == begun[0][0] for _, other in begun} == {False}
     assert all((WHOLE * 20).startswith(prompt) and parses(prompt) for prompt, _ in begun)

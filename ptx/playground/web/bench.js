@@ -5,6 +5,7 @@ ptx.bench = ({ element }) => {
   const ROWS = 12; // of the likeliest tokens; then the chosen one if it is not among them, and the rest
   const CUT = {
     prompt: "the prompt",
+    python: "Python's parser",
     temperature: "temperature 0",
     top_k: "top-k",
     top_p: "top-p",
@@ -67,7 +68,10 @@ ptx.bench = ({ element }) => {
     look = answer;
     const ids = new Int32Array(ptx.bytes(look.sharp.ids).buffer);
     names = new Map(Array.from(ids, (id, i) => [id, look.names[i]]));
-    choice = sampler.choice(ptx.logits(look), look.ids);
+    const token = store.state.tokens[look.at];
+    const refused = token?.id === look.token ? (token.refused ?? []) : [];
+    for (const [id, text] of refused) if (!names.has(id)) names.set(id, text);
+    choice = sampler.choice(ptx.logits(look), look.ids, refused.map(([id]) => id));
   }
 
   // Whether the bars are about the text at hand: only then can it go on from one of them.

@@ -18,14 +18,18 @@ ptx.knobs = ({ element, props }) => {
   ];
   const defaults = { ...store.state.knobs };
   const shown = {}; // key: [inputs]
+  const PYTHON = ["Only Python", "Draws again where Python's parser would give up."];
 
   const least = (key, low) => (key === "top_p" ? 0.001 : low && Math.min(low, 0.05));
   const within = ([key, , , low, , step, most], value) =>
     Math.min(most, Math.max(least(key, low), step === 1 ? Math.round(value) : value));
 
   // What is no number stays as it is here.
-  fitted((found) => Object.fromEntries(KNOBS.map((one) =>
-    [one[0], Number.isFinite(found?.[one[0]]) ? within(one, found[one[0]]) : store.state.knobs[one[0]]])));
+  fitted((found) => ({
+    ...Object.fromEntries(KNOBS.map((one) =>
+      [one[0], Number.isFinite(found?.[one[0]]) ? within(one, found[one[0]]) : store.state.knobs[one[0]]])),
+    python: found?.python === true,
+  }));
 
   function change(key, value) {
     store.set({ knobs: { ...store.state.knobs, [key]: value } });
@@ -66,16 +70,23 @@ ptx.knobs = ({ element, props }) => {
     return node;
   }
 
+  const only = el("input", { type: "checkbox", "aria-describedby": "python-help" });
+  only.addEventListener("change", () => change("python", only.checked));
+
   const reset = el("button", { type: "button", class: "quiet" }, "Reset");
   reset.addEventListener("click", () => store.set({ knobs: { ...defaults } }));
   element.replaceChildren(
     el("section", { class: "panel knobs-panel", "aria-label": "Knobs" },
       el("div", { class: "bar" }, el("h2", {}, "Knobs"),
         el("span", { class: "hint" }, "how the next token is drawn"), reset),
-      el("div", { class: "knobs" }, ...KNOBS.map(knob))),
+      el("div", { class: "knobs" }, ...KNOBS.map(knob),
+        el("div", { class: "knob", id: "python" },
+          el("label", {}, el("span", {}, PYTHON[0]), only),
+          el("p", { id: "python-help" }, PYTHON[1])))),
   );
 
   function update({ knobs }) {
+    only.checked = knobs.python;
     for (const [key, inputs] of Object.entries(shown)) {
       for (const input of inputs) {
         // nobody's typing is interrupted

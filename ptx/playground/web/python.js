@@ -13,8 +13,9 @@ ptx.python = (() => {
     return `[\n${lines.join("\n")}\n]`;
   }
 
-  function sampling({ temperature, top_k, top_p, min_p, repetition_penalty }) {
-    return `ptx.Sampling(temperature=${temperature}, top_k=${top_k}, top_p=${top_p}, min_p=${min_p}, repetition_penalty=${repetition_penalty})`;
+  function sampling({ temperature, top_k, top_p, min_p, repetition_penalty, python }) {
+    const kept = python ? ", python=True" : "";
+    return `ptx.Sampling(temperature=${temperature}, top_k=${top_k}, top_p=${top_p}, min_p=${min_p}, repetition_penalty=${repetition_penalty}${kept})`;
   }
 
   // origin: the knobs that wrote the text from what was typed, null if a person had a hand in it.

@@ -1,14 +1,14 @@
 // The exact distribution of the next token after the knobs, over the full vocabulary: what
 // ptx/sampling.py computes on the server, so that a knob moves the bars without asking it.
 //
-// The order is repetition penalty, temperature, top-k, top-p, min-p. Steps are rounded to fp32
+// The order is repetition penalty, what Python's parser refused, temperature, top-k, top-p, min-p. Steps are rounded to fp32
 // where the server's are, because ties decide what is kept.
 ptx.sampler = (() => {
   const f32 = Math.fround;
   const GREEDY = 1e-30; // temperature below which fp32 cannot tell it from 0
   // What can remove a token; `cut` holds 0, or 1 + the index here.
-  const KNOBS = ["prompt", "temperature", "top_k", "top_p", "min_p"];
-  const [PROMPT, TEMPERATURE, TOP_K, TOP_P, MIN_P] = KNOBS.map((_, i) => i + 1);
+  const KNOBS = ["prompt", "python", "temperature", "top_k", "top_p", "min_p"];
+  const [PROMPT, PYTHON, TEMPERATURE, TOP_K, TOP_P, MIN_P] = KNOBS.map((_, i) => i + 1);
 
   function entropy(probs) {
     let nats = 0;
@@ -41,11 +41,12 @@ ptx.sampler = (() => {
   }
 
   // One choice of a token: the model's logits (V), a Float32Array, and the ids of the text before.
-  // `raw` and `entropy` (bits) are before the knobs; `after(knobs)` is the same after them.
-  function choice(logits, ids) {
+  // `raw` and `entropy` (bits) are before the knobs; `after(knobs)` is the same after them. refused:
+  // ids that were drawn, but after which the text could not become Python.
+  function choice(logits, ids, refused = []) {
     const raw = softmax(logits);
     const whole = { raw, entropy: entropy(raw), rank, after };
-    let prepared = null; // of the last repetition penalty: {penalty, logits, ascending}
+    let prepared = null; // for the last {penalty, python}, with {logits, ascending}
 
     // 1 for the token that the model finds likeliest.
     function rank(token) {
@@ -54,13 +55,17 @@ ptx.sampler = (() => {
       return before + 1;
     }
 
-    function prepare(penalty) {
-      if (prepared?.penalty !== penalty) {
-        const changed = penalty === 1 ? logits : penalized(logits, penalty, ids);
-        prepared = { penalty, logits: changed, ascending: changed.slice().sort() };
+    function prepare({ repetition_penalty: penalty, python }) {
+      if (prepared?.penalty !== penalty || prepared.python !== python) {
+        const changed = penalty === 1 ? logits.slice() : penalized(logits, penalty, ids);
+        if (python) for (const id of refused) changed[id] = -Infinity;
+        prepared = { penalty, python, logits: changed, ascending: changed.slice().sort() };
       }
       return prepared;
     }
+
+    // Why a token may not come however likely it is.
+    const ruledOut = (id) => (logits[id] === -Infinity ? PROMPT : PYTHON);
 
     // {final: probabilities (V), cut: (V) see KNOBS, left: tokens that may come,
     //  entropy: bits, removed: {knob: the probability before the knobs that it removed}}
@@ -76,17 +81,17 @@ ptx.sampler = (() => {
     }
 
     function greedy(knobs) {
-      const changed = prepare(knobs.repetition_penalty).logits;
+      const changed = prepare(knobs).logits;
       const best = changed.indexOf(largest(changed));
       const final = new Float64Array(changed.length);
       final[best] = 1;
-      const cut = Uint8Array.from(changed, (l) => (l === -Infinity ? PROMPT : TEMPERATURE));
+      const cut = Uint8Array.from(changed, (l, i) => (l === -Infinity ? ruledOut(i) : TEMPERATURE));
       cut[best] = 0;
       return { final, cut };
     }
 
     function sampled(knobs) {
-      const { logits: changed, ascending } = prepare(knobs.repetition_penalty);
+      const { logits: changed, ascending } = prepare(knobs);
       const n = changed.length;
       const most = ascending[n - 1];
       const temperature = f32(knobs.temperature);
@@ -105,7 +110,7 @@ ptx.sampler = (() => {
       let sum = 0;
       for (let i = 0; i < n; i += 1) {
         const l = scaled[i];
-        if (changed[i] === -Infinity) cut[i] = PROMPT;
+        if (changed[i] === -Infinity) cut[i] = ruledOut(i);
         else if (l === -Infinity) cut[i] = TEMPERATURE;
         else if (l < kth) cut[i] = TOP_K;
         else if (l < pth) cut[i] = TOP_P;

@@ -11,13 +11,13 @@ ptx.store = (() => {
     about: null, // all that the page says about it, see card.py
     run: null, // of the text being written: what the server keeps about it goes by this name
     ids: [], // every token, prompt and generated
-    tokens: [], // {id, text, own, bytes, p, bits}, one for each of ids
+    tokens: [], // {id, text, own, bytes, p, bits, refused}, one for each of ids
     prompt: 0, // how many of ids are the prompt's
     writing: false,
     cursor: null, // 1 to ids.length, or null while there is no text
     following: true, // the cursor stays with the newest token until a person moves it
     knobs: {
-      temperature: 0.6, top_k: 0, top_p: 0.95, min_p: 0, repetition_penalty: 1,
+      temperature: 0.6, top_k: 0, top_p: 0.95, min_p: 0, repetition_penalty: 1, python: false,
       length: 200, seed: 0, // which change no distribution
     },
     // How the text is doing: {generated, rate, seed, place, finish, notes, syntax, error}, see

@@ -89,7 +89,7 @@ ptx.text = ({ element }) => {
   }
 
   function append(token) {
-    const node = el("span", { class: "token" });
+    const node = el("span", { class: token.refused ? "token mended" : "token" });
     node.dataset.i = tokens.length;
     place(node);
     tokens.push({ token, start: text.length, node, key: null, heat: undefined });
@@ -340,6 +340,10 @@ ptx.text = ({ element }) => {
   const percent = (p) =>
     p >= 0.9995 && p < 1 ? "99.9+ %" : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? `${(100 * p).toExponential(0)} %` : "0 %";
 
+  const nameOf = ([, own]) => (own ? ptx.visible(own, 12) : "⟨end of text⟩");
+  const namesOf = (refused, most) =>
+    refused.slice(0, most).map(nameOf).join("  ") + (refused.length > most ? ` and ${refused.length - most} more` : "");
+
   function drawSeen({ cursor, ids, tokens: list, prompt, look, writing: busy, following }) {
     // a screen reader is not told of every token while the text streams past
     seen.setAttribute("aria-live", busy && following ? "off" : "polite");
@@ -362,7 +366,7 @@ ptx.text = ({ element }) => {
       : token.bits !== null ? `The model gave it ${percent(2 ** -token.bits)}, ${token.bits.toFixed(1)} bits of surprise` : "";
     seen.replaceChildren(
       el("code", {}, ptx.visible(token.bytes ?? token.text, 40)),
-      ` ${parts.join(", ")}. ${likely}${likely ? "; it" : "It"} saw ${window}.`,
+      ` ${parts.join(", ")}. ${likely}${likely ? "; it" : "It"} saw ${window}.${token.refused ? ` Drawn before, and no Python: ${namesOf(token.refused, 6)}.` : ""}`,
     );
   }
 
@@ -375,9 +379,10 @@ ptx.text = ({ element }) => {
     return problem ? FINISH.refused : (FINISH[end] ?? "");
   }
 
+  const mended = (list) => list.reduce((n, { refused }) => n + (refused?.length ?? 0), 0);
   const SYNTAX = { parses: "✓ parses as Python", unfinished: "… unfinished Python" };
 
-  function drawStatus({ status, writing: busy }) {
+  function drawStatus({ status, writing: busy, tokens: list }) {
     finish.textContent = stateOf(status, busy);
     finish.dataset.finish = busy ? "" : status.error ? "refused" : (status.finish ?? "");
     stats.textContent = status.generated
@@ -387,7 +392,9 @@ ptx.text = ({ element }) => {
     syntax.hidden = !parsed?.state;
     if (parsed?.state) {
       syntax.dataset.state = parsed.state;
-      syntax.textContent = SYNTAX[parsed.state] ?? `✗ line ${parsed.line}: ${parsed.message}`;
+      const drawnAgain = mended(list);
+      syntax.textContent = (SYNTAX[parsed.state] ?? `✗ line ${parsed.line}: ${parsed.message}`)
+        + (drawnAgain ? ` · ${drawnAgain} refused` : "");
       syntax.disabled = parsed.state !== "error";
       syntax.title = syntax.disabled ? "" : "Go to that line";
     }
@@ -422,11 +429,12 @@ ptx.text = ({ element }) => {
 
   // ---- what a token is, on hover -----------------------------------------------------------------
 
-  function describe({ id, text: own, bytes, p, bits }, index) {
+  function describe({ id, text: own, bytes, p, bits, refused }, index) {
     const facts = [`id ${id}`];
     if (index < store.state.prompt) facts.push("prompt");
     if (bits !== null) facts.push(`${bits.toFixed(1)} bits`);
     if (p !== null) facts.push(`drawn with ${percent(p)}`);
+    if (refused) facts.push(`instead of ${namesOf(refused, 2)}`);
     return [el("code", {}, bytes ?? ptx.visible(own)), el("span", {}, facts.join(" · "))];
   }
 

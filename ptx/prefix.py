@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import keyword
 import re
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-from train.continuations import syntax_error
-
+INCOMPLETE = "incomplete input"
+FLAGS = ast.PyCF_ONLY_AST | 0x4000
+"""A syntax tree and no code, with CPython's PyCF_ALLOW_INCOMPLETE_INPUT, what its interactive
+prompt compiles with: text that only lacks its end fails with "incomplete input"."""
 GOES_ON = "\\\n"
 """Put after a text, the parser gets to the end of what is there, and no further, if it can."""
 BLANK = " \t\f\r"
@@ -16,6 +23,46 @@ LAST_WORD = re.compile(r"\w+\Z")
 PREFIX = re.compile(r"\w*")
 OPERATORS = ("!=", "==", "->", ":=", "...", "**")
 """Those that begin with what is none, or another one."""
+NAME = "<text>"
+# invalid escapes are Python all the same
+warnings.filterwarnings("ignore", module=NAME)
+
+
+def parse(text: str) -> None:
+    """Raises what Python's parser does."""
+    compile(text, NAME, "exec", FLAGS, dont_inherit=True)
+
+
+if sys.version_info < (3, 11):  # noqa: UP036  (ZeroGPU has 3.10)
+    # It does not count how deeply "a.b.c" and the like are nested: a long text of nothing else
+    # overruns a usual stack, and that ends the process. So it parses in a thread whose stack is
+    # twice what the longest text needs that the page takes; only what is used of it takes memory.
+    _usual, _parse = threading.stack_size(128 << 20), parse
+    _thread = ThreadPoolExecutor(1, "parse")
+    _thread.submit(int).result()  # it starts now, with this stack
+    threading.stack_size(_usual)
+
+    def parse(text: str) -> None:
+        """Raises what Python's parser does."""
+        _thread.submit(_parse, text).result()
+
+
+def syntax_error(text: str, ended: bool = False) -> SyntaxError | None:
+    """Why a text is not Python, or would not be if it went on after its last whole line; None if it
+    is.
+
+    ended: nothing is to come, so it has to be whole.
+    """
+    try:
+        parse(text if ended else text[: text.rfind("\n") + 1])
+    except SyntaxError as error:
+        lacks_its_end = error.msg == INCOMPLETE
+        if ended and lacks_its_end:
+            return SyntaxError("the text lacks its end")
+        return None if lacks_its_end else error
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes, or too deep for it
+        return SyntaxError(str(error))
+    return None
 
 
 def can_go_on(text: str) -> bool:

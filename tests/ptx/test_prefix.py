@@ -6,8 +6,8 @@ import inspect
 
 import pytest
 
-from train import loop
-from train.prefix import can_go_on
+from ptx import stream
+from ptx.prefix import can_go_on
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_text_that_cannot_be_python_any_more_cannot(text: str) -> None:
 
 
 def test_real_python_can_go_on_wherever_it_is_cut() -> None:
-    source = inspect.getsource(loop)[-6_000:]
+    source = inspect.getsource(stream)[-6_000:]
     source = source[source.index("\ndef ") :]
     ends = range(1, len(source))
     assert len(ends) > 1_000

@@ -1,0 +1,58 @@
+"""Keeps a growing text such that it can still become Python (`Sampling.python`)."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from itertools import islice
+
+from ptx.prefix import can_go_on, syntax_error
+from ptx.tokenizer import Tokenizer
+
+STATEMENT = re.compile(rb"^(?:@|(?!(?:elif|else|except|finally)\b)[A-Za-z_]\w*\b(?!\Z))", re.M)
+"""Where a statement may begin that belongs to none before."""
+PLACES = 8
+"""Of those, how many are tried at most."""
+
+
+class Guard:
+    """A text, and which tokens can follow so that something can follow them, and so on to Python.
+
+    alive: whether that is so of the text itself; nothing can be said of one that is not.
+    """
+
+    def __init__(self, text: bytes, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._text = bytearray(text)
+        self._passed = 0  # bytes of it before which no more places are looked for
+        self._drop_statements()
+        self.alive = can_go_on(text_of(self._text))
+
+    def allows(self, token: int, inside: int = 0) -> bool:
+        """Whether the text can go on with a token, of which it has `inside` bytes already."""
+        if token == self._tokenizer.eot:
+            return syntax_error(self._text.decode("utf-8", "replace"), ended=True) is None
+        return can_go_on(text_of(self._text + self._tokenizer.token_bytes(token)[inside:]))
+
+    def append(self, new: bytes) -> None:
+        """The text goes on."""
+        self._text += new
+        if b"\n" in self._text[self._passed :]:
+            self._drop_statements()
+
+    def _drop_statements(self) -> None:
+        """Forgets whole statements at the beginning: what follows them does not depend on them,
+        and is parsed sooner without."""
+        places = [m.start() for m in STATEMENT.finditer(self._text, self._passed)]
+        for place in islice(reversed(places), PLACES):
+            if place and syntax_error(text_of(self._text[:place]), ended=True) is None:
+                del self._text[:place]
+                break
+        self._passed = self._text.rfind(b"\n") + 1
+
+
+def text_of(data: bytes) -> str:
+    """Characters; one that is cut at the end is taken for a letter."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    whole = decoder.decode(bytes(data))
+    return whole + "\u00e9" if decoder.getstate()[0] else whole
