@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import re
+from bisect import bisect_left
+from functools import lru_cache
 from itertools import islice
 
 from ptx.prefix import can_go_on, syntax_error
@@ -32,7 +34,18 @@ class Guard:
         """Whether the text can go on with a token, of which it has `inside` bytes already."""
         if token == self._tokenizer.eot:
             return syntax_error(self._text.decode("utf-8", "replace"), ended=True) is None
-        return can_go_on(text_of(self._text + self._tokenizer.token_bytes(token)[inside:]))
+        return self._goes_on_with(self._tokenizer.token_bytes(token)[inside:])
+
+    def as_dead(self, token: int) -> list[int]:
+        """A token that is not allowed, and all that begin with the bytes that are too much."""
+        new = self._tokenizer.token_bytes(token)
+        if not new:
+            return [token]
+        dead = next((new[:n] for n in range(1, len(new)) if not self._goes_on_with(new[:n])), new)
+        return beginning_with(self._tokenizer, dead)
+
+    def _goes_on_with(self, new: bytes) -> bool:
+        return can_go_on(text_of(self._text + new))
 
     def append(self, new: bytes) -> None:
         """The text goes on."""
@@ -49,6 +62,22 @@ class Guard:
                 del self._text[:place]
                 break
         self._passed = self._text.rfind(b"\n") + 1
+
+
+def beginning_with(tokenizer: Tokenizer, start: bytes) -> list[int]:
+    """The tokens whose bytes begin so."""
+    pieces, tokens = _in_order(tokenizer)
+    first = bisect_left(pieces, start)
+    last = bisect_left(pieces, True, lo=first, key=lambda piece: not piece.startswith(start))
+    return list(tokens[first:last])
+
+
+@lru_cache(maxsize=4)
+def _in_order(tokenizer: Tokenizer) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
+    """The bytes of all tokens, sorted, and whose they are."""
+    pairs = sorted((tokenizer.token_bytes(t), t) for t in range(tokenizer.n_vocab))
+    pieces, tokens = zip(*pairs, strict=True)
+    return pieces, tokens
 
 
 def text_of(data: bytes) -> str:

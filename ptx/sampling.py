@@ -4,8 +4,8 @@ One order, transformers' own: repetition penalty, forced tokens, banned tokens, 
 top-p, min-p. What a knob cuts has probability zero for those after it; what stays is renormalized
 over the full vocabulary. Tokens exactly as likely as the last one kept are kept too.
 
-With `python`, a text that can become Python stays so: a token that was drawn, but after which it
-could not, is banned, and another one drawn by the same rules.
+With `python`, a text that can become Python stays so: a token that was drawn, but with which it
+could not, is banned with all that begin like it, and another one drawn by the same rules.
 """
 
 from __future__ import annotations
@@ -84,29 +84,29 @@ more below it, and makes more mistakes above (train/ABLATIONS.md)."""
 
 
 def distribution(
-    logits: Tensor, sampling: Sampling, ids: Sequence[int] = (), refused: Sequence[int] = ()
+    logits: Tensor, sampling: Sampling, ids: Sequence[int] = (), dead: Sequence[int] = ()
 ) -> Tensor:
     """Probabilities (..., V), fp32, of the next token after the knobs.
 
-    logits: (..., V). ids: the text so far, for the repetition penalty. refused: tokens that were
-    drawn, but after which the text could not become Python.
+    logits: (..., V). ids: the text so far, for the repetition penalty. dead: tokens with which
+    the text could not become Python.
     """
-    *_, (_, processed) = _stages(logits.float(), sampling, ids, refused)
+    *_, (_, processed) = _stages(logits.float(), sampling, ids, dead)
     return processed.softmax(-1)
 
 
 def _stages(
-    logits: Tensor, sampling: Sampling, ids: Sequence[int], refused: Sequence[int]
+    logits: Tensor, sampling: Sampling, ids: Sequence[int], dead: Sequence[int]
 ) -> Iterator[tuple[str, Tensor]]:
     """The logits (..., V) after each knob that is on; a removed token has -inf."""
-    for knob, changed in _allowed(logits, sampling, ids, refused):
+    for knob, changed in _allowed(logits, sampling, ids, dead):
         yield knob, changed
         logits = changed
     yield from _shaped(logits, sampling)
 
 
 def _allowed(
-    logits: Tensor, sampling: Sampling, ids: Sequence[int], refused: Sequence[int]
+    logits: Tensor, sampling: Sampling, ids: Sequence[int], dead: Sequence[int]
 ) -> Iterator[tuple[str, Tensor]]:
     """The knobs that look at which token it is."""
     s = sampling
@@ -123,8 +123,8 @@ def _allowed(
     if s.banned:
         logits = logits.index_fill(-1, torch.tensor(s.banned, device=logits.device), CUT)
         yield "banned", logits
-    if refused:
-        logits = logits.index_fill(-1, torch.tensor(refused, device=logits.device), CUT)
+    if dead:
+        logits = logits.index_fill(-1, torch.tensor(dead, device=logits.device), CUT)
         yield "python", logits
 
 
@@ -188,7 +188,7 @@ def drawn(
     sampling: Sampling,
     shares: Iterable[float],
     ids: Sequence[int] = (),
-    refused: Sequence[int] = (),
+    dead: Sequence[int] = (),
 ) -> list[tuple[int, float]]:
     """A token for each row of (R, V), drawn from its distribution after the knobs, and the natural
     logarithm of its probability there.
@@ -197,9 +197,9 @@ def drawn(
         depends on no other row.
     """
     if sampling.temperature < GREEDY:
-        *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, refused))
+        *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, dead))
         return [(token, 0.0) for token in allowed.argmax(-1).tolist()]
-    *_, (_, processed) = _stages(logits.float(), sampling, ids, refused)
+    *_, (_, processed) = _stages(logits.float(), sampling, ids, dead)
     rows = processed.cpu().numpy()  # (R, V)
     return [_drawn_from(row, share) for row, share in zip(rows, shares, strict=True)]
 
@@ -263,7 +263,9 @@ class Choice:
     ids: Sequence[int] = ()
     """The text before."""
     refused: tuple[int, ...] = ()
-    """Tokens drawn before the one that came, but after which the text could not become Python."""
+    """Tokens drawn before the one that came, but with which the text could not become Python."""
+    dead: tuple[int, ...] = ()
+    """They, and those that begin with the characters that were too much: none may come."""
 
     @cached_property
     def raw(self) -> Tensor:
@@ -273,14 +275,14 @@ class Choice:
     @cached_property
     def final(self) -> Tensor:
         """Probabilities (V,) after the knobs: what is drawn from."""
-        return distribution(self.logits, self.sampling, self.ids, self.refused)
+        return distribution(self.logits, self.sampling, self.ids, self.dead)
 
     @cached_property
     def cut(self) -> Tensor:
         """uint8 (V,): 0 for a token that may come, otherwise 1 + the index in KNOBS of the knob
         that removed it."""
         cut = (self.logits == CUT).to(torch.uint8) * (1 + KNOBS.index("prompt"))
-        for knob, logits in _stages(self.logits.float(), self.sampling, self.ids, self.refused):
+        for knob, logits in _stages(self.logits.float(), self.sampling, self.ids, self.dead):
             gone = (logits == CUT) & (cut == 0)
             if knob in KNOBS:
                 cut[gone] = 1 + KNOBS.index(knob)
@@ -331,9 +333,9 @@ class Choice:
         )
 
 
-def possible(logits: Tensor, sampling: Sampling, refused: Sequence[int] = ()) -> bool:
-    """Whether forced, banned and refused tokens leave any of (V,) that is possible at all."""
-    *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, (), refused))
+def possible(logits: Tensor, sampling: Sampling, dead: Sequence[int] = ()) -> bool:
+    """Whether forced, banned and dead tokens leave any of (V,) that is possible at all."""
+    *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, (), dead))
     return bool((allowed > CUT).any())
 
 

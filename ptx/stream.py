@@ -238,7 +238,7 @@ class Stream:
         self,
         choice: Choice,
         picked: tuple[int, float] | None = None,
-        inside: Callable[[int], int] = lambda token: 0,
+        inside: Callable[[int], int] | None = None,
     ) -> tuple[int, float, Choice]:
         """A token, the logarithm of its probability, and the choice with what was refused before.
         What is drawn from is not kept: `Choice` works it out again for those who ask.
@@ -246,18 +246,15 @@ class Stream:
         picked: what was drawn first, if it was. inside: how many bytes of a token the prompt has.
         """
         while True:
-            share = map(Stream.share, [self])
-            token, logprob = (
-                picked
-                or drawn(choice.logits[None], choice.sampling, share, choice.ids, choice.refused)[0]
-            )
-            if not self._guard or self._guard.allows(token, inside(token)):
+            c, share = choice, map(Stream.share, [self])
+            token, logprob = picked or drawn(c.logits[None], c.sampling, share, c.ids, c.dead)[0]
+            if not self._guard or self._guard.allows(token, inside(token) if inside else 0):
                 return token, logprob, choice
-            refused = (*choice.refused, token)
-            if len(refused) > REFUSALS or not possible(choice.logits, choice.sampling, refused):
+            dead = (*c.dead, *([token] if inside else self._guard.as_dead(token)))
+            if len(c.refused) == REFUSALS or not possible(c.logits, c.sampling, dead):
                 self._guard = None
                 return token, logprob, choice
-            choice, picked = replace(choice, refused=refused), None
+            choice, picked = replace(c, refused=(*c.refused, token), dead=dead), None
 
     def _length(self, tokens: Sequence[int]) -> int:
         """Bytes."""

@@ -42,7 +42,7 @@ class Cooldown:
     steps: int
     """Further steps, over which the rates fall."""
     practice: int | None = None
-    """Texts that the model continues itself at each of the last third of these steps, to be
+    """Texts that the model continues itself at each of the last fifth of these steps, to be
     corrected where it repeats itself or where Python's parser gives up; as the run's own if left
     out."""
     name: str | None = None

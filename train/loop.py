@@ -33,9 +33,10 @@ from train import settings as run_settings
 from train.batches import Batch, batches
 from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
 from train.evaluate import validate
+from train.lessons import Lessons, correction
 from train.optim import ends, make_optimizers, rate, set_rate
 from train.parallel import World, accumulating, whole, world
-from train.practice import Lessons, Practice, correction
+from train.practice import Practice
 from train.progress import ProgressLine
 from train.settings import Settings
 from train.state import Progress

@@ -16,7 +16,7 @@ from train.settings import Settings
 NEWTON_SCHULZ_STEPS = 3
 """On a CPU, where five take a tenth of a step of 4,096 tokens of `mini`, and more of a smaller one:
 fewer leave more steps for the same time (train/ABLATIONS.md). A GPU takes the usual five."""
-LAST_PART = 1 / 3
+LAST_PART = 1 / 5
 """Of the cooldown: its share of the steps, and of the peak rate."""
 
 

@@ -122,7 +122,7 @@ def practised(settings: Settings) -> str:
     if not settings.practice:
         return ""
     return (
-        "At each step of the last third of its cooldown it also continued "
+        "At each step of the last fifth of its cooldown it also continued "
         f"{settings.practice} training files by itself, and was corrected where it repeated itself "
         "or Python's parser gave up. "
     )

@@ -75,7 +75,7 @@ class Settings:
     cooldown: float | None = None
     """The last share of the steps, with the rate falling linearly to zero; 0 keeps it constant."""
     practice: int = 0
-    """Texts that the model continues itself at each step of the last third of the cooldown, to be
+    """Texts that the model continues itself at each step of the last fifth of the cooldown, to be
     corrected where it repeats itself or where Python's parser gives up; 0 for none."""
     clip: float | None = None
     """Largest gradient norm; 0 leaves gradients alone."""

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Sequence
 
+from ptx.sampling import Choice
 from ptx.tokenizer import Tokenizer
 
 
 class Transcript:
-    """Turns the tokens of a text into lines `[id, text, probability, own, bits, bytes, refused]`,
-    of which the last two may be left out.
+    """Turns the tokens of a text into lines `[id, text, probability, own, bits, bytes,
+    refused, dead]`, of which the last three may be left out.
 
     text: what the token adds; a character split over tokens arrives whole, with its last token.
     probability: what it was drawn with, after the knobs; null for a token that was not drawn.
     own: how many UTF-16 units of `text`, which is what JavaScript counts, belong to the prompt.
     bits: how surprised the model was, before the knobs; null if nobody asked it.
     bytes: only for a token that is not whole UTF-8 characters, as Python writes it: "b'\\xf0'".
-    refused: [[id, text], ...] of tokens that were drawn before it, but after which the text could
-        not become Python.
+    refused: [[id, text], ...] of tokens that were drawn before it, but with which the text could
+        not become Python; dead: the ids of all that could not come for that.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: str) -> None:
@@ -39,14 +39,14 @@ class Transcript:
         ids: list[int],
         probability: float | None = None,
         bits: float | None = None,
-        refused: Sequence[int] = (),
+        choice: Choice | None = None,
     ) -> None:
         """Adds what is new in `ids`, all tokens so far; all else is about the last one."""
         new = ids[self._count :]
         if not new:
             return
         lines = [self._line(token) for token in new[:-1]]
-        lines.append(self._line(new[-1], probability, bits, refused))
+        lines.append(self._line(new[-1], probability, bits, choice))
         self.lines += "".join(lines)
         self._count = len(ids)
 
@@ -60,7 +60,7 @@ class Transcript:
         token: int,
         probability: float | None = None,
         bits: float | None = None,
-        refused: Sequence[int] = (),
+        choice: Choice | None = None,
     ) -> str:
         data = self._tokenizer.token_bytes(token)
         in_prompt = max(0, len(self._prompt) - self._read)
@@ -69,10 +69,12 @@ class Transcript:
         self._read += len(data)
         line = [token, text, _rounded(probability), _units(own), _rounded(bits)]
         whole = text.encode("utf-8", "surrogatepass") == data
+        refused = choice.refused if choice else ()
         if refused or not whole:
             line.append(None if whole else repr(data))
         if refused:
-            line.append([[other, self._tokenizer.text([other])] for other in refused])
+            texts = [[other, self._tokenizer.text([other])] for other in refused]
+            line += [texts, choice.dead]
         return _json(line)
 
 

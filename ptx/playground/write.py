@@ -167,7 +167,7 @@ class Growing:
         chosen = bool(step.choice.sampling.forced)
         bits = -step.choice.logprob(step.token) / math.log(2)
         probability = None if chosen else math.exp(step.logprob)
-        self._transcript.extend(self._ids, probability, bits, step.choice.refused)
+        self._transcript.extend(self._ids, probability, bits, step.choice)
         self._runs.add(self._run, step, self._ids)
         if self._watch.due:
             self._parse()

@@ -89,6 +89,8 @@ def test_a_text_kept_python_shows_what_its_parser_refused(
     at = int(mended.first.get_attribute("data-i"))
     playground.look(at)
     refused = [token for token, _ in playground.state(f"tokens[{at}].refused")]
+    dead = playground.state(f"tokens[{at}].dead")
+    assert set(refused) < set(dead)
     total = playground.page.evaluate(
         "ptx.store.state.tokens.reduce((n, t) => n + (t.refused?.length ?? 0), 0)"
     )
@@ -98,11 +100,11 @@ def test_a_text_kept_python_shows_what_its_parser_refused(
     ids = playground.ids
     sampling = Sampling(1.5, top_p=USUAL.top_p, python=True)
     with torch.no_grad():
-        choice = Choice(gpt(torch.tensor([ids[:at]]))[0, -1], sampling, (), tuple(refused))
+        choice = Choice(gpt(torch.tensor([ids[:at]]))[0, -1], sampling, dead=tuple(dead))
     likeliest = choice.logits.topk(12).indices.tolist()
     for (_, _, final, cut), token in zip(shown(playground), likeliest, strict=False):
         assert final / 100 == pytest.approx(float(choice.final[token]), abs=1e-4)
-        assert ("Python's parser" in cut) == (token in refused)
+        assert ("Python's parser" in cut) == (token in dead)
     # as the model has it, with the knob off
     playground.page.locator("#python input").uncheck()
     assert not any("Python's parser" in cut for *_, cut in shown(playground))

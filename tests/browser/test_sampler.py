@@ -18,9 +18,9 @@ from ptx.sampling import Choice, Sampling
 
 SMALL, LARGE = 16_384, 200_019
 APART = 1e-6
-AFTER = """({logits, ids, settings, refused}) => {
+AFTER = """({logits, ids, settings, dead}) => {
     const values = new Float32Array(ptx.bytes(logits).buffer);
-    const choice = ptx.sampler.choice(values, ids, refused);
+    const choice = ptx.sampler.choice(values, ids, dead);
     const coded = (array) => {
         const bytes = new Uint8Array(array.buffer);
         let text = "";
@@ -53,13 +53,13 @@ def in_browser(
     logits: torch.Tensor,
     ids: list[int],
     settings: list[Sampling],
-    refused: tuple[int, ...] = (),
+    dead: tuple[int, ...] = (),
 ) -> list:
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "python")
     request = {
         "logits": base64.b64encode(logits.numpy().tobytes()).decode(),
         "ids": ids,
-        "refused": refused,
+        "dead": dead,
         "settings": [{name: getattr(s, name) for name in names} for s in settings],
     }
     answers = page.evaluate(AFTER, request)
@@ -76,11 +76,11 @@ def compare(
     logits: torch.Tensor,
     ids: list[int],
     settings: list[Sampling],
-    refused: tuple[int, ...] = (),
+    dead: tuple[int, ...] = (),
 ) -> None:
-    answers = in_browser(page, logits, ids, settings, refused)
+    answers = in_browser(page, logits, ids, settings, dead)
     for setting, answer in zip(settings, answers, strict=True):
-        choice = Choice(logits, setting, ids, refused if setting.python else ())
+        choice = Choice(logits, setting, ids, dead=dead if setting.python else ())
         told = json.dumps({"setting": str(setting)})
         assert (answer["raw"] - choice.raw).abs().max() < APART, told
         assert (answer["final"] - choice.final).abs().max() < APART, told
@@ -122,12 +122,12 @@ def test_random_knobs_on_random_logits(sampler: Page, spread: float) -> None:
     compare(sampler, logits, ids, settings_at_random(int(spread * 10), 24))
 
 
-def test_tokens_that_python_refused(sampler: Page) -> None:
+def test_tokens_with_which_the_text_could_not_become_python(sampler: Page) -> None:
     torch.manual_seed(4)
     logits = 3 * torch.randn(SMALL)
     logits[7] = float("-inf")
-    refused = (*logits.topk(3).indices.tolist(), 7, 9)
-    compare(sampler, logits, [1, 2, 3], settings_at_random(5, 24), refused)
+    dead = (*logits.topk(3).indices.tolist(), 7, 9)
+    compare(sampler, logits, [1, 2, 3], settings_at_random(5, 24), dead)
 
 
 def test_the_vocabulary_of_the_original(sampler: Page) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ptx import get_tokenizer
 from ptx.playground.transcript import Transcript
+from ptx.sampling import Choice, Sampling
 
 TOKENIZER = get_tokenizer("py16k")
 
@@ -133,7 +135,7 @@ def test_a_token_knows_how_surprising_it_was() -> None:
 def test_a_token_tells_those_that_were_refused_before_it() -> None:
     came, refused = (TOKENIZER.encode(piece)[0] for piece in (")", "]"))
     transcript = Transcript(TOKENIZER, "")
-    transcript.extend([came], 0.25, 1.0, (refused, TOKENIZER.eot))
-    assert parsed(transcript) == [
-        [came, ")", 0.25, 0, 1.0, None, [[refused, "]"], [TOKENIZER.eot, ""]]]
-    ]
+    choice = Choice(torch.zeros(4), Sampling(python=True), (), (refused, TOKENIZER.eot), (7, 8))
+    transcript.extend([came], 0.25, 1.0, choice)
+    told = [[refused, "]"], [TOKENIZER.eot, ""]]
+    assert parsed(transcript) == [[came, ")", 0.25, 0, 1.0, None, told, [7, 8]]]

@@ -88,3 +88,16 @@ def test_bytes_of_a_token_that_the_text_has_are_not_read_twice(py16k: Tokenizer)
     guard = Guard(b"x = ((1)", py16k)
     assert guard.allows(token, inside=1)
     assert not guard.allows(token)
+
+
+def test_as_dead_as_a_token_are_all_that_begin_with_what_is_too_much(py16k: Tokenizer) -> None:
+    guard = Guard(b"if x:\n    y = (1)", py16k)
+    for piece, too_much in (("]", b"]"), ("):\n    ", b")"), (" if", None), ("\n    ", None)):
+        [token] = py16k.encode(piece)
+        assert guard.allows(token) == (too_much is None)
+        if too_much:
+            dead = guard.as_dead(token)
+            every = range(py16k.n_vocab)
+            assert set(dead) == {t for t in every if py16k.token_bytes(t).startswith(too_much)}
+            assert not any(map(guard.allows, dead))
+    assert Guard(b"x = (", py16k).as_dead(py16k.eot) == [py16k.eot]

@@ -172,9 +172,9 @@ def test_a_choice_tells_which_knob_removed_what() -> None:
     assert set(choice.cut.tolist()) <= set(range(len(KNOBS) + 1))
     assert torch.equal(choice.final > 0, choice.cut == 0)
     assert choice.tail_mass == pytest.approx(float(choice.raw[2:].sum()), abs=1e-6)
-    refusing = Choice(logits, sampling, refused=(0,))
+    refusing = Choice(logits, sampling, dead=(0,))
     assert [refusing.cut_by(t) for t in range(3)] == ["python", None, None]
-    assert torch.equal(refusing.final, distribution(logits, sampling, refused=(0,)))
+    assert torch.equal(refusing.final, distribution(logits, sampling, dead=(0,)))
     greedy = Choice(logits, Sampling(0.0))
     assert [greedy.cut_by(t) for t in range(3)] == [None, "temperature", "temperature"]
 

@@ -287,7 +287,8 @@ def test_draws_that_python_refuses_leave_the_others_as_likely_among_themselves(
         drawn.append(step.token)
         refused |= {*step.choice.refused}
         assert step.logprob == pytest.approx(float(step.choice.final[step.token].log()), abs=1e-6)
-        assert {step.choice.cut_by(token) for token in step.choice.refused} <= {"python"}
+        assert set(step.choice.refused) <= set(step.choice.dead)
+        assert {step.choice.cut_by(token) for token in step.choice.dead} <= {"python"}
     assert refused == {one(py16k, "]"), one(py16k, "'")}
     allowed = distribution(logits[0], Sampling(1.0, banned=tuple(refused)))
     allowed = torch.where(allowed < 1e-6, 0.0, allowed)
@@ -298,10 +299,12 @@ def test_python_refuses_the_likeliest_token_too(py16k: Tokenizer) -> None:
     logits = torch.zeros(1, 16_384)
     logits[0, one(py16k, "]")], logits[0, one(py16k, ")")] = 9.0, 8.0
     text = [py16k.eot, *py16k.encode("x = (1")]
+    logits[0, one(py16k, "])")] = 8.5  # as dead as its beginning
     for python, came in ((True, ")"), (False, "]")):
         stream = Stream(py16k, 256, text, Sampling(0.0, python=python))
         [step] = stream.take([], logits)
         assert step.text == came
+        assert step.choice.refused == ((one(py16k, "]"),) if python else ())
 
 
 def test_a_text_that_is_no_python_is_not_kept_so(py16k: Tokenizer) -> None:

@@ -14,17 +14,22 @@ from ptx.corpus import CorpusWriter
 from ptx.tokenizer import python_tokenizer
 from train.settings import RECIPES
 
+BYTES = python_tokenizer("bytes", {bytes([i]): i for i in range(256)})
+TINY = replace(
+    PRESETS["nano"], vocab_size=257, context=64, n_layer=2, n_head=2, n_kv_head=2, head_size=8,
+    d_model=16, d_mlp=32,
+)  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two modules of the standard library, one token a byte."""
-    tokenizer = python_tokenizer("bytes", {bytes([i]): i for i in range(256)})
     directory = tmp_path_factory.mktemp("prepared") / "data"
-    with CorpusWriter(directory, tokenizer) as writer:
+    with CorpusWriter(directory, BYTES) as writer:
         sources = {}
         for split, module in (("train", inspect), ("val", json)):
             text = Path(module.__file__).read_bytes()
-            tokens = [*tokenizer.encode(text), tokenizer.eot]
+            tokens = [*BYTES.encode(text), BYTES.eot]
             writer.write(split, tokens)
             project = {"name": module.__name__, "version": "1", "licence": "PSF-2.0"}
             counts = {"files": 1, "bytes": len(text), "tokens": len(tokens)}

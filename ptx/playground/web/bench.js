@@ -69,9 +69,8 @@ ptx.bench = ({ element }) => {
     const ids = new Int32Array(ptx.bytes(look.sharp.ids).buffer);
     names = new Map(Array.from(ids, (id, i) => [id, look.names[i]]));
     const token = store.state.tokens[look.at];
-    const refused = token?.id === look.token ? (token.refused ?? []) : [];
-    for (const [id, text] of refused) if (!names.has(id)) names.set(id, text);
-    choice = sampler.choice(ptx.logits(look), look.ids, refused.map(([id]) => id));
+    const dead = token?.id === look.token ? token.dead : null;
+    choice = sampler.choice(ptx.logits(look), look.ids, dead ?? []);
   }
 
   // Whether the bars are about the text at hand: only then can it go on from one of them.

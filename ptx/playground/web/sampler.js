@@ -1,7 +1,7 @@
 // The exact distribution of the next token after the knobs, over the full vocabulary: what
 // ptx/sampling.py computes on the server, so that a knob moves the bars without asking it.
 //
-// The order is repetition penalty, what Python's parser refused, temperature, top-k, top-p, min-p. Steps are rounded to fp32
+// The order is repetition penalty, dead tokens, temperature, top-k, top-p, min-p. Steps are rounded to fp32
 // where the server's are, because ties decide what is kept.
 ptx.sampler = (() => {
   const f32 = Math.fround;
@@ -41,9 +41,9 @@ ptx.sampler = (() => {
   }
 
   // One choice of a token: the model's logits (V), a Float32Array, and the ids of the text before.
-  // `raw` and `entropy` (bits) are before the knobs; `after(knobs)` is the same after them. refused:
-  // ids that were drawn, but after which the text could not become Python.
-  function choice(logits, ids, refused = []) {
+  // `raw` and `entropy` (bits) are before the knobs; `after(knobs)` is the same after them. dead: ids
+  // with which the text could not become Python.
+  function choice(logits, ids, dead = []) {
     const raw = softmax(logits);
     const whole = { raw, entropy: entropy(raw), rank, after };
     let prepared = null; // for the last {penalty, python}, with {logits, ascending}
@@ -58,7 +58,7 @@ ptx.sampler = (() => {
     function prepare({ repetition_penalty: penalty, python }) {
       if (prepared?.penalty !== penalty || prepared.python !== python) {
         const changed = penalty === 1 ? logits.slice() : penalized(logits, penalty, ids);
-        if (python) for (const id of refused) changed[id] = -Infinity;
+        if (python) for (const id of dead) changed[id] = -Infinity;
         prepared = { penalty, python, logits: changed, ascending: changed.slice().sort() };
       }
       return prepared;

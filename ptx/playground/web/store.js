@@ -11,7 +11,7 @@ ptx.store = (() => {
     about: null, // all that the page says about it, see card.py
     run: null, // of the text being written: what the server keeps about it goes by this name
     ids: [], // every token, prompt and generated
-    tokens: [], // {id, text, own, bytes, p, bits, refused}, one for each of ids
+    tokens: [], // {id, text, own, bytes, p, bits, refused, dead}, one for each of ids
     prompt: 0, // how many of ids are the prompt's
     writing: false,
     cursor: null, // 1 to ids.length, or null while there is no text

@@ -33,8 +33,8 @@ ptx.writing = (() => {
   // A text that is not at hand is one string, a tenth of the memory.
   function pack(one) {
     if (!one?.tokens) return;
-    const line = ({ id, text: piece, p, own, bits, bytes, refused }) =>
-      JSON.stringify([id, piece, p, own, bits, bytes, refused]);
+    const line = ({ id, text: piece, p, own, bits, bytes, refused, dead }) =>
+      JSON.stringify([id, piece, p, own, bits, bytes, refused, dead]);
     one.packed = one.tokens.map(line).join("\n");
     one.tokens = null;
   }
@@ -81,9 +81,9 @@ ptx.writing = (() => {
   function read(block, tokens) {
     for (const line of block.split("\n")) {
       if (!line) continue;
-      const [id, piece, p, own, bits, bytes, refused] = JSON.parse(line);
+      const [id, piece, p, own, bits, bytes, refused, dead] = JSON.parse(line);
       if (id === null) tokens[tokens.length - 1] = { ...tokens.at(-1), text: tokens.at(-1).text + piece };
-      else tokens.push({ id, text: piece, own, bytes, p, bits, refused: refused ?? null });
+      else tokens.push({ id, text: piece, own, bytes, p, bits, refused: refused ?? null, dead: dead ?? null });
     }
     return tokens;
   }
