@@ -15,20 +15,27 @@ STATEMENT = re.compile(rb"^(?:@|(?!(?:elif|else|except|finally)\b)[A-Za-z_]\w*\b
 """Where a statement may begin that belongs to none before."""
 PLACES = 8
 """Of those, how many are tried at most."""
+LONGEST = 16_384
+"""Bytes of a statement, beyond which it takes too long to parse it for every token."""
 
 
 class Guard:
-    """A text, and which tokens can follow so that something can follow them, and so on to Python.
+    """A text that can become Python, and which tokens leave it so.
 
-    alive: whether that is so of the text itself; nothing can be said of one that is not.
+    alive: whether it can. Nothing can be told of one that cannot, or whose last statement is long.
     """
 
     def __init__(self, text: bytes, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._text = bytearray(text)
+        self._text = bytearray(text.removeprefix(codecs.BOM_UTF8))
         self._passed = 0  # bytes of it before which no more places are looked for
         self._drop_statements()
-        self.alive = can_go_on(text_of(self._text))
+        # an indent that no statement may have may still be that of a comment
+        self.alive = self._short and can_go_on(text_of(self._text).rstrip(" \t"))
+
+    @property
+    def _short(self) -> bool:
+        return len(self._text) <= LONGEST
 
     def allows(self, token: int, inside: int = 0) -> bool:
         """Whether the text can go on with a token, of which it has `inside` bytes already."""
@@ -52,6 +59,7 @@ class Guard:
         self._text += new
         if b"\n" in self._text[self._passed :]:
             self._drop_statements()
+        self.alive = self.alive and self._short
 
     def _drop_statements(self) -> None:
         """Forgets whole statements at the beginning: what follows them does not depend on them,

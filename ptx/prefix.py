@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import codeop
 import keyword
+import os
 import re
 import sys
 import threading
@@ -12,17 +14,23 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 INCOMPLETE = "incomplete input"
-FLAGS = ast.PyCF_ONLY_AST | 0x4000
-"""A syntax tree and no code, with CPython's PyCF_ALLOW_INCOMPLETE_INPUT, what its interactive
-prompt compiles with: text that only lacks its end fails with "incomplete input"."""
+FLAGS = ast.PyCF_ONLY_AST | codeop.PyCF_ALLOW_INCOMPLETE_INPUT
+"""A syntax tree and no code, as Python's interactive prompt compiles: text that only lacks its end
+fails with "incomplete input"."""
 GOES_ON = "\\\n"
 """Put after a text, the parser gets to the end of what is there, and no further, if it can."""
 BLANK = " \t\f\r"
 WORDS = [*keyword.kwlist, *keyword.softkwlist]
 LAST_WORD = re.compile(r"\w+\Z")
-PREFIX = re.compile(r"\w*")
+OPENING = re.compile(r"\w*['\"]")
+"""Of a string: its prefix and its first quote."""
 OPERATORS = ("!=", "==", "->", ":=", "...", "**")
 """Those that begin with what is none, or another one."""
+STRING_FAULT = re.compile(r"f-string|\(unicode error\)|\(value error\)|bytes can only")
+"""How Python's messages about what is in a string begin."""
+FSTRING_OPEN = re.compile(r"f-string: (expecting '}'|unterminated string|unmatched '[([{]')")
+"""Those that only tell of a missing end."""
+ESCAPE_OPEN = re.compile(r"\\(x[\da-fA-F]?|u[\da-fA-F]{0,3}|U[\da-fA-F]{0,7}|N(\{[^}]*)?)\Z")
 NAME = "<text>"
 # invalid escapes are Python all the same
 warnings.filterwarnings("ignore", module=NAME)
@@ -37,10 +45,17 @@ if sys.version_info < (3, 11):  # noqa: UP036  (ZeroGPU has 3.10)
     # It does not count how deeply "a.b.c" and the like are nested: a long text of nothing else
     # overruns a usual stack, and that ends the process. So it parses in a thread whose stack is
     # twice what the longest text needs that the page takes; only what is used of it takes memory.
-    _usual, _parse = threading.stack_size(128 << 20), parse
-    _thread = ThreadPoolExecutor(1, "parse")
-    _thread.submit(int).result()  # it starts now, with this stack
-    threading.stack_size(_usual)
+    _parse = parse
+
+    def _start() -> None:
+        global _thread
+        usual = threading.stack_size(128 << 20)
+        _thread = ThreadPoolExecutor(1, "parse")
+        _thread.submit(int).result()  # it starts now, with this stack
+        threading.stack_size(usual)
+
+    _start()
+    os.register_at_fork(after_in_child=_start)  # threads stay behind
 
     def parse(text: str) -> None:
         """Raises what Python's parser does."""
@@ -67,9 +82,17 @@ def syntax_error(text: str, ended: bool = False) -> SyntaxError | None:
 
 def can_go_on(text: str) -> bool:
     """Whether something can follow so that it is Python; a word, a string, a bracket may be cut."""
-    text = _closed(text.removesuffix("\\"))
+    text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\\")
+    since = _open_string(text)
+    if since is not None:
+        opening = OPENING.match(text[since:]).group()
+        if _wrong_inside(text + opening[-1], since):
+            return False
+        text = text[:since] + opening + opening[-1]  # whether there may be one
+    elif text.endswith(("'", '"')) and _wrong_inside(text):
+        return False
     if not _last_line(text).strip(BLANK):  # nothing but an indent, or nothing at all
-        return not syntax_error(text) and not _too_deep(text)
+        return _excused(syntax_error(text)) and not _too_deep(text)
     return _reaches_end(text) or any(map(_reaches_end, _longer(text)))
 
 
@@ -77,18 +100,36 @@ def _last_line(text: str) -> str:
     return text[text.rfind("\n") + 1 :]
 
 
-def _closed(text: str) -> str:
-    """The text with an empty string in place of one that is open on its last line: what is in it
-    does not matter, but whether there may be one."""
+def _open_string(text: str) -> int | None:
+    """Where a string begins, with its prefix, that is open and has to end on the last line."""
     line = _last_line(text)
     if "'" not in line and '"' not in line:
-        return text
+        return None
     lines = text.split("\n")
     error = syntax_error(text + "\n")
     if error is None or not str(error.msg).endswith(f"literal (detected at line {len(lines)})"):
-        return text
-    start = sum(len(line) + 1 for line in lines[: error.lineno - 1]) + error.offset - 1
-    return text[:start] + PREFIX.match(text[start:]).group() + '""'
+        return None
+    return sum(len(line) + 1 for line in lines[: error.lineno - 1]) + error.offset - 1
+
+
+def _wrong_inside(text: str, open_since: int | None = None) -> bool:
+    """Whether Python finds fault with what is in the string that the text ends with.
+
+    open_since: where a string begins that goes on, though a quote was put after it.
+    """
+    error = syntax_error(text + "+" + GOES_ON)  # it is looked into once it is known to be the last
+    if error is None or not STRING_FAULT.match(str(error.msg)):
+        return False
+    if open_since is None:
+        return True
+    content = text[open_since:-1]
+    may_double = content.endswith("}") and "single '}'" in error.msg
+    return not (
+        may_double
+        or content.endswith("!")
+        or FSTRING_OPEN.match(error.msg)
+        or ESCAPE_OPEN.search(content)
+    )
 
 
 def _too_deep(text: str) -> bool:
@@ -99,8 +140,11 @@ def _too_deep(text: str) -> bool:
 
 
 def _reaches_end(text: str) -> bool:
-    error = syntax_error(text + GOES_ON)
-    # from Python 3.12 on an f-string may be open in one of its expressions
+    return _excused(syntax_error(text + GOES_ON))
+
+
+def _excused(error: SyntaxError | None) -> bool:
+    """Whether there is none, or one of an f-string that is open, which Python 3.12 has."""
     return error is None or bool(re.match("unterminated .*f-string", str(error.msg)))
 
 
@@ -111,6 +155,8 @@ def _longer(text: str) -> Iterator[str]:
     for sign in OPERATORS:
         if any(text.endswith(sign[:n]) for n in range(1, len(sign))):
             yield text + sign[-1]
+    if text.endswith("}"):
+        yield text + "}"  # in an f-string of Python 3.12
     if found := LAST_WORD.search(text):
         word = found.group()
         if len(word) <= 2:

@@ -31,7 +31,7 @@ LONGEST_CHARACTER = 4
 STOPS = 16
 """Stop strings of a text."""
 REFUSALS = 200
-"""Tokens refused at one place after which the next one is taken as it comes."""
+"""Tokens refused at one place, after which the first of them is taken."""
 UNFAMILIAR = 2.2
 """Bytes per token below which a prompt is not what the tokenizer was made for (Python: 3 to 5)."""
 
@@ -245,15 +245,17 @@ class Stream:
 
         picked: what was drawn first, if it was. inside: how many bytes of a token the prompt has.
         """
+        first = None
         while True:
             c, share = choice, map(Stream.share, [self])
             token, logprob = picked or drawn(c.logits[None], c.sampling, share, c.ids, c.dead)[0]
             if not self._guard or self._guard.allows(token, inside(token) if inside else 0):
                 return token, logprob, choice
+            first = first or (token, logprob, choice)
             dead = (*c.dead, *([token] if inside else self._guard.as_dead(token)))
             if len(c.refused) == REFUSALS or not possible(c.logits, c.sampling, dead):
                 self._guard = None
-                return token, logprob, choice
+                return first
             choice, picked = replace(c, refused=(*c.refused, token), dead=dead), None
 
     def _length(self, tokens: Sequence[int]) -> int:
@@ -276,6 +278,7 @@ class Stream:
         new = self.tokenizer.token_bytes(token)[inside:]
         if self._guard:
             self._guard.append(new)
+            self._guard = self._guard if self._guard.alive else None
         self._generated += 1
         self._new += new
         text = self._decoder.decode(new)
@@ -392,7 +395,8 @@ def python_notes(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> list[str]
     if guard_of(tokenizer, prompt):
         return []
     return [
-        "The prompt cannot become Python any more: its continuation is drawn as the model has it."
+        "The prompt cannot become Python any more, or its last statement is too long to parse it "
+        "for every token: what follows is drawn as the model has it."
     ]
 
 

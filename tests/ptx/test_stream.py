@@ -325,7 +325,8 @@ def test_where_nothing_is_python_the_draw_stands_and_no_more_are_refused(py16k: 
     sampling = Sampling(1.0, forced=dead, python=True)
     stream = Stream(py16k, 256, [py16k.eot, *py16k.encode("x = (1")], sampling, Limits(9), 1)
     [step] = stream.take([], torch.zeros(1, 16_384))
-    assert {step.token, *step.choice.refused} == set(dead)
+    assert step.token in dead
+    assert not step.choice.refused
     [step] = stream.take([], torch.zeros(1, 16_384))
     assert step.token in dead
     assert not step.choice.refused

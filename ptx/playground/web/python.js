@@ -30,7 +30,7 @@ ptx.python = (() => {
     return [...(again ?? []), "# its tokens, the start of every text first", `ids = ${numbers(ids)}`, "print(tokenizer.text(ids))"];
   }
 
-  function cursor({ ids, cursor: at, muted, pinned, look, knobs }) {
+  function cursor({ ids, tokens, cursor: at, muted, pinned, look, knobs }) {
     const start = ptx.store.visibleFrom(at);
     const mute = muted.length ? `, lens.Mute(heads=(${muted.map((name) => `${pair(name)}, `).join("").trimEnd()}))` : "";
     const token = at < ids.length ? `ids[${at}]` : "None";
@@ -41,6 +41,9 @@ ptx.python = (() => {
       ...(healed ? [
         "# The page weighed every way to cut the open end of the prompt into tokens; this takes the",
         "# tokens before the cursor as they are, so that its numbers differ from the bars there.",
+      ] : []),
+      ...(knobs.python && tokens[at]?.dead ? [
+        "# The page's bars leave out what Python's parser refused here; this does not.",
       ] : []),
       `sampling = ${sampling(knobs)}`,
       `seen = lens.trace(model, ids[${start}:${at}]${mute})`,

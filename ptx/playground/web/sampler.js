@@ -1,8 +1,8 @@
 // The exact distribution of the next token after the knobs, over the full vocabulary: what
 // ptx/sampling.py computes on the server, so that a knob moves the bars without asking it.
 //
-// The order is repetition penalty, dead tokens, temperature, top-k, top-p, min-p. Steps are rounded to fp32
-// where the server's are, because ties decide what is kept.
+// The order is repetition penalty, dead tokens, temperature, top-k, top-p, min-p. Steps are rounded
+// to fp32 where the server's are, because ties decide what is kept.
 ptx.sampler = (() => {
   const f32 = Math.fround;
   const GREEDY = 1e-30; // temperature below which fp32 cannot tell it from 0

@@ -79,8 +79,11 @@ ptx.share = (() => {
   // The text, a line of JSON for each token.
   function lines() {
     const { tokens, prompt, model } = store.state;
-    const rows = tokens.map(({ id, text, p, bits }, i) =>
-      JSON.stringify({ index: i, id, text, prompt: i < prompt, probability: p ?? null, bits: bits ?? null }));
+    const rows = tokens.map(({ id, text, p, bits, refused }, i) =>
+      JSON.stringify({
+        index: i, id, text, prompt: i < prompt, probability: p ?? null, bits: bits ?? null,
+        refused: (refused ?? []).map(([, own]) => own),
+      }));
     save(`${model.name.replaceAll("/", "-")}.jsonl`, [rows.join("\n") + "\n"], "application/jsonl");
   }
 

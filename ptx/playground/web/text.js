@@ -76,7 +76,7 @@ ptx.text = ({ element }) => {
 
   // ---- drawing tokens ----------------------------------------------------------------------------
 
-  const same = (a, b) => a === b || (a.id === b.id && a.text === b.text && a.own === b.own && a.bytes === b.bytes);
+  const same = (a, b) => a === b || (a.id === b.id && a.text === b.text && a.own === b.own && a.bytes === b.bytes && !a.refused === !b.refused);
 
   // A browser lays out a block anew when it grows, so a long text is many blocks. A block that ends
   // in a line feed shows no line for it: neither the looks nor the characters change.
