@@ -28,7 +28,7 @@ from ptx.decoder import Decoder
 from ptx.engine import Batch, Engine
 from ptx.int8 import as_int8
 from ptx.model import GPT
-from ptx.sampling import Sampling
+from ptx.sampling import USUAL, Sampling
 from ptx.stream import Limits, Stream
 from ptx.tokenizer import Tokenizer
 from tests.bench.llama import LlamaCpp, missing
@@ -71,7 +71,7 @@ class Ours:
         self.decoder = Decoder(as_int8(model) if int8 else model, slots, native=True)
         self.context = model.config.context
         self.greedy = Sampling(0.0, banned=(self.tokenizer.eot,))
-        self.usual = Sampling(0.8, top_p=0.95, banned=(self.tokenizer.eot,))
+        self.usual = replace(USUAL, banned=(self.tokenizer.eot,))
 
     def rate(
         self,
@@ -80,15 +80,17 @@ class Ours:
         usual: bool = False,
         speculate: bool = False,
         attention: bool = False,
+        python: bool = False,
     ) -> float:
         """New tokens per second of so many streams together, once their prompts are read."""
         batch, made = Batch(self.decoder), 0
+        sampling = replace(self.usual if usual else self.greedy, python=python)
         for seed in range(streams):
             stream = Stream(
                 self.tokenizer,
                 self.context,
                 prompt_ids(self.tokenizer),
-                self.usual if usual else self.greedy,
+                sampling,
                 Limits(new),
                 seed,
                 attention,
@@ -261,6 +263,7 @@ def main() -> None:
                 "plain": lambda: ours("rate", 1, new, True),
                 "guessing": lambda: ours("rate", 1, new, True, True),
                 "attention": lambda: ours("rate", 1, new, True, False, True),
+                "python": lambda: ours("rate", 1, new, True, False, False, True),
                 "16": lambda: ours("rate", 16, new, True),
                 "int8": lambda: int8("rate", 1, new, True),
             },
@@ -271,11 +274,12 @@ def main() -> None:
         labels = {
             "guessing": "with guesses",
             "attention": "with every attention row",
+            "python": "only Python",
             "16": "16 streams in all",
             "int8": "with int8 weights",
         }
         for name, label in labels.items():
-            figure = f"tokens/s, temperature 0.8, top-p 0.95, {label}, against without"
+            figure = f"tokens/s, temperature {USUAL.temperature}, {label}, against without"
             details.append((figure, statistics.median(rates[name]), plain, None))
     ours.close()
     report(figures, args, details)
