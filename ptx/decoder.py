@@ -22,6 +22,8 @@ from ptx.model import GPT, KVCache
 
 MOST_THREADS = 8
 """That share a step: its pieces are few, and more threads would wait for each other."""
+WORTH_COPYING = 16
+"""Positions from which on to copy them is better than to read their tokens again."""
 WORTH_DOUBLING = 1.3
 """How many times as fast a step has to be with twice as many threads: others want the cores too."""
 
@@ -54,6 +56,9 @@ class Decoder:
         """Slots that no batch uses, the longest unused first, and the text that each still holds:
         the tokens at its positions from 0 on."""
         self.cache = KVCache(model, slots)
+        self._sources, self._same = np.arange(slots), np.zeros(slots, np.int64)
+        """Of each slot: another, and how many of its first positions were copied from there, and
+        are still the same."""
         self.device = model.tok_emb.weight.device
         self._native: _Native | None = None
         if native or (native is None and importlib.util.find_spec("numba") is not None):
@@ -69,7 +74,31 @@ class Decoder:
         found = {slot: shared(held, ids) for slot, held in self.free.items()}
         slot = max(found, key=lambda slot: found[slot] if 2 * found[slot] >= len(ids) else 0)
         del self.free[slot]
+        self.forget(slot, found[slot])
         return slot, found[slot]
+
+    def forget(self, slot: int, kept: int) -> None:
+        """From position `kept` on a slot is to hold another text."""
+        self._same[slot] = min(self._same[slot], kept)
+        followers = self._sources == slot
+        self._same[followers] = np.minimum(self._same[followers], kept)
+
+    def copy(self, slot: int, ids: Sequence[int], read: int, held: dict[int, list[int]]) -> int:
+        """How many positions a slot holds of a text, of which `read` were read: more than these if
+        another slot has a longer beginning of it, which is copied then.
+
+        held: the tokens at the positions of other slots, from 0 on.
+        """
+        found = {other: shared(text, ids) for other, text in held.items() if other != slot}
+        source = max(found, key=found.__getitem__, default=slot)
+        n = found.get(source, 0)
+        if n < read + WORTH_COPYING:
+            return read
+        for memory in (self.cache.k, self.cache.v):
+            memory[:, :, slot, :n] = memory[:, :, source, :n]
+        first = self._sources[source] if self._same[source] >= n else source
+        self._sources[slot], self._same[slot] = first, n
+        return n
 
     def give_back(self, slot: int, ids: Sequence[int]) -> None:
         """Frees a slot, whose positions hold these tokens."""
@@ -88,7 +117,7 @@ class Decoder:
         if self._native or not self.can_compile():
             return
         try:
-            made = _Native(self.model, self.cache)
+            made = _Native(self.model, self.cache, self._sources, self._same)
             if if_found and not made.compiled_before():
                 return
             made.try_out()
@@ -165,11 +194,12 @@ class _Rows(KVCache):
 class _Native:
     """Steps by the compiled function, which threads share where that is faster."""
 
-    def __init__(self, model: GPT, cache: KVCache) -> None:
+    def __init__(self, model: GPT, cache: KVCache, sources: np.ndarray, same: np.ndarray) -> None:
         from ptx import native, team  # numba takes half a second to import
 
         self._native, self._weights = native, native.pack(model)
         self._cache_k, self._cache_v = cache.k.numpy(), cache.v.numpy()
+        self._sources, self._same = sources, same
         self._config = c = model.config
         self._no_weights = np.empty((0, c.n_layer, c.n_head, c.context), np.float32)
         most = min(usual_threads(), MOST_THREADS)
@@ -186,7 +216,7 @@ class _Native:
         """One step on a cache of its own: compiles, or finds what was compiled before."""
         c, w, zero = self._config, self._weights, np.zeros(1, np.int64)
         cache = np.zeros((c.n_layer, c.n_kv_head, 1, 1, c.head_size), np.float32)
-        arguments = zero, zero, zero, cache, cache.copy(), self._no_weights
+        arguments = zero, zero, zero, zero, zero, cache, cache.copy(), self._no_weights
         logits = np.empty((1, c.vocab_size), np.float32)
         alone = self._native.team_of(1, w)[0]
         self._native.step(w, *arguments, logits, self._native.scratch(w, 1), alone)
@@ -220,7 +250,8 @@ class _Native:
         self._helpers.run(
             native.step,
             native.team_of(threads, self._weights),
-            *(self._weights, tokens, slots, positions, self._cache_k, self._cache_v),
+            *(self._weights, tokens, slots, positions, self._sources[slots], self._same[slots]),
+            *(self._cache_k, self._cache_v),
             *(weights, logits, native.scratch(self._weights, R)),
         )
         fastest.note(threads, (time.perf_counter() - began) / R)

@@ -107,12 +107,16 @@ class Batch:
                 continue
             if seat.start != (start := stream.visible_from()):
                 seat.start, seat.read = start, 0
+                self.decoder.forget(seat.slot, 0)
             last = len(stream.ids) - 1 - start  # position of the newest token
             if seat.read < last and budget:
+                text = stream.ids[start : start + last]
+                seat.read = self.decoder.copy(seat.slot, text, seat.read, self._held())
                 end = min(last, seat.read + budget)
-                budget -= end - seat.read
-                self.decoder.read(seat.slot, stream.ids[start + seat.read : start + end], seat.read)
-                seat.read = end
+                if new := text[seat.read : end]:
+                    self.decoder.read(seat.slot, new, seat.read)
+                    budget -= len(new)
+                    seat.read = end
             if seat.read == last:
                 guesses = stream.guesses(most)
                 branches = [self._rows(seat, tokens) for tokens in stream.branches()]
@@ -125,6 +129,12 @@ class Batch:
         logits, attention = self.decoder.step(rows, wanted)
         with torch_threads(1):  # another would spin for a while, in the way of the next step's
             return self._take(ready, logits, attention)
+
+    def _held(self) -> dict[int, list[int]]:
+        """The tokens that all slots hold."""
+        seats = self._seats.values()
+        held = {s.slot: s.stream.ids[s.start : s.start + s.read] for s in seats}
+        return held | self.decoder.free
 
     def _rows(self, seat: _Seat, more: list[int]) -> list[Row]:
         """The newest token of a text, and more after it."""

@@ -34,7 +34,8 @@ CHUNK = 8
 """Rows that one thread prepares and normalizes at a time."""
 
 _most_rows, _four_rows = tile(MOST_ROWS, 1), tile(4, 1)
-_one_row, _two_blocks, _one_block = tile(1, BLOCKS), tile(1, 2), tile(1, 1)
+_one_row, _one_block = tile(1, BLOCKS), tile(1, 1)
+_two_blocks_more, _one_block_more = tile(1, 2, onto=True), tile(1, 1, onto=True)
 
 
 class Matrix(NamedTuple):
@@ -287,12 +288,8 @@ def _exp(x: float):
 
 
 @_compiled
-def _attend(
-    q: np.ndarray, keys: np.ndarray, values: np.ndarray, weights: np.ndarray, y: np.ndarray
-):
-    """One head of one row: y (D,) = softmax(q . keys / sqrt(D)) . values; keys, values (S, D).
-
-    Leaves the softmax in weights (S,)."""
+def _score(q: np.ndarray, keys: np.ndarray, weights: np.ndarray):
+    """weights (S,) = q . keys (S, D)"""
     S, D = keys.shape
     whole = S - S % KEYS
     for s in range(0, whole, KEYS):
@@ -304,6 +301,41 @@ def _attend(
         weights[s] = np.float32(0)
         for i in range(D):
             weights[s] += q[i] * keys[s, i]
+
+
+@_compiled
+def _gather(weights: np.ndarray, values: np.ndarray, y: np.ndarray):
+    """y (D,) += weights (S,) . values (S, D), position after position."""
+    S, D = values.shape
+    if not S:
+        return
+    probs, i = weights.reshape(1, S), 0
+    while i + 2 * LANES <= D:
+        _two_blocks_more(values[:, i : i + 2 * LANES], probs, y[i:])
+        i += 2 * LANES
+    while i + LANES <= D:
+        _one_block_more(values[:, i : i + LANES], probs, y[i:])
+        i += LANES
+    for s in range(S):
+        for j in range(i, D):
+            y[j] += weights[s] * values[s, j]
+
+
+@_compiled
+def _attend(
+    q: np.ndarray,
+    begun: tuple[np.ndarray, np.ndarray],
+    own: tuple[np.ndarray, np.ndarray],
+    weights: np.ndarray,
+    y: np.ndarray,
+):
+    """One head of one row: y (D,) = softmax(q . keys / sqrt(D)) . values.
+
+    begun: keys and values (P, D) of the first positions, P a multiple of KEYS, so that it does not
+        matter which they are; own: of those after them. Leaves the softmax in weights (S,)."""
+    P, D, S = len(begun[0]), len(q), len(weights)
+    _score(q, begun[0], weights[:P])
+    _score(q, own[0], weights[P:])
     largest, scale = np.float32(-np.inf), np.float32(1) / np.sqrt(np.float32(D))
     for s in range(S):
         weights[s] *= scale
@@ -314,17 +346,9 @@ def _attend(
         total += weights[s]
     for s in range(S):
         weights[s] /= total
-    probs, i = weights.reshape(1, S), 0
-    while i + 2 * LANES <= D:
-        _two_blocks(values[:, i : i + 2 * LANES], probs, y[i:])
-        i += 2 * LANES
-    while i + LANES <= D:
-        _one_block(values[:, i : i + LANES], probs, y[i:])
-        i += LANES
-    y[i:] = np.float32(0)
-    for s in range(S):
-        for j in range(i, D):
-            y[j] += weights[s] * values[s, j]
+    y[:] = np.float32(0)
+    _gather(weights[:P], begun[1], y)
+    _gather(weights[P:], own[1], y)
 
 
 @_compiled
@@ -389,6 +413,8 @@ def step(
     tokens: np.ndarray,
     slots: np.ndarray,
     positions: np.ndarray,
+    sources: np.ndarray,
+    same: np.ndarray,
     cache_k: np.ndarray,
     cache_v: np.ndarray,
     attention: np.ndarray,
@@ -402,6 +428,8 @@ def step(
 
     tokens, slots, positions: int64 (R,). Row r reads tokens[r] at positions[r] of the text in
         slots[r]; rows of one text come in the order of their positions.
+    sources, same: int64 (R,). The first same[r] keys and values of sources[r] are those of slots[r]
+        too: rows that share them read them once.
     cache_k, cache_v: fp32 (L, K, slots, context, D), extended by this call.
     attention: fp32 (R, L, H, context), filled up to each row's position; (0, ...) to leave it out.
     """
@@ -438,11 +466,13 @@ def step(
             return
         phase += 1
         for piece in pieces(team.place, phase, R * w.n_head):
-            r, n = piece // w.n_head, piece % w.n_head
+            n, r = piece // R, piece % R
+            keys, values = cache_k[layer, n // group], cache_v[layer, n // group]
             seen, mine = positions[r] + 1, slice(n * D, (n + 1) * D)
-            keys = cache_k[layer, n // group, slots[r], :seen]
-            values = cache_v[layer, n // group, slots[r], :seen]
-            _attend(s.q[r, mine], keys, values, weights[:seen], s.y[r, mine])
+            both = min(same[r], seen) // KEYS * KEYS
+            begun = keys[sources[r], :both], values[sources[r], :both]
+            own = keys[slots[r], both:seen], values[slots[r], both:seen]
+            _attend(s.q[r, mine], begun, own, weights[:seen], s.y[r, mine])
             if len(attention):
                 attention[r, layer, n, :seen] = weights[:seen]
         phase += 1

@@ -41,13 +41,14 @@ def packed(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(blocks.transpose(0, 1, 3, 2))
 
 
-def tile(rows: int, blocks: int) -> Callable[..., None]:
+def tile(rows: int, blocks: int, onto: bool = False) -> Callable[..., None]:
     """A function for numba's code: tile(weight, x, y).
 
     weight: (blocks, C, LANES) or (C, blocks * LANES) of float32, uint16 (bits of bf16) or int8, its
         last axis contiguous.
     x: (rows, C) fp32, contiguous.
-    y: at least rows * blocks * LANES fp32, which receives the products (rows, blocks, LANES).
+    y: at least rows * blocks * LANES fp32, which receives the products (rows, blocks, LANES); with
+        `onto` the sums go on from what is there, as if what led to it had been part of this.
     """
 
     @intrinsic
@@ -67,6 +68,12 @@ def tile(rows: int, blocks: int) -> Callable[..., None]:
         ]
         next_block = strides[0] if axes == 3 else n_in.type(LANES)
         sums = ir.VectorType(ir.FloatType(), LANES)
+        places = [
+            builder.bitcast(builder.gep(y.data, [n_in.type(number * LANES)]), sums.as_pointer())
+            for number in range(rows * blocks)
+        ]
+        nothing = [sums([0.0] * LANES)] * len(places)
+        first = [builder.load(place, align=4) for place in places] if onto else nothing
         before, loop = builder.block, builder.append_basic_block("inputs")
         builder.branch(loop)
         builder.position_at_end(loop)
@@ -90,15 +97,14 @@ def tile(rows: int, blocks: int) -> Callable[..., None]:
         following = builder.add(i, n_in.type(1))
         i.add_incoming(n_in.type(0), before)
         i.add_incoming(following, loop)
-        for was, becomes in zip(old, new, strict=True):
-            was.add_incoming(sums([0.0] * LANES), before)
+        for was, begins, becomes in zip(old, first, new, strict=True):
+            was.add_incoming(begins, before)
             was.add_incoming(becomes, loop)
         after = builder.append_basic_block("store")
         builder.cbranch(builder.icmp_signed("<", following, n_in), loop, after)
         builder.position_at_end(after)
-        for number, value in enumerate(new):
-            place = builder.gep(y.data, [n_in.type(number * LANES)])
-            builder.store(value, builder.bitcast(place, sums.as_pointer()), align=4)
+        for place, value in zip(places, new, strict=True):
+            builder.store(value, place, align=4)
         return context.get_dummy_value()
 
     return multiply

@@ -246,6 +246,30 @@ def test_a_slot_is_taken_for_the_text_it_holds_most_of() -> None:
     assert decoder.take([]) == (1, 0)
 
 
+def test_what_another_slot_holds_of_a_text_is_copied(model: GPT, native: bool) -> None:
+    """And read there by both, as long as it stays: the same bits as if it had been read."""
+    decoder = Decoder(model, 4, native=native)
+    ids = some_ids(22)
+    expected = step_through(decoder, ids)
+    held = {0: ids[:21], 1: ids[:5]}
+    assert decoder.copy(1, ids[:15], 0, held) == 0  # too little to be worth it
+    assert decoder.copy(1, ids[:21], 5, held) == 21
+    assert decoder.copy(2, ids[:21], 0, {1: ids[:21], 3: []}) == 21
+    rows = [Row(ids[21], slot, 21) for slot in (0, 1, 2)]
+    for again in range(2):
+        logits, attention = decoder.step(rows, attention=True)
+        assert attention
+        for i in range(3):
+            torch.testing.assert_close(logits[i], expected[21], atol=1e-5, rtol=1e-5)
+            assert not native or torch.equal(logits[i], expected[21])
+            assert torch.equal(attention[i], attention[0])
+        if not again:  # the source goes on with another text
+            decoder.forget(0, 3)
+            decoder.read(0, some_ids(19, 7), 3)
+            rows = [rows[1], rows[2], rows[1]]
+            assert not decoder._same[[1, 2]].any() or decoder._same[[1, 2]].max() <= 3
+
+
 def test_half_precision_models_take_torchs_steps() -> None:
     model = random_model(TINY).bfloat16()
     decoder, ids = Decoder(model, native=True), some_ids(6)

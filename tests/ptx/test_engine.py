@@ -546,6 +546,40 @@ def test_what_a_slot_holds_is_not_read_again(model: GPT, py16k: Tokenizer) -> No
         assert torch.equal(logits, ids_and_logits(prompt, Decoder(model, native=True))[1])
 
 
+def test_a_prompt_of_many_is_read_once(model: GPT, py16k: Tokenizer) -> None:
+    base = [py16k.eot, *py16k.encode(REPEATS)][:40]
+    prompts = [base, base, [*base, 300], [*base[:30], 5, 6, 7], base]
+    batch = Batch(Decoder(model, len(prompts), native=True))
+    counts: list[int] = []
+    read = batch.decoder.read
+    batch.decoder.read = lambda slot, ids, start: (counts.append(len(ids)), read(slot, ids, start))[
+        1
+    ]  # type: ignore[method-assign]
+    context, sampling = model.config.context, Sampling(1.0, top_k=50)
+    limits = [Limits(3 + 40 * n) for n in range(len(prompts))]  # the first one's slot is given away
+    streams = [
+        Stream(py16k, context, prompt, sampling, limit, seed)
+        for seed, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
+    ]
+    for stream in streams:
+        batch.join(stream)
+    batch.step()
+    assert counts == [len(base) - 1, 1, 2]
+    late = None
+    while batch.streams:
+        batch.step()
+        if not late and batch.free:
+            late = Stream(py16k, context, "import os\n" * 30, sampling, limits[2], 9)
+            batch.join(late)
+    for seed, (stream, prompt, limit) in enumerate(zip(streams, prompts, limits, strict=True)):
+        alone = generate(model, py16k, prompt, sampling, limit, seed, Decoder(model, native=True))
+        for _ in alone:
+            pass
+        assert stream.ids == alone.ids
+    assert late
+    assert late.finish == "length"
+
+
 def test_a_prompt_that_ends_at_once_is_whole(model: GPT, py16k: Tokenizer) -> None:
     only_end = Sampling(0.0, forced=(py16k.eot,))
     generation = generate(model, py16k, "x = fo", only_end)
