@@ -262,7 +262,7 @@ def test_what_another_slot_holds_of_a_text_is_copied(model: GPT, native: bool) -
         for i in range(3):
             torch.testing.assert_close(logits[i], expected[21], atol=1e-5, rtol=1e-5)
             assert not native or torch.equal(logits[i], expected[21])
-            assert torch.equal(attention[i], attention[0])
+            assert not native or torch.equal(attention[i], attention[0])
         if not again:  # the source goes on with another text
             decoder.forget(0, 3)
             decoder.read(0, some_ids(19, 7), 3)
