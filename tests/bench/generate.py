@@ -58,9 +58,10 @@ def shipped() -> tuple[GPT, Tokenizer]:
     return longer, tokenizer
 
 
-def prompt_ids(tokenizer: Tokenizer, n: int = PROMPT) -> list[int]:
-    """The first n tokens of this file, end-of-text included."""
-    return [tokenizer.eot, *tokenizer.encode(Path(__file__).read_text())[: n - 1]]
+def prompt_ids(tokenizer: Tokenizer, n: int = PROMPT, start: int = 0) -> list[int]:
+    """n tokens of this file, end-of-text before them included."""
+    ids = tokenizer.encode(Path(__file__).read_text())
+    return [tokenizer.eot, *ids[start : start + n - 1]]
 
 
 class Ours:
@@ -81,15 +82,19 @@ class Ours:
         speculate: bool = False,
         attention: bool = False,
         python: bool = False,
+        alike: bool = True,
     ) -> float:
-        """New tokens per second of so many streams together, once their prompts are read."""
+        """New tokens per second of so many streams together, once their prompts are read.
+
+        alike: whether all have one prompt, whose keys and values they share then.
+        """
         batch, made = Batch(self.decoder), 0
         sampling = replace(self.usual if usual else self.greedy, python=python)
         for seed in range(streams):
             stream = Stream(
                 self.tokenizer,
                 self.context,
-                prompt_ids(self.tokenizer),
+                prompt_ids(self.tokenizer, start=0 if alike else 100 * seed),
                 sampling,
                 Limits(new),
                 seed,
@@ -244,6 +249,10 @@ def main() -> None:
         figures.append(("batch16_gain", gain, 1.0, 5.0))
         many, one = (statistics.median(rates[n]) for n in ("16", "1"))
         details.append(("tokens/s, 16 streams in all, against one", many, one, None))
+        others = statistics.median(
+            ours("rate", 16, new, False, False, False, False, False) for _ in range(turns)
+        )
+        details.append(("tokens/s, 16 streams with prompts of their own", others, one, None))
     if "first_token_ms" in wanted:
         page = Side(Page)
         times = [page("first_token", turn) for turn in range(2 + 2 * turns)][2:]
