@@ -61,6 +61,8 @@ class Decoder:
         are still the same."""
         self.device = model.tok_emb.weight.device
         self._native: _Native | None = None
+        self._read_by: list[_Native | None] = [None] * slots
+        """What read the beginning of the text in each slot: torch's operations round otherwise."""
         if native or (native is None and importlib.util.find_spec("numba") is not None):
             self.compile(if_found=native is None)
         self._threads = Fastest([usual_threads(), 1])
@@ -71,7 +73,7 @@ class Decoder:
         otherwise the longest unused. ValueError if none is free."""
         if not self.free:
             raise ValueError("no slot is free")
-        found = {slot: shared(held, ids) for slot, held in self.free.items()}
+        found = self._found(self.free, ids)
         slot = max(found, key=lambda slot: found[slot] if 2 * found[slot] >= len(ids) else 0)
         del self.free[slot]
         self.forget(slot, found[slot])
@@ -83,19 +85,28 @@ class Decoder:
         followers = self._sources == slot
         self._same[followers] = np.minimum(self._same[followers], kept)
 
+    def _found(self, held: dict[int, list[int]], ids: Sequence[int]) -> dict[int, int]:
+        """How much of a text's beginning each slot holds, as it would be read now."""
+        return {
+            slot: shared(text, ids) if self._read_by[slot] is self._native else 0
+            for slot, text in held.items()
+        }
+
+    @torch.inference_mode()
     def copy(self, slot: int, ids: Sequence[int], read: int, held: dict[int, list[int]]) -> int:
         """How many positions a slot holds of a text, of which `read` were read: more than these if
         another slot has a longer beginning of it, which is copied then.
 
         held: the tokens at the positions of other slots, from 0 on.
         """
-        found = {other: shared(text, ids) for other, text in held.items() if other != slot}
+        found = self._found({other: held[other] for other in held if other != slot}, ids)
         source = max(found, key=found.__getitem__, default=slot)
         n = found.get(source, 0)
         if n < read + WORTH_COPYING:
             return read
         for memory in (self.cache.k, self.cache.v):
             memory[:, :, slot, :n] = memory[:, :, source, :n]
+        self._read_by[slot] = self._read_by[source]
         first = self._sources[source] if self._same[source] >= n else source
         self._sources[slot], self._same[slot] = first, n
         return n
@@ -130,7 +141,10 @@ class Decoder:
     @torch.inference_mode()
     def read(self, slot: int, ids: Sequence[int], start: int) -> None:
         """Reads `ids` at positions from `start` on, for what comes after them."""
-        if native := self._native:
+        native = self._native
+        if start == 0:
+            self._read_by[slot] = native
+        if native:
             native.read(slot, ids, start)
             return
         threads, began = self._threads.pick(), time.perf_counter()
@@ -148,7 +162,11 @@ class Decoder:
         Returns the logits (R, V) of what follows each, fp32 on the CPU, and on request each row's
         attention weights (L, H, position + 1).
         """
-        if native := self._native:
+        native = self._native
+        for r in rows:
+            if r.position == 0:
+                self._read_by[r.slot] = native
+        if native:
             return native.step(rows, attention)
         cache = _Rows(self.cache, rows)
         record: list[Tensor] | None = [] if attention else None

@@ -40,6 +40,8 @@ from ptx.tokenizer import Tokenizer
 
 READ_AT_ONCE = 256
 """Prompt tokens that are read between two steps: no long prompt holds the others for long."""
+AS_ONE = 32
+"""Positions that are copied in the time that one is read in."""
 AHEAD = 64
 """Steps that a text may be ahead of its reader before it is paused: they hold their logits."""
 PAUSE = 0.01
@@ -109,14 +111,15 @@ class Batch:
                 seat.start, seat.read = start, 0
                 self.decoder.forget(seat.slot, 0)
             last = len(stream.ids) - 1 - start  # position of the newest token
-            if seat.read < last and budget:
+            if seat.read < last:
                 text = stream.ids[start : start + last]
-                seat.read = self.decoder.copy(seat.slot, text, seat.read, self._held())
-                end = min(last, seat.read + budget)
-                if new := text[seat.read : end]:
+                copied = self.decoder.copy(seat.slot, text, seat.read, self._held()) - seat.read
+                seat.read += copied
+                budget -= copied // AS_ONE
+                if new := text[seat.read : seat.read + max(0, budget)]:
                     self.decoder.read(seat.slot, new, seat.read)
                     budget -= len(new)
-                    seat.read = end
+                    seat.read += len(new)
             if seat.read == last:
                 guesses = stream.guesses(most)
                 branches = [self._rows(seat, tokens) for tokens in stream.branches()]

@@ -270,6 +270,29 @@ def test_what_another_slot_holds_of_a_text_is_copied(model: GPT, native: bool) -
             assert not decoder._same[[1, 2]].any() or decoder._same[[1, 2]].max() <= 3
 
 
+def test_what_torch_read_is_no_beginning_for_the_compiled_step() -> None:
+    """Its last bits are others, and would make a text depend on the company it is in."""
+    decoder = Decoder(random_model(TINY), 2, native=False)
+    ids = some_ids(20)
+    slot, _ = decoder.take(ids)
+    decoder.read(slot, ids, 0)
+    assert decoder.copy(1 - slot, ids, 0, {slot: ids}) == 20
+    decoder.give_back(slot, ids)
+    decoder.compile()
+    assert decoder.copy(1 - slot, ids, 0, {slot: ids}) == 0
+    assert decoder.take(ids) == (1 - slot, 0)
+    decoder.read(1 - slot, ids, 0)
+    assert decoder.copy(slot, ids, 0, {1 - slot: ids}) == 20
+
+
+def test_a_decoder_made_in_inference_mode_copies_too(native: bool) -> None:
+    with torch.inference_mode():
+        decoder = Decoder(random_model(TINY), 2, native=native)
+    ids = some_ids(20)
+    decoder.read(0, ids, 0)
+    assert decoder.copy(1, ids, 0, {0: ids}) == 20
+
+
 def test_half_precision_models_take_torchs_steps() -> None:
     model = random_model(TINY).bfloat16()
     decoder, ids = Decoder(model, native=True), some_ids(6)
