@@ -36,9 +36,23 @@ NAME = "<text>"
 warnings.filterwarnings("ignore", module=NAME)
 
 
+_alone = threading.Lock()
+
+
 def parse(text: str) -> None:
-    """Raises what Python's parser does."""
-    compile(text, NAME, "exec", FLAGS, dont_inherit=True)
+    """Raises what Python's parser does. One text at a time: Python 3.11 counts how deep trees are
+    that several threads make as if they were one thread's."""
+    with _alone:
+        compile(text, NAME, "exec", FLAGS, dont_inherit=True)
+
+
+def _after_fork() -> None:
+    """The thread that had it, if one had, is not in the new process."""
+    global _alone
+    _alone = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 if sys.version_info < (3, 11):  # noqa: UP036  (ZeroGPU has 3.10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -112,3 +113,12 @@ def test_real_python_can_go_on_wherever_it_is_cut() -> None:
     ends = range(1, len(source))
     assert len(ends) > 1_000
     assert [source[:end] for end in ends if not can_go_on(source[:end])] == []
+
+
+def test_threads_may_ask_at_once() -> None:
+    """Python 3.11 itself fails then with a SystemError."""
+    text = (
+        "x = " + "[" * 40 + "1" + "]" * 40 + "\n" + "def f(a):\n    return [a, (a, {a: a})]\n" * 60
+    )
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(can_go_on, [text] * 300))
