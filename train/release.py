@@ -18,6 +18,7 @@ from ptx.checkpoint import find_model, is_run, load_model, require_replaceable, 
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
+from ptx.tokenizer import Tokenizer
 from train import origin
 from train import settings as run_settings
 from train.evaluate import Evaluate, Score, score
@@ -49,6 +50,9 @@ class Release:
     """Scored at most per held-out project, for the card; 0 scores all."""
     samples: int = 50
     """Continuations of fixed prompts, written to samples.md; the card quotes the first three."""
+    average: Path | None = None
+    """Take the mean of the weights and those of this model, of the same shape and tokenizer: the
+    end of an earlier cooldown, which the run began with, say."""
     note: str = ""
     """What else the card should say at its head."""
 
@@ -61,6 +65,8 @@ def release(args: Release) -> None:
     settings = run_settings.load(run)
     before, corpus = origin.before(run), Corpus(settings.data)
     model, tokenizer, info = load_model(find_model(run))
+    if args.average:
+        average(model, tokenizer, args.average)
     round_to_bf16(model)  # what is measured is what is stored
     scores = {s: score(model, tokenizer, held_out(corpus, s, args.tokens)) for s in held(corpus)}
     info = {
@@ -98,6 +104,27 @@ def curve(metrics: list[dict[str, Any]]) -> str:
             chosen.append(record)
     rows = (f"| {r['step']:,} | {r['tokens']:,} | {r['val_bpb']:.3f} |" for r in reversed(chosen))
     return "\n".join(rows)
+
+
+def average(model: GPT, tokenizer: Tokenizer, other: Path) -> None:
+    """Replaces the weights by their mean with another model's. Between two ends of falling rates
+    the loss is lower than at either (stochastic weight averaging; Izmailov et al., 2018)."""
+    theirs, their_tokenizer, _ = load_model(other)
+    if theirs.config != model.config or their_tokenizer.fingerprint != tokenizer.fingerprint:
+        raise UserError(
+            f"--average {other} has another shape or tokenizer than the run: give a model whose "
+            "weights can be averaged with its"
+        )
+    with torch.no_grad():
+        for mine, its in zip(model.parameters(), theirs.parameters(), strict=True):
+            mine.lerp_(its, 0.5)
+
+
+def averaged(args: Release) -> str:
+    """The card's sentence about weights that are a mean."""
+    if not args.average:
+        return ""
+    return f"Its weights are the mean of the run's last ones and those of {args.average.name}. "
 
 
 def began_with(before: Before) -> str:
@@ -174,7 +201,7 @@ def render_card(
         vocabulary=f"{corpus.tokenizer.n_vocab:,}",
         preset=settings.preset,
         steps=f"{info['steps']:,}",
-        practised=practised(settings),
+        practised=practised(settings) + averaged(args),
         began=began_with(before),
         tokens=f"{info['tokens']:,}",
         epochs=f"{(info['tokens'] - before.tokens) / len(corpus.train):.2f}",

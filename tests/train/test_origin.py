@@ -7,15 +7,18 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from ptx import runlog
-from ptx.checkpoint import find_model, read_config
+from ptx.checkpoint import find_model, load_model, read_config
 from ptx.errors import UserError
 from train import origin
 from train.loop import train
 from train.origin import Before
 from train.release import Release, release
 from train.settings import Settings
+
+MINI = Path(__file__).parents[2] / "checkpoints" / "mini"
 
 
 def run(data: Path, runs: Path, name: str, steps: int, init_from: Path | None = None) -> Path:
@@ -58,6 +61,24 @@ def test_a_release_tells_of_all_runs_and_can_be_begun_with(
     assert read_config(out)["info"]["steps"] == 18
     release(Release(third, out, tokens=100, samples=3))
     assert read_config(out)["info"]["steps"] == 18
+
+
+def test_a_release_may_be_the_mean_of_a_run_and_another_model(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.release.prepare_command", lambda _: "made by hand")
+    first = run(data, tmp_path, "first", 4)
+    second = run(data, tmp_path, "second", 6, first)
+    out = tmp_path / "released"
+    release(Release(second, out, tokens=100, samples=3, average=first))
+    weights = [load_model(path)[0].head.weight for path in (first, second, out)]
+    mean = ((weights[0] + weights[1]) / 2).bfloat16().float()
+    assert torch.equal(weights[2], mean)
+    assert not torch.equal(weights[0], weights[1])
+    assert "mean of the run's last ones and those of first" in (out / "README.md").read_text()
+    with pytest.raises(UserError, match="another shape or tokenizer"):
+        release(Release(second, tmp_path / "no", average=MINI, tokens=100, samples=3))
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_model_without_facts_had_nothing_done(data: Path, tmp_path: Path) -> None:
