@@ -35,7 +35,6 @@ NAME = "<text>"
 # invalid escapes are Python all the same
 warnings.filterwarnings("ignore", module=NAME)
 
-
 _alone = threading.Lock()
 
 
@@ -52,7 +51,8 @@ def _after_fork() -> None:
     _alone = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # Windows never forks
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 if sys.version_info < (3, 11):  # noqa: UP036  (ZeroGPU has 3.10)
@@ -69,7 +69,8 @@ if sys.version_info < (3, 11):  # noqa: UP036  (ZeroGPU has 3.10)
         threading.stack_size(usual)
 
     _start()
-    os.register_at_fork(after_in_child=_start)  # threads stay behind
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_start)  # threads stay behind
 
     def parse(text: str) -> None:
         """Raises what Python's parser does."""

@@ -46,12 +46,18 @@ def test_three_runs_add_up(data: Path, tmp_path: Path) -> None:
     assert all(a["elapsed"] <= b["elapsed"] + 0.1 for a, b in pairwise(curve))
 
 
-def test_a_release_tells_of_all_runs_and_can_be_begun_with(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def two_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The second began with the first, and both can be released."""
     monkeypatch.setattr("train.release.prepare_command", lambda _: "made by hand")
     first = run(data, tmp_path, "first", 4)
-    second = run(data, tmp_path, "second", 6, first)
+    return first, run(data, tmp_path, "second", 6, first)
+
+
+def test_a_release_tells_of_all_runs_and_can_be_begun_with(
+    data: Path, tmp_path: Path, two_runs: tuple[Path, Path]
+) -> None:
+    _, second = two_runs
     out = tmp_path / "released"
     release(Release(second, out, tokens=100, samples=3))
     assert read_config(out)["info"]["steps"] == 10
@@ -64,11 +70,9 @@ def test_a_release_tells_of_all_runs_and_can_be_begun_with(
 
 
 def test_a_release_may_be_the_mean_of_a_run_and_another_model(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, two_runs: tuple[Path, Path]
 ) -> None:
-    monkeypatch.setattr("train.release.prepare_command", lambda _: "made by hand")
-    first = run(data, tmp_path, "first", 4)
-    second = run(data, tmp_path, "second", 6, first)
+    first, second = two_runs
     out = tmp_path / "released"
     release(Release(second, out, tokens=100, samples=3, average=first))
     weights = [load_model(path)[0].head.weight for path in (first, second, out)]
