@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import codecs
 import re
-from bisect import bisect_left
-from functools import lru_cache
 from itertools import islice
 
 from ptx.prefix import can_go_on, syntax_error
@@ -49,7 +47,7 @@ class Guard:
         if not new:
             return [token]
         dead = next((new[:n] for n in range(1, len(new)) if not self._goes_on_with(new[:n])), new)
-        return beginning_with(self._tokenizer, dead)
+        return self._tokenizer.beginning_with(dead).tolist()
 
     def _goes_on_with(self, new: bytes) -> bool:
         return can_go_on(text_of(self._text + new))
@@ -70,22 +68,6 @@ class Guard:
                 del self._text[:place]
                 break
         self._passed = self._text.rfind(b"\n") + 1
-
-
-def beginning_with(tokenizer: Tokenizer, start: bytes) -> list[int]:
-    """The tokens whose bytes begin so."""
-    pieces, tokens = _in_order(tokenizer)
-    first = bisect_left(pieces, start)
-    last = bisect_left(pieces, True, lo=first, key=lambda piece: not piece.startswith(start))
-    return list(tokens[first:last])
-
-
-@lru_cache(maxsize=4)
-def _in_order(tokenizer: Tokenizer) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
-    """The bytes of all tokens, sorted, and whose they are."""
-    pairs = sorted((tokenizer.token_bytes(t), t) for t in range(tokenizer.n_vocab))
-    pieces, tokens = zip(*pairs, strict=True)
-    return pieces, tokens
 
 
 def text_of(data: bytes) -> str:

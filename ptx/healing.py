@@ -23,7 +23,6 @@ from __future__ import annotations
 import re
 import string
 import sys
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -117,9 +116,7 @@ class Healer:
         self.tokenizer = tokenizer
         self._bytes = [tokenizer.token_bytes(i) for i in range(tokenizer.n_vocab)]
         self._ranks = {token: i for i, token in enumerate(self._bytes) if token}
-        self._sorted = sorted(self._ranks)
-        self._in_order = np.array([self._ranks[token] for token in self._sorted])
-        self._longest = max(map(len, self._sorted))
+        self._longest = max(map(len, self._bytes))
         # A byte that is not UTF-8 is its own token anywhere.
         self._invalid = np.array([self._ranks[bytes([b])] for b in range(128, 256)])
         self._pattern = regex.compile(tokenizer.pattern)
@@ -233,8 +230,8 @@ class Healer:
 
     def _longer_than(self, start: bytes) -> np.ndarray:
         """The tokens (n,) that begin with `start` and go on."""
-        past = start + b"\xff" * self._longest
-        return self._in_order[bisect_right(self._sorted, start) : bisect_right(self._sorted, past)]
+        tokens = self.tokenizer.beginning_with(start)
+        return tokens[1:] if start in self._ranks else tokens
 
     # How the pattern cuts
 

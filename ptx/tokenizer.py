@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, lru_cache
 from importlib import import_module
@@ -166,6 +167,19 @@ class Tokenizer:
         if not 0 <= token < self.n_vocab:
             raise UserError(f"Token {token} is outside the {self.n_vocab:,} of {self.name}.")
         return self._bytes[token]
+
+    def beginning_with(self, start: bytes) -> np.ndarray:
+        """The tokens (n,) whose bytes begin so, in the order of their bytes: `start` itself first,
+        if it is one."""
+        pieces, tokens = self._in_order
+        past = start + b"\xff" * int(self.byte_lengths.max())
+        return tokens[bisect_left(pieces, start) : bisect_right(pieces, past)]
+
+    @cached_property
+    def _in_order(self) -> tuple[list[bytes], np.ndarray]:
+        """The bytes of all tokens that have some, sorted, and whose they are."""
+        pieces = sorted(self._ranks)
+        return pieces, np.array([self._ranks[piece] for piece in pieces])
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
