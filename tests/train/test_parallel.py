@@ -97,8 +97,9 @@ def test_copies_train_as_one_process_does(one: Path, data: Path, tmp_path: Path)
 
 
 def test_copies_practise_as_one_process_does(data: Path, tmp_path: Path) -> None:
-    whole = Settings(data=data, runs=tmp_path, name="one", practice=4, cooldown=1.0, **SAME)
-    two = together(data, tmp_path, "--practice", "4", "--cooldown", "1")
+    longer = SAME | {"steps": 10}  # so that the last part has two
+    whole = Settings(data=data, runs=tmp_path, name="one", practice=4, cooldown=1.0, **longer)
+    two = together(data, tmp_path, "--practice", "4", "--cooldown", "1", "--steps", "10")
     assert_equal_runs(train(whole), two)
     told = [(r["parsed"], r["repeated"]) for r in records(two) if "parsed" in r]
     assert told == [
