@@ -86,6 +86,7 @@ def test_a_text_kept_python_shows_what_its_parser_refused(
         assert playground.page.locator(".syntax").get_attribute("data-state") != "error"
         if mended.count():
             break
+    expect(mended.first).to_have_css("text-decoration-line", "underline")
     at = int(mended.first.get_attribute("data-i"))
     playground.look(at)
     refused = [token for token, _ in playground.state(f"tokens[{at}].refused")]
