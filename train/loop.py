@@ -33,8 +33,9 @@ from train import settings as run_settings
 from train.batches import Batch, batches
 from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
 from train.evaluate import validate
+from train.grammar import Grammar, judge
 from train.lessons import Lessons, correction
-from train.optim import ends, make_optimizers, rate, set_rate
+from train.optim import LAST_PART, cooling, make_optimizers, rate, set_rate
 from train.parallel import World, accumulating, whole, world
 from train.practice import Practice
 from train.progress import ProgressLine
@@ -85,6 +86,7 @@ class Run:
         self.batches = batches(
             self.corpus, self.world, s.batch_size, shape.context, s.seed, self.progress.step
         )
+        self.grammar = grammar_of(s, self.world, self.corpus, shape)
         self.practice = practice_of(s, self.world, self.corpus, shape)
         tracked = s.track == "tensorboard" and self.world.first
         self.tracker = TensorBoard(self.directory, self.progress.step) if tracked else None
@@ -102,6 +104,7 @@ class Run:
         corpus.batch(0, settings.batch_size, shape.context, settings.seed)
         corpus.val_windows(shape.context, settings.val_windows)
         world.rows(settings.batch_size)
+        grammar_of(settings, world, corpus, shape)
         practice_of(settings, world, corpus, shape)
         if settings.track == "tensorboard":
             summary_writer()
@@ -207,7 +210,7 @@ class Run:
         seed_all(self.settings.seed, p.step, self.world.rank)
         set_rate(self.optimizers, rate(p.step, self.settings))
         batch = next(self.batches)
-        practised = self._practise()
+        corrected = self._read_strictly() | self._practise()
         loss, n_bytes = self._accumulate(batch)
         grad_norm = self._clip()
         self._refuse_divergence(loss, grad_norm)
@@ -216,7 +219,7 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         [cpu] = self.world.sum(time.process_time() - cpu_before)
         p.cpu_seconds += cpu
-        metrics = self._account(loss, n_bytes, grad_norm, time.perf_counter() - started, practised)
+        metrics = self._account(loss, n_bytes, grad_norm, time.perf_counter() - started, corrected)
         self._after_step()
         return metrics
 
@@ -234,11 +237,32 @@ class Run:
         loss, n_bytes = self.world.sum(float(total), batch.n_bytes)
         return loss / self.world.size, n_bytes
 
+    def _read_strictly(self) -> dict[str, float]:
+        """Adds the gradients of what the model expects and Python's parser would refuse, during a
+        cooldown; its mean probability."""
+        if not (self.grammar and cooling(self.progress.step, self.settings)):
+            return {}
+        excerpts = self.grammar.excerpts(self.progress.step)
+        [judged] = self.world.sum(sum(excerpt.n_judged for excerpt in excerpts))
+        refused = 0.0
+        for first in range(0, len(excerpts), self._micro_batch):
+            part = excerpts[first : first + self._micro_batch]
+            with accumulating(self.forward, last=False):
+                with (
+                    torch.compiler.set_stance("force_eager"),
+                    kernels.running(self.kernels, self.world.device),
+                ):
+                    verdict = judge(self.model, self.corpus.tokenizer, part)
+                (verdict.loss * self.world.size / judged).backward()
+            refused += verdict.refused
+        [refused] = self.world.sum(refused)
+        return {"refused": round(refused / judged, 6)}
+
     def _practise(self) -> dict[str, float]:
         """Adds the gradients of what is wrong with the model's own texts, as a cooldown ends; the
         shares of them that parse, and of their tokens that repeat others."""
         s, step = self.settings, self.progress.step
-        if not (self.practice and ends(step, s)):
+        if not (self.practice and cooling(step, s, LAST_PART)):
             return {}
         self.model.eval()
         with torch.compiler.set_stance("force_eager"):
@@ -248,11 +272,11 @@ class Run:
         written, parsed, repeated = self.world.sum(
             lessons.written, lessons.parsed, lessons.repeated
         )
-        for ids, repeats, slips in lessons.parts(self._micro_batch):
-            ids, repeats = self._to_device(ids), self._to_device(repeats)
+        for ids, again in lessons.parts(self._micro_batch):
+            ids, again = self._to_device(ids), self._to_device(again)
             with accumulating(self.forward, last=False):
                 with kernels.running(self.kernels, self.world.device):
-                    loss = correction(self.model, self.corpus.tokenizer, ids, repeats, slips)
+                    loss = correction(self.model, ids, again)
                 (loss * self.world.size / max(1, written)).backward()
         shares = {"parsed": parsed / s.practice, "repeated": repeated / max(1, written)}
         return {name: round(share, 4) for name, share in shares.items()}
@@ -298,7 +322,7 @@ class Run:
         n_bytes: float,
         grad_norm: float,
         seconds: float,
-        practised: dict[str, float],
+        corrected: dict[str, float],
     ) -> dict[str, Any]:
         p, tokens = self.progress, self.settings.batch_size * self.model.config.context
         p.step += 1
@@ -311,7 +335,7 @@ class Run:
             "tokens": p.tokens,
             "loss": round(loss, 6),
             "bpb": round(loss * tokens / math.log(2) / n_bytes, 6),
-            **practised,
+            **corrected,
             **self._rates(),
             "grad_norm": round(grad_norm, 6),
             "tokens_per_s": round(tokens / seconds, 1),
@@ -422,6 +446,19 @@ def first_model(settings: Settings, shape: ModelConfig, world: World, given: Pat
     if given:
         load_weights(model, given / WEIGHTS)
     return model
+
+
+def grammar_of(
+    settings: Settings, world: World, corpus: Corpus, shape: ModelConfig
+) -> Grammar | None:
+    """This process's part of the strict reading at every step of the cooldown, if there is to be
+    any."""
+    if not settings.grammar:
+        return None
+    if world.shard:
+        raise UserError("--grammar reads with whole weights: leave out --shard, or --grammar")
+    mine = world.rows(settings.grammar, "--grammar")
+    return Grammar(corpus, shape.context, settings.seed, range(mine.start, mine.stop))
 
 
 def practice_of(

@@ -114,11 +114,11 @@ def rate(step: int, settings: Settings) -> float:
     return min(warm, cool)
 
 
-def ends(step: int, settings: Settings) -> bool:
-    """Whether the last part of the cooldown has begun at `step`."""
+def cooling(step: int, settings: Settings, last: float = 1.0) -> bool:
+    """Whether the last part of the cooldown, such a share of it, has begun at `step`."""
     assert settings.steps is not None
     assert settings.cooldown is not None
-    return step >= settings.steps - round(LAST_PART * settings.cooldown * settings.steps)
+    return step >= settings.steps - round(last * settings.cooldown * settings.steps)
 
 
 def set_rate(optimizers: list[Optimizer], share: float) -> None:

@@ -1,8 +1,8 @@
-"""Practice: the model continues training files itself, and is corrected where its text goes wrong.
+"""Practice: the model continues training files itself, and is corrected where it repeats itself.
 
-Real text hardly teaches a small model to leave a loop that it has fallen into, or to be sure where
-Python is strict: such mistakes are not in it. So at the end of a cooldown the model reads its own
-text too (train/lessons.py). The batch of real text beside it keeps everything else in place.
+Real text hardly teaches a small model to leave a loop that it has fallen into: loops are not in it.
+So at the end of a cooldown the model reads its own text too (train/lessons.py). The batch of real
+text beside it keeps everything else in place.
 """
 
 from __future__ import annotations
@@ -14,19 +14,11 @@ import numpy as np
 from ptx.corpus import Corpus
 from ptx.decoder import Decoder
 from ptx.engine import Batch
-from ptx.errors import UserError
-from ptx.guard import text_of
 from ptx.model import GPT
-from ptx.prefix import can_go_on
 from ptx.sampling import USUAL
 from ptx.stream import Limits, Stream
+from train.beginnings import Beginnings
 
-LONGEST = 1_500
-"""Tokens of a file before its continuation, at most: Python parses them a second time."""
-SHORTEST = 40
-"""Tokens of a file before its continuation, at least; a file has twice as many."""
-TRIES = 1_000
-"""Beginnings looked at until one is Python."""
 OWN = 1
 """Tells its seeds from those of a step's other random numbers."""
 
@@ -52,18 +44,8 @@ class Practice:
     """
 
     def __init__(self, corpus: Corpus, context: int, seed: int, numbers: range) -> None:
-        self.tokens, self.tokenizer = corpus.train, corpus.tokenizer
+        self.beginnings = Beginnings(corpus, "--practice")
         self.context, self.seed, self.numbers = context, seed, numbers
-        ends = np.flatnonzero(np.asarray(self.tokens) == self.tokenizer.eot)
-        starts = np.concatenate([[0], ends + 1])[:-1]
-        long = ends - starts >= 2 * SHORTEST
-        self.documents = np.stack([starts[long], ends[long]], 1)  # (N, 2)
-        if not len(self.documents):
-            raise UserError(
-                f"--practice needs files of {2 * SHORTEST} tokens to continue, and {corpus.path} "
-                "has none: leave it out"
-            )
-        self.beginning(np.random.default_rng(seed))  # refuses what is not Python
 
     def attempts(self, model: GPT, step: int) -> list[Attempt]:
         """Those of one step. A number's is the same whoever makes it, and among which others."""
@@ -71,7 +53,14 @@ class Practice:
         begun = [self.beginning(np.random.default_rng(seed)) for seed in seeds]
         limits = Limits(max_tokens=self.context - self.context // 2)
         streams = [
-            Stream(self.tokenizer, self.context, ids, USUAL, limits, int(seed.generate_state(1)[0]))
+            Stream(
+                self.beginnings.tokenizer,
+                self.context,
+                ids,
+                USUAL,
+                limits,
+                int(seed.generate_state(1)[0]),
+            )
             for (_, ids), seed in zip(begun, seeds, strict=True)
         ]
         batch = Batch(Decoder(model, len(streams), native=True))
@@ -82,15 +71,10 @@ class Practice:
         return [written(stream, before) for stream, (before, _) in zip(streams, begun, strict=True)]
 
     def beginning(self, random: np.random.Generator) -> tuple[bytes, list[int]]:
-        """Of a training file that is Python up to there: its text, and the end of it as tokens."""
-        for _ in range(TRIES):
-            start, end = self.documents[random.integers(len(self.documents))]
-            end = random.integers(start + SHORTEST, min(end, start + LONGEST))
-            ids = self.tokens[start:end].tolist()
-            before = self.tokenizer.decode(ids)
-            if can_go_on(text_of(before)):
-                return before, [self.tokenizer.eot, *ids[1 - self.context // 2 :]]
-        raise UserError("--practice needs Python to continue, and this data is not: leave it out")
+        """Of a training file: its text, and the end of it as tokens."""
+        ids, _ = self.beginnings.draw(random)
+        tokenizer = self.beginnings.tokenizer
+        return tokenizer.decode(ids), [tokenizer.eot, *ids[1 - self.context // 2 :]]
 
 
 def written(stream: Stream, before: bytes) -> Attempt:

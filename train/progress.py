@@ -49,6 +49,8 @@ class ProgressLine:
         if "parsed" in metrics:
             own = f"own texts: {metrics['parsed']:.0%} parse, {metrics['repeated']:.0%} repeated"
             figures = f"{figures}  {own}"
+        if "refused" in metrics:
+            figures = f"{figures}  no Python: {metrics['refused']:.2%}"
         self._bar.update(self._task, completed=step, figures=figures)
         now = time.monotonic()
         if not self._live and (now - self._last > QUIET_SECONDS or step == self._total):

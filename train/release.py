@@ -28,7 +28,8 @@ from train.samples import Sample, page, quoted, write_samples
 from train.settings import RECIPES, Settings
 
 SIDES = {"val": "packages that validate", "test": "packages kept for a last test"}
-TOLD = {"preset", "seed", "precision", "attention", "compile", "practice", *RECIPES["mini"]}
+MORE = ("preset", "seed", "precision", "attention", "compile", "grammar", "practice")
+TOLD = {*MORE, *RECIPES["mini"]}
 """Settings that the card tells: what decides the result, not where its files lay."""
 CARD = Path(__file__).with_name("card.md")
 
@@ -144,15 +145,22 @@ def began_with(before: Before) -> str:
     )
 
 
-def practised(settings: Settings) -> str:
-    """The card's sentence about a run that practised."""
-    if not settings.practice:
-        return ""
-    return (
-        "At each step of the last fifth of its cooldown it also continued "
-        f"{settings.practice} training files by itself, and was corrected where it repeated itself "
-        "or Python's parser gave up. "
-    )
+def corrected(settings: Settings) -> str:
+    """The card's sentences about a cooldown that had more than real text to learn from."""
+    told = ""
+    if settings.grammar:
+        told += (
+            "At each step of its cooldown it also read "
+            f"{settings.grammar} windows of training files in which all that it expected, and "
+            "Python's parser would refuse, was made less likely. "
+        )
+    if settings.practice:
+        told += (
+            "At each step of the last fifth of its cooldown it also continued "
+            f"{settings.practice} training files by itself, and was corrected where it repeated "
+            "itself. "
+        )
+    return told
 
 
 def held(corpus: Corpus) -> tuple[str, ...]:
@@ -201,7 +209,7 @@ def render_card(
         vocabulary=f"{corpus.tokenizer.n_vocab:,}",
         preset=settings.preset,
         steps=f"{info['steps']:,}",
-        practised=practised(settings) + averaged(args),
+        corrected=corrected(settings) + averaged(args),
         began=began_with(before),
         tokens=f"{info['tokens']:,}",
         epochs=f"{(info['tokens'] - before.tokens) / len(corpus.train):.2f}",

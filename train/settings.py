@@ -74,9 +74,12 @@ class Settings:
     """Steps of linear warm-up."""
     cooldown: float | None = None
     """The last share of the steps, with the rate falling linearly to zero; 0 keeps it constant."""
+    grammar: int = 0
+    """Windows of training files at each step of the cooldown in which all likely tokens that
+    Python's parser would refuse are made unlikely; 0 for none."""
     practice: int = 0
     """Texts that the model continues itself at each step of the last fifth of the cooldown, to be
-    corrected where it repeats itself or where Python's parser gives up; 0 for none."""
+    corrected where it repeats itself; 0 for none."""
     clip: float | None = None
     """Largest gradient norm; 0 leaves gradients alone."""
 
@@ -107,7 +110,7 @@ class Settings:
     """Also write the figures and samples as TensorBoard events, in the run's directory."""
 
 
-LATER: dict[str, Any] = {"init_from": None, "practice": 0}
+LATER: dict[str, Any] = {"init_from": None, "grammar": 0, "practice": 0}
 """Settings that the runs of earlier versions do not have, and what those did."""
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -190,7 +193,7 @@ def _check(s: Settings) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} must be at least 1, not {getattr(s, name)}"
             )
-    for name in ("lr", "muon_lr", "weight_decay", "warmup", "practice", "clip", "seed"):
+    for name in ("lr", "muon_lr", "weight_decay", "warmup", "grammar", "practice", "clip", "seed"):
         if getattr(s, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(s, name)}")
     if s.batch_size % s.micro_batch:
@@ -199,8 +202,9 @@ def _check(s: Settings) -> None:
         )
     if not 0.0 <= s.cooldown <= 1.0:
         raise UserError(f"--cooldown is a share of the steps, from 0 to 1, not {s.cooldown}")
-    if s.practice and not s.cooldown:
-        raise UserError("--practice is for the cooldown, and this run has none: give --cooldown")
+    for name in ("grammar", "practice"):
+        if getattr(s, name) and not s.cooldown:
+            raise UserError(f"--{name} is for the cooldown, and this run has none: give --cooldown")
     if s.name is not None and (not s.name or Path(s.name).name != s.name or s.name == "latest"):
         raise UserError(f"--name {s.name!r} must be one plain directory name, and not 'latest'")
 

@@ -96,10 +96,11 @@ def test_copies_train_as_one_process_does(one: Path, data: Path, tmp_path: Path)
     assert_equal_runs(one, together(data, tmp_path))
 
 
-def test_copies_practise_as_one_process_does(data: Path, tmp_path: Path) -> None:
-    longer = SAME | {"steps": 10}  # so that the last part has two
-    whole = Settings(data=data, runs=tmp_path, name="one", practice=4, cooldown=1.0, **longer)
-    two = together(data, tmp_path, "--practice", "4", "--cooldown", "1", "--steps", "10")
+def test_copies_are_corrected_as_one_process_is(data: Path, tmp_path: Path) -> None:
+    longer = SAME | {"steps": 10, "cooldown": 1.0}  # so that the last part has two
+    whole = Settings(data=data, runs=tmp_path, name="one", grammar=4, practice=4, **longer)
+    options = ["--grammar", "4", "--practice", "4", "--cooldown", "1", "--steps", "10"]
+    two = together(data, tmp_path, *options)
     assert_equal_runs(train(whole), two)
     told = [(r["parsed"], r["repeated"]) for r in records(two) if "parsed" in r]
     assert told == [

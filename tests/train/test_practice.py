@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from ptx.checkpoint import find_model
-from ptx.corpus import Corpus, CorpusWriter
+from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
-from tests.train.conftest import BYTES, TINY
+from tests.train.conftest import TINY
 from train.loop import Run, practice_of, train
 from train.parallel import World
 from train.practice import Practice
@@ -32,27 +32,6 @@ def test_an_attempt_is_the_same_whoever_makes_it(data: Path) -> None:
         assert one.ids[0] == corpus.tokenizer.eot
         assert len(one.ids) <= 64
         assert one.before.endswith(bytes(one.ids[1 : one.n_prompt]))
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("This is (not) a program, = is it?\n" * 99, "needs Python"),
-        ("x = 1\n" * 8, "needs files of"),
-    ],
-)
-def test_data_without_python_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
-    with CorpusWriter(tmp_path / "data", BYTES) as writer:
-        sources = {}
-        for split in ("train", "val"):
-            tokens = [*BYTES.encode(text), BYTES.eot]
-            writer.write(split, tokens)
-            counts = {"files": 1, "bytes": len(text), "tokens": len(tokens)}
-            sources[split] = [{"name": "a", "version": "1", "licence": None} | counts]
-        writer.finish(sources)
-    with pytest.raises(UserError, match=sentence):
-        train(settings(tmp_path / "data", tmp_path / "runs"))
-    assert not (tmp_path / "runs").exists()
 
 
 def settings(data: Path, runs: Path, **more: object) -> Settings:

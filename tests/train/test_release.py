@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from train.release import curve, practised
+from train.release import corrected, curve
 from train.samples import PROMPTS, Sample, page, quoted
 from train.settings import Settings
 
@@ -16,9 +16,12 @@ def test_the_curve_has_its_end_and_a_row_for_each_halving_before_it() -> None:
     assert curve([]) == ""
 
 
-def test_the_card_tells_of_practice_where_there_was_some() -> None:
-    assert practised(Settings()) == ""
-    assert "continued 16 training files" in practised(Settings(practice=16))
+def test_the_card_tells_what_a_cooldown_had_beside_real_text() -> None:
+    assert corrected(Settings()) == ""
+    told = corrected(Settings(practice=16))
+    assert "continued 16 training files" in told
+    assert "parser" not in told
+    assert "8 windows of training files" in corrected(Settings(grammar=8))
 
 
 def test_a_sample_cannot_close_its_fence() -> None:

@@ -1,0 +1,168 @@
+"""What Python's parser would refuse of what a model expects, and that it becomes less likely."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ptx.checkpoint import find_model
+from ptx.corpus import Corpus
+from ptx.errors import UserError
+from ptx.guard import text_of
+from ptx.model import GPT
+from ptx.prefix import can_go_on, syntax_error
+from ptx.sampling import USUAL
+from tests.train.conftest import BYTES, TINY
+from train import grammar
+from train.grammar import WEIGHT, Excerpt, Grammar, judge, refused
+from train.loop import Run, grammar_of, train
+from train.parallel import World
+from train.settings import Settings
+
+BEFORE, AFTER = "def f(a):\n    return [", "a, 'b']\n\n\nx = f(2) if 3 else 4\n"
+
+
+def excerpt(before: str = BEFORE, after: str = AFTER) -> Excerpt:
+    seen = [BYTES.eot, *BYTES.encode(before)]
+    return Excerpt(before.encode(), [*seen, *BYTES.encode(after)], len(seen))
+
+
+def test_an_excerpt_is_the_same_whoever_draws_it(data: Path) -> None:
+    corpus = Corpus(data)
+    four = Grammar(corpus, 64, 3, range(4)).excerpts(7)
+    assert four[2:] == Grammar(corpus, 64, 3, range(2, 4)).excerpts(7)
+    assert four != Grammar(corpus, 64, 3, range(4)).excerpts(8)
+    text = BYTES.decode(corpus.train.tolist())
+    for one in four:
+        assert one.ids[0] == BYTES.eot
+        assert (len(one.ids), one.n_seen) == (64, 16)
+        assert one.before + BYTES.decode(one.ids[one.n_seen :]) in text
+        assert one.before.endswith(BYTES.decode(one.ids[: one.n_seen]))
+
+
+def test_refused_is_all_with_which_the_text_cannot_become_python() -> None:
+    one = excerpt()
+    found = refused(one, torch.ones(len(one.ids), BYTES.n_vocab), BYTES).tolist()
+    expected = []
+    for position in range(one.n_seen - 1, len(one.ids) - 1):
+        text = BYTES.decode(one.ids[: position + 1])
+        others = [t for t in range(256) if t != one.ids[position + 1]]
+        expected += [[position, t] for t in others if not can_go_on(text_of(text + bytes([t])))]
+        if syntax_error(text.decode(), ended=True):
+            expected.append([position, BYTES.eot])
+    assert found == expected
+    assert len(found) > 500
+
+
+def test_only_what_is_likely_is_asked_about() -> None:
+    one = excerpt()
+    chances = torch.zeros(len(one.ids), BYTES.n_vocab)
+    chances[one.n_seen - 1, list(b")]")] = torch.tensor([0.5, 0.3])
+    chances[one.n_seen, ord(")")] = 0.01
+    chances[3, ord(")")] = 0.9  # before those that are judged
+    assert refused(one, chances, BYTES).tolist() == [[one.n_seen - 1, ord(")")]]
+
+
+def test_what_follows_a_text_that_is_no_python_is_not_judged() -> None:
+    broken = excerpt(after="a) + [1\n")
+    found = refused(broken, torch.ones(len(broken.ids), BYTES.n_vocab), BYTES)
+    assert found[:, 0].max() == broken.n_seen - 1  # a bracket is wrong after that
+
+
+@pytest.fixture
+def any_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise expects every token a little."""
+    monkeypatch.setattr(grammar, "LIKELY", 0.0)
+
+
+@pytest.mark.usefixtures("any_token")
+def test_the_verdict_is_of_all_that_is_refused_at_each_position() -> None:
+    torch.manual_seed(0)
+    model, one, other = GPT(TINY).eval(), excerpt(), excerpt(after="a]\n")
+    expected = mass = torch.zeros(())
+    for each in (one, other):
+        ids = torch.tensor([each.ids])
+        p = (model.head(model.hidden(ids)) / USUAL.temperature).softmax(-1)[0]  # (T, V)
+        wrong = torch.zeros_like(p)
+        positions, tokens = refused(each, p, BYTES).unbind(1)
+        wrong[positions, tokens] = p[positions, tokens]
+        expected = expected - WEIGHT * (1 - wrong.sum(1)).log().sum()
+        mass = mass + wrong.sum()
+    verdict = judge(model, BYTES, [one, other])
+    torch.testing.assert_close(verdict.loss, expected, rtol=1e-2, atol=1e-3)
+    assert verdict.refused == pytest.approx(mass.item(), rel=1e-4)
+
+
+def test_a_model_that_expects_no_such_thing_is_left_alone() -> None:
+    model = GPT(TINY)  # noise: nothing is likely
+    verdict = judge(model, BYTES, [excerpt()])
+    assert (verdict.refused, float(verdict.loss)) == (0, 0)
+    verdict.loss.backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.usefixtures("any_token")
+def test_what_is_refused_becomes_less_likely() -> None:
+    torch.manual_seed(0)
+    model = GPT(TINY)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    before = judge(model, BYTES, [excerpt()]).refused
+    for _ in range(20):
+        optimizer.zero_grad()
+        judge(model, BYTES, [excerpt()]).loss.backward()
+        optimizer.step()
+    assert judge(model, BYTES, [excerpt()]).refused < 0.5 * before
+
+
+def settings(data: Path, runs: Path, **more: object) -> Settings:
+    return Settings(
+        preset="tiny", data=data, runs=runs, steps=6, cooldown=0.5, grammar=4, val_windows=4,
+        device="cpu", precision="fp32", attention="math", compile="off", **more,
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("any_token")
+def test_a_run_reads_strictly_in_its_cooldown(data: Path, tmp_path: Path) -> None:
+    directory = train(settings(data, tmp_path))
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    told = [line.get("refused") for line in lines if "loss" in line]
+    assert told[:3] == [None] * 3
+    assert all(0 < share < 1 for share in told[3:])
+
+
+@pytest.mark.usefixtures("any_token")
+def test_a_run_that_reads_strictly_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    whole = train(settings(data, tmp_path, name="whole"))
+    paused = Run.start(settings(data, tmp_path, name="paused", save_every=4))
+    for _ in range(4):
+        paused.step()
+    paused.close()
+    resumed = Run.resume(paused.directory)
+    resumed.to_the_end()
+    resumed.close()
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        ours, theirs = (find_model(run) / name for run in (whole, paused.directory))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_grammar_is_shared_evenly_and_not_with_spread_weights(data: Path, tmp_path: Path) -> None:
+    given, corpus = settings(data, tmp_path), Corpus(data)
+    second = World(torch.device("cpu"), rank=1, size=2)
+    found = grammar_of(given, second, corpus, TINY)
+    assert found
+    assert found.numbers == range(2, 4)
+    with pytest.raises(UserError, match="--grammar"):
+        grammar_of(replace(given, grammar=3), second, corpus, TINY)
+    with pytest.raises(UserError, match="--shard"):
+        grammar_of(given, replace(second, shard=True), corpus, TINY)
+
+
+def test_grammar_without_a_cooldown_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--grammar is for the cooldown"):
+        train(replace(settings(data, tmp_path), cooldown=0.0))
+    with pytest.raises(UserError, match="--grammar must be 0 or more"):
+        train(replace(settings(data, tmp_path), grammar=-1))

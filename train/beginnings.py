@@ -1,0 +1,44 @@
+"""Beginnings of training files that are Python as far as they go."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptx.corpus import Corpus
+from ptx.errors import UserError
+from ptx.guard import text_of
+from ptx.prefix import can_go_on
+
+LONGEST = 1_500
+"""Tokens of a beginning, at most: Python parses them."""
+SHORTEST = 40
+"""Tokens of a beginning, at least; a file has twice as many."""
+TRIES = 1_000
+"""Beginnings looked at until one is Python."""
+
+
+class Beginnings:
+    """Draws them from a corpus. Raises UserError, naming the option `of`, if it has none."""
+
+    def __init__(self, corpus: Corpus, of: str) -> None:
+        self.tokens, self.tokenizer, self.of = corpus.train, corpus.tokenizer, of
+        ends = np.flatnonzero(np.asarray(self.tokens) == self.tokenizer.eot)
+        starts = np.concatenate([[0], ends + 1])[:-1]
+        long = ends - starts >= 2 * SHORTEST
+        self.documents = np.stack([starts[long], ends[long]], 1)  # (N, 2)
+        if not len(self.documents):
+            raise UserError(
+                f"{of} needs files of {2 * SHORTEST} tokens to begin with, and {corpus.path} has "
+                "none: leave it out"
+            )
+        self.draw(np.random.default_rng(0))  # refuses what is not Python
+
+    def draw(self, random: np.random.Generator) -> tuple[list[int], list[int]]:
+        """The tokens of a file, those of the beginning and those after it."""
+        for _ in range(TRIES):
+            start, end = self.documents[random.integers(len(self.documents))]
+            at = random.integers(start + SHORTEST, min(end, start + LONGEST))
+            begun = self.tokens[start:at].tolist()
+            if can_go_on(text_of(self.tokenizer.decode(begun))):
+                return begun, self.tokens[at:end].tolist()
+        raise UserError(f"{self.of} needs Python to begin with, and this data is not: leave it out")

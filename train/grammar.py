@@ -1,0 +1,120 @@
+"""Grammar: all over real text, what Python's parser would refuse is made unlikely.
+
+The loss of real text tells a model which token came, and one that did not come is as wrong as any
+other. That a bracket too many ends all hope of Python, and another name does not, it is told here:
+at every position of a few training files the parser is asked about each likely token
+(unlikelihood training; Welleck et al., 2020, with the parser as the judge).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptx.corpus import Corpus
+from ptx.guard import Guard
+from ptx.model import GPT
+from ptx.tokenizer import Tokenizer
+from train.beginnings import Beginnings
+from train.lessons import log_chances, unlikelihood
+
+WEIGHT = 20.0
+"""Of -log(1 - p), p being the probability of all that is refused, beside the loss of real text."""
+LIKELY = 0.02
+"""The probability of a token from which on the parser is asked about it."""
+SEEN = 0.25
+"""Share of the context that the model sees of a file before the first position that is judged: what
+is open may stand further back, and cannot be known."""
+EXCERPTS = 2
+"""Tells its seeds from those of a step's other random numbers."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A piece of a training file."""
+
+    before: bytes
+    """The file up to the first token that is judged."""
+    ids: list[int]
+    """What the model sees, end-of-text first."""
+    n_seen: int
+    """How many of `ids` are not judged."""
+
+    @property
+    def n_judged(self) -> int:
+        return len(self.ids) - self.n_seen
+
+
+class Grammar:
+    """Draws excerpts: at each step as many as there are `numbers`."""
+
+    def __init__(self, corpus: Corpus, context: int, seed: int, numbers: range) -> None:
+        self.beginnings = Beginnings(corpus, "--grammar")
+        self.context, self.seed, self.numbers = context, seed, numbers
+
+    def excerpts(self, step: int) -> list[Excerpt]:
+        """Those of one step. A number's is the same whoever draws it, and with which others."""
+        seeds = [np.random.SeedSequence([EXCERPTS, self.seed, step, n]) for n in self.numbers]
+        return [self._excerpt(np.random.default_rng(seed)) for seed in seeds]
+
+    def _excerpt(self, random: np.random.Generator) -> Excerpt:
+        begun, after = self.beginnings.draw(random)
+        tokenizer = self.beginnings.tokenizer
+        seen = [tokenizer.eot, *begun[1 - round(SEEN * self.context) :]]
+        ids = [*seen, *after[: self.context - len(seen)]]
+        return Excerpt(tokenizer.decode(begun), ids, len(seen))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On some excerpts."""
+
+    loss: Tensor
+    """WEIGHT times the sum of -log(1 - p), where p is refused at a position."""
+    refused: float
+    """The sum of p."""
+
+
+def judge(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> Verdict:
+    """The parser's verdict on what the model expects in excerpts that it reads at once."""
+    context, device = model.config.context, model.tok_emb.weight.device
+    ids = torch.full((len(excerpts), context), tokenizer.eot)  # (B, T), always as large
+    for row, excerpt in enumerate(excerpts):
+        ids[row, : len(excerpt.ids)] = torch.tensor(excerpt.ids)
+    hidden = model.hidden(ids.to(device))  # (B, T, C)
+    found = torch.zeros(0, 3, dtype=torch.int64)  # row, position, token
+    for row, excerpt in enumerate(excerpts):
+        with torch.no_grad():
+            chances = log_chances(model, hidden[row]).exp()  # (T, V)
+        here = refused(excerpt, chances, tokenizer)  # (N, 2)
+        found = torch.cat([found, torch.nn.functional.pad(here, (1, 0), value=row)])
+    places, which = found[:, :2].unique(dim=0, return_inverse=True)  # (P, 2), (N,)
+    rows, positions = places.to(device).unbind(1)
+    log_p = log_chances(model, hidden[rows, positions])  # (P, V)
+    which, tokens = which.to(device), found[:, 2].to(device)
+    p = torch.zeros(len(places), device=device).index_add(0, which, log_p[which, tokens].exp())
+    return Verdict(WEIGHT * unlikelihood(p).sum(), float(p.detach().sum()))
+
+
+def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:
+    """The likely tokens that cannot come, int64 (N, 2): the position that each would be chosen at,
+    and it.
+
+    chances: (T, V), of the token after each position.
+    """
+    candidates: dict[int, list[int]] = {}
+    for position, token in (chances >= LIKELY).nonzero().tolist():
+        candidates.setdefault(position, []).append(token)
+    guard, found = Guard(excerpt.before, tokenizer), []
+    for position in range(excerpt.n_seen - 1, len(excerpt.ids) - 1):
+        came = excerpt.ids[position + 1]
+        others = (token for token in candidates.get(position, ()) if token != came)
+        wrong = [(position, token) for token in others if not guard.allows(token)]
+        if not guard.alive or (wrong and not guard.allows(came)):  # the file is none itself
+            break
+        found += wrong
+        guard.append(tokenizer.token_bytes(came))
+    return torch.tensor(found, dtype=torch.int64).view(-1, 2)
