@@ -39,6 +39,6 @@ class Beginnings:
             start, end = self.documents[random.integers(len(self.documents))]
             at = random.integers(start + SHORTEST, min(end, start + LONGEST))
             begun = self.tokens[start:at].tolist()
-            if can_go_on(text_of(self.tokenizer.decode(begun))):
+            if can_go_on(text_of(self.tokenizer.decode(begun)).removeprefix("\ufeff")):
                 return begun, self.tokens[at:end].tolist()
         raise UserError(f"{self.of} needs Python to begin with, and this data is not: leave it out")

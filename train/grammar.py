@@ -1,9 +1,10 @@
-"""Grammar: all over real text, what Python's parser would refuse is made unlikely.
+"""Grammar: what Python's parser would refuse after real text is made unlikely.
 
 The loss of real text tells a model which token came, and one that did not come is as wrong as any
 other. That a bracket too many ends all hope of Python, and another name does not, it is told here:
-at every position of a few training files the parser is asked about each likely token
-(unlikelihood training; Welleck et al., 2020, with the parser as the judge).
+position after position of some windows of training files the parser is asked about each likely
+token (unlikelihood training; Welleck et al., 2020, with the parser as the judge). A window lies
+near the beginning of its file, which the parser has to read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ptx.corpus import Corpus
 from ptx.guard import Guard
@@ -47,6 +50,11 @@ class Excerpt:
     def n_judged(self) -> int:
         return len(self.ids) - self.n_seen
 
+    @property
+    def judged(self) -> slice:
+        """The positions that are judged: at each the model expects the token after it."""
+        return slice(self.n_seen - 1, len(self.ids) - 1)
+
 
 class Grammar:
     """Draws excerpts: at each step as many as there are `numbers`."""
@@ -75,22 +83,21 @@ class Verdict:
     loss: Tensor
     """WEIGHT times the sum of -log(1 - p), where p is refused at a position."""
     refused: float
-    """The sum of p."""
+    """The sum of p, of likely tokens alone."""
 
 
 def judge(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> Verdict:
     """The parser's verdict on what the model expects in excerpts that it reads at once."""
-    context, device = model.config.context, model.tok_emb.weight.device
-    ids = torch.full((len(excerpts), context), tokenizer.eot)  # (B, T), always as large
-    for row, excerpt in enumerate(excerpts):
-        ids[row, : len(excerpt.ids)] = torch.tensor(excerpt.ids)
+    device = model.tok_emb.weight.device
+    texts = [torch.tensor(excerpt.ids) for excerpt in excerpts]
+    ids = pad_sequence(texts, batch_first=True, padding_value=tokenizer.eot)  # (B, T)
     hidden = model.hidden(ids.to(device))  # (B, T, C)
     found = torch.zeros(0, 3, dtype=torch.int64)  # row, position, token
     for row, excerpt in enumerate(excerpts):
         with torch.no_grad():
-            chances = log_chances(model, hidden[row]).exp()  # (T, V)
-        here = refused(excerpt, chances, tokenizer)  # (N, 2)
-        found = torch.cat([found, torch.nn.functional.pad(here, (1, 0), value=row)])
+            chances = log_chances(model, hidden[row, excerpt.judged]).exp()  # (N, V)
+        here = refused(excerpt, chances, tokenizer)  # (F, 2)
+        found = torch.cat([found, F.pad(here, (1, 0), value=row)])
     places, which = found[:, :2].unique(dim=0, return_inverse=True)  # (P, 2), (N,)
     rows, positions = places.to(device).unbind(1)
     log_p = log_chances(model, hidden[rows, positions])  # (P, V)
@@ -100,20 +107,23 @@ def judge(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> Verdict:
 
 
 def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:
-    """The likely tokens that cannot come, int64 (N, 2): the position that each would be chosen at,
+    """The likely tokens that cannot come, int64 (F, 2): the position that each would be chosen at,
     and it.
 
-    chances: (T, V), of the token after each position.
+    chances: (N, V), of the token after each position that is judged.
     """
+    first = excerpt.judged.start
     candidates: dict[int, list[int]] = {}
-    for position, token in (chances >= LIKELY).nonzero().tolist():
-        candidates.setdefault(position, []).append(token)
+    for number, token in (chances >= LIKELY).nonzero().tolist():
+        candidates.setdefault(first + number, []).append(token)
     guard, found = Guard(excerpt.before, tokenizer), []
-    for position in range(excerpt.n_seen - 1, len(excerpt.ids) - 1):
+    for position in range(first, excerpt.judged.stop):
+        if not guard.alive:
+            break
         came = excerpt.ids[position + 1]
         others = (token for token in candidates.get(position, ()) if token != came)
         wrong = [(position, token) for token in others if not guard.allows(token)]
-        if not guard.alive or (wrong and not guard.allows(came)):  # the file is none itself
+        if wrong and not guard.allows(came):  # the file is no Python itself
             break
         found += wrong
         guard.append(tokenizer.token_bytes(came))

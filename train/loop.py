@@ -238,8 +238,8 @@ class Run:
         return loss / self.world.size, n_bytes
 
     def _read_strictly(self) -> dict[str, float]:
-        """Adds the gradients of what the model expects and Python's parser would refuse, during a
-        cooldown; its mean probability."""
+        """Adds the gradients of what the model holds likely and Python's parser would refuse,
+        during a cooldown; its probability at a position, on average."""
         if not (self.grammar and cooling(self.progress.step, self.settings)):
             return {}
         excerpts = self.grammar.excerpts(self.progress.step)

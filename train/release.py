@@ -28,8 +28,8 @@ from train.samples import Sample, page, quoted, write_samples
 from train.settings import RECIPES, Settings
 
 SIDES = {"val": "packages that validate", "test": "packages kept for a last test"}
-MORE = ("preset", "seed", "precision", "attention", "compile", "grammar", "practice")
-TOLD = {*MORE, *RECIPES["mini"]}
+TOLD = {"preset", "seed", "precision", "attention", "compile", "grammar", "practice"}
+TOLD |= set(RECIPES["mini"])
 """Settings that the card tells: what decides the result, not where its files lay."""
 CARD = Path(__file__).with_name("card.md")
 

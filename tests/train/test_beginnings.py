@@ -32,6 +32,14 @@ def test_a_beginning_that_is_no_python_is_not_drawn(tmp_path: Path) -> None:
     assert all(b"= =" not in BYTES.decode(beginnings.draw(random)[0]) for _ in range(50))
 
 
+def test_every_file_is_drawn_from_its_first_token_on(tmp_path: Path) -> None:
+    files = ["a = 1\n" * 20, "\ufeff" + "b = 1\n" * 20, "c = 1\n" * 20]
+    beginnings = Beginnings(written(tmp_path, *files), "--grammar")
+    random = np.random.default_rng(0)
+    drawn = {tuple(map(BYTES.decode, beginnings.draw(random))) for _ in range(60)}
+    assert {(begun + after).decode() for begun, after in drawn} == set(files)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -44,10 +52,11 @@ def test_data_without_python_is_refused(tmp_path: Path, text: str, sentence: str
         Beginnings(written(tmp_path, text), "--grammar")
 
 
-def written(folder: Path, text: str) -> Corpus:
-    """Data of one file."""
-    tokens = [*BYTES.encode(text), BYTES.eot]
-    counts = {"files": 1, "bytes": len(text), "tokens": len(tokens)}
+def written(folder: Path, *texts: str) -> Corpus:
+    """Data of these files."""
+    tokens = [token for text in texts for token in (*BYTES.encode(text), BYTES.eot)]
+    size = sum(len(text.encode()) for text in texts)
+    counts = {"files": len(texts), "bytes": size, "tokens": len(tokens)}
     source = {"name": "a", "version": "1", "licence": None} | counts
     with CorpusWriter(folder / "data", BYTES) as writer:
         for split in ("train", "val"):

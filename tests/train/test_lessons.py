@@ -83,4 +83,7 @@ def test_lessons_hold_what_was_wrong_and_nothing_else() -> None:
     [(ids, again)] = lessons.parts(4)
     assert ids.shape == again.shape == (4, 64)
     assert ids[0, : len(bad.ids)].tolist() == bad.ids
-    assert again.any(1).tolist() == [True, True, False, False]
+    rows, positions = (again > 0).nonzero().unbind(1)
+    assert rows.tolist() == [0] * 13 + [1] * 13
+    assert bytes(ids[rows, positions + 1].tolist()) == b"x = 12345678\n" * 2
+    assert positions[:13].tolist() == list(range(bad.n_prompt + 12, bad.n_prompt + 25))

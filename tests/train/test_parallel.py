@@ -71,7 +71,7 @@ def assert_equal_runs(a: Path, b: Path) -> None:
     """Losses, gradients, validation and samples are the same, and so are the last weights."""
     for ours, theirs in zip(records(a), records(b), strict=True):
         assert ours.keys() == theirs.keys()
-        for name in ("step", "tokens", "loss", "val_loss", "bpb", "val_bpb", "lr", "muon_lr"):
+        for name in ("step", "tokens", "loss", "val_loss", "bpb", "val_bpb", "refused", "lr"):
             assert ours.get(name) == pytest.approx(theirs.get(name), abs=1e-5), (name, ours)
     assert runlog.tail(a / runlog.SAMPLES)[0] == runlog.tail(b / runlog.SAMPLES)[0]
     for file in ("model.safetensors", "optimizer.safetensors"):
@@ -107,6 +107,7 @@ def test_copies_are_corrected_as_one_process_is(data: Path, tmp_path: Path) -> N
         (r["parsed"], r["repeated"]) for r in records(tmp_path / "one") if "parsed" in r
     ]
     assert len(told) == 2
+    assert any(r.get("refused") for r in records(two))
 
 
 def test_parts_train_as_one_process_does_and_go_on_in_one(
