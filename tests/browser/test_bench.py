@@ -247,6 +247,7 @@ def test_a_branch_lands_where_the_bars_are_about(playground: Playground) -> None
     playground.set("temperature", 1.5)
     playground.set("length", 1000)
     playground.generate(wait=False)
+    page.locator("#bench-panel").scroll_into_view_if_needed()
     # not at the prompt's open end, where the tokens before depend on what comes
     playground.wait_for(
         "state.status.generated > 8 && state.look.at < state.cursor && !state.look.healed"

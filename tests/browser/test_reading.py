@@ -82,6 +82,31 @@ def test_a_text_that_grows_behind_the_cursor_is_not_asked_about_again(shown: Pag
     shown.wait_for_function("() => ptx.store.state.look !== window.before")
 
 
+def test_nobody_asks_for_panels_out_of_sight_while_a_text_streams(page: Page, app_url: str) -> None:
+    page.set_viewport_size({"width": 1280, "height": 500})
+    playground = Playground(page, app_url)
+    playground.set("length", 1000)
+    page.evaluate("scrollTo(0, 0)")
+    page.evaluate(
+        """() => {
+            const real = ptx.ask;
+            window.asked = [];
+            ptx.ask = (name, request) => {
+                if (name === "look") asked.push(request.at);
+                return real(name, request);
+            };
+        }"""
+    )
+    playground.generate(wait=False)
+    playground.wait_for("state.status.generated > 300")
+    assert page.evaluate("asked") == []
+    page.locator("#bench-panel").scroll_into_view_if_needed()
+    page.wait_for_function("asked.length")
+    page.evaluate("scrollTo(0, 0)")
+    playground.finished("length", "end of text")
+    playground.looked(playground.state("ids.length") - 1)
+
+
 def test_an_overtaken_question_has_no_answer_but_that_of_another_head_has(shown: Page) -> None:
     answers = shown.evaluate(
         """async () => {

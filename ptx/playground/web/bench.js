@@ -27,6 +27,7 @@ ptx.bench = ({ element }) => {
       list, summary,
       el("p", { class: "hint" }, "Click a token, or press Enter on it, and the text goes on from it; Undo brings this one back.")),
   );
+  ptx.showsLook(element);
 
   function row(still = false) {
     const name = el("code", {});

@@ -78,13 +78,24 @@
   const grew = (a, b) =>
     Boolean(a && b) && a.key === b.key && a.muted.join() === b.muted.join() && a.against === b.against;
 
+  // Panels that draw the answer and are on the screen. While a text streams past nobody misses what
+  // the others would draw, and the text needs the processor.
+  const inSight = new Set();
+  const watch = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) inSight[isIntersecting ? "add" : "delete"](target);
+    look();
+  });
+  ptx.showsLook = (panel) => watch.observe(panel);
+
   // One question at a time, always about where the cursor is now.
   async function look() {
     const wanted = question(store.state);
     if (flying || same(wanted, asked)) return;
     const { writing, following } = store.state;
+    const follows = writing && following && grew(asked, wanted);
+    if (follows && !inSight.size) return;
     const wait = Math.min(RAREST, Math.max(WHILE_WRITING, RARER * took));
-    const pause = writing && following && grew(asked, wanted) ? started + wait - performance.now() : 0;
+    const pause = follows ? started + wait - performance.now() : 0;
     if (wanted && pause > 0) {
       waiting ??= setTimeout(() => {
         waiting = null;

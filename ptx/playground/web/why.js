@@ -23,6 +23,7 @@ ptx.why = ({ element }) => {
           el("div", { class: "bar save" }, el("span", { class: "hint" }, "Blue lifts, orange lowers."),
             ptx.share.exports("why", () => element.firstElementChild, numbers))))),
   );
+  ptx.showsLook(element);
 
   let look = null;
   let options = "";
