@@ -46,7 +46,8 @@ class Cooldown:
     parser would refuse are made unlikely; as the run's own if left out."""
     practice: int | None = None
     """Texts that the model continues itself at each of the last fifth of these steps, to be
-    corrected where it repeats itself; as the run's own if left out."""
+    corrected where it repeats itself or where Python's parser gives up; as the run's own if left
+    out."""
     name: str | None = None
     """The new run's directory beside the old one; RUN-cooldown if left out."""
 

@@ -272,11 +272,11 @@ class Run:
         written, parsed, repeated = self.world.sum(
             lessons.written, lessons.parsed, lessons.repeated
         )
-        for ids, again in lessons.parts(self._micro_batch):
-            ids, again = self._to_device(ids), self._to_device(again)
+        for ids, repeats, slips in lessons.parts(self._micro_batch):
+            ids, repeats = self._to_device(ids), self._to_device(repeats)
             with accumulating(self.forward, last=False):
                 with kernels.running(self.kernels, self.world.device):
-                    loss = correction(self.model, ids, again)
+                    loss = correction(self.model, self.corpus.tokenizer, ids, repeats, slips)
                 (loss * self.world.size / max(1, written)).backward()
         shares = {"parsed": parsed / s.practice, "repeated": repeated / max(1, written)}
         return {name: round(share, 4) for name, share in shares.items()}

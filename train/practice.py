@@ -1,8 +1,8 @@
-"""Practice: the model continues training files itself, and is corrected where it repeats itself.
+"""Practice: the model continues training files itself, and is corrected where its text goes wrong.
 
-Real text hardly teaches a small model to leave a loop that it has fallen into: loops are not in it.
-So at the end of a cooldown the model reads its own text too (train/lessons.py). The batch of real
-text beside it keeps everything else in place.
+Real text hardly teaches a small model to leave a loop that it has fallen into, or to be sure where
+Python is strict: such mistakes are not in it. So at the end of a cooldown the model reads its own
+text too (train/lessons.py). The batch of real text beside it keeps everything else in place.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def corrected(settings: Settings) -> str:
         told += (
             "At each step of the last fifth of its cooldown it also continued "
             f"{settings.practice} training files by itself, and was corrected where it repeated "
-            "itself. "
+            "itself or Python's parser gave up. "
         )
     return told
 

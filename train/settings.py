@@ -79,7 +79,7 @@ class Settings:
     Python's parser would refuse are made unlikely; 0 for none."""
     practice: int = 0
     """Texts that the model continues itself at each step of the last fifth of the cooldown, to be
-    corrected where it repeats itself; 0 for none."""
+    corrected where it repeats itself or where Python's parser gives up; 0 for none."""
     clip: float | None = None
     """Largest gradient norm; 0 leaves gradients alone."""
 

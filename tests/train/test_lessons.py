@@ -1,14 +1,24 @@
-"""Where a model's own text repeats itself, and that it becomes rarer."""
+"""Where faults are found in a model's own text, and that they become rarer."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from ptx.model import GPT
 from ptx.sampling import USUAL
 from tests.train.conftest import BYTES, TINY
-from train.lessons import PASSAGE, REPEATED, Lessons, correction, parses, repeated, repetitions
+from train.lessons import (
+    LED,
+    PASSAGE,
+    SLIPPED,
+    Lessons,
+    Slip,
+    correction,
+    faults,
+    repetitions,
+)
 from train.practice import Attempt
 
 
@@ -17,21 +27,79 @@ def attempt(before: str, written: str, ended: bool = False) -> Attempt:
     return Attempt(before.encode(), ids, 1 + len(before.encode()), ended)
 
 
+def slip(before: str, written: str, ended: bool = False) -> str | None:
+    """What was written up to the slip, and it; $ for the end of the text."""
+    _, found = faults(attempt(before, written, ended), BYTES)
+    return None if found is None else (written.encode() + b"$")[: found + 1].decode()
+
+
 @pytest.mark.parametrize(
-    ("written", "ended", "is_python"),
+    ("written", "upto"),
     [
-        ("x = 1\ny = 2\n", False, True),
-        ("def f(a,\n", False, True),
-        ("x = = 1\n", False, False),
-        ("x = 1\ny = = 2", False, True),  # the last line is not whole
-        ("x = 1", True, True),
-        ("x = (1,\n", True, False),
+        ("x = 1\ny = = 2\nz = 3\n", "x = 1\ny = ="),
+        ("x = f(1]\ny = 2\n", "x = f(1]"),
+        ("x = 1)\ny = 2\n", "x = 1)"),
+        ("x = '\u00fc', 'ä' 12 34\ny = 2\n", "x = '\u00fc', 'ä' 1"),
+        ("x = 'abc\ny = 2\n", "x = 'abc\n"),
+        ("if x:\ny = 2\n", "if x:\ny"),
+        ("def f():\n        b\n    c\nd = 1\n", "def f():\n        b\n    c"),
+        ("x = f(b,\n    c\nreturn 3\nd = 5\n", "x = f(b,\n    c\nr"),  # the bracket, says Python
+        ('y = = 2\ndef f():\n    """abc\n', "y = ="),  # the string, says Python
+        ("y = = 2\n" + "s = 'a text'\n" * 4, "y = ="),
+        ("y = = 2\n" + "z = 1 + \\\n  3\n" * 2, "y = ="),
+        ("x = {'a': 1 'bcd': 2}\n", "x = {'a': 1 '"),
+        ("f(a 'hello')\n", "f(a '"),
     ],
 )
-def test_a_text_is_judged_to_its_last_whole_line(
-    written: str, ended: bool, is_python: bool
-) -> None:
-    assert parses(attempt("a = 0\n", written, ended), BYTES) == is_python
+def test_a_slip_is_where_the_text_cannot_be_python_any_more(written: str, upto: str) -> None:
+    assert slip("a = 0\n", written) == upto
+
+
+@pytest.mark.parametrize(
+    "written", ["x = 1\ny = 2\n", "def f(a,\n", 'x = """\n', "x = 1 +", "", "if x:\n    y"]
+)
+def test_nothing_is_wrong_with_python_that_goes_on(written: str) -> None:
+    assert slip("a = 0\n", written) is None
+
+
+def test_to_end_a_file_in_a_bracket_is_a_slip_and_to_end_it_whole_is_none() -> None:
+    assert slip("a = 0\n", "x = (1,\n", ended=True) == "x = (1,\n$"
+    assert slip("a = 0\nf(", "", ended=True) == "$"
+    assert slip("a = 0\n", "x = 1\n", ended=True) is None
+    assert slip("a = 0\n", "x = 1", ended=True) is None
+
+
+def test_a_slip_in_the_last_line_of_a_file_is_found_before_its_end() -> None:
+    assert slip("a = 0\n", "f(a b)", ended=True) == "f(a b"
+    assert slip("a = 0\n", "f(a b)") is None  # it is not whole: not judged
+
+
+def test_a_slip_is_of_the_new_text_where_the_statement_began_before_it() -> None:
+    assert slip("x = (", "]\n") == "]"
+    assert slip("a = foo(b,\n", "    c\nreturn 3 4\nd = 5\n") == "    c\nr"
+
+
+def test_any_text_is_judged() -> None:
+    random = np.random.default_rng(0)
+    for before in (b"a = 1\nb", b"f(a,\n", b'"""\n', b"if a:\n    "):
+        for _ in range(100):
+            new = random.choice(list(b"a\xc3\xa9 =([)'\"\n\r:\\\0f"), 40).tolist()
+            ids = [BYTES.eot, *before, *new]
+            repeated, found = faults(Attempt(before, ids, len(ids) - 40, bool(new[0] % 2)), BYTES)
+            assert len(repeated) == 40
+            assert found is None or 0 <= found < 40
+
+
+def test_the_middle_of_a_character_is_no_slip() -> None:
+    ids = [BYTES.eot, *b"d\xc3\xa9f = 1\n"]
+    assert faults(Attempt(b"d\xc3", ids, 3, False), BYTES)[1] is None
+
+
+def test_what_comes_after_a_slip_is_not_judged() -> None:
+    again = "value = compute(1)\n" * 3
+    wrong = "y = = 2\n"
+    assert not faults(attempt("a = 0\n", wrong + again), BYTES)[0].any()
+    assert faults(attempt("a = 0\n", again), BYTES)[0].any()
 
 
 def test_passages_are_repetitions_from_the_second_time_on() -> None:
@@ -41,49 +109,69 @@ def test_passages_are_repetitions_from_the_second_time_on() -> None:
     assert list(repetitions([7] * (PASSAGE + 2))) == [PASSAGE + 1, PASSAGE + 2]
 
 
-def test_what_the_prompt_says_too_is_no_repetition() -> None:
-    again = "value = compute(1)\n"
-    assert not repeated(attempt(again, again)).any()
-    weights = repeated(attempt("a = 0\n", 2 * again)).tolist()
-    assert weights == [0] * len(again) + [pytest.approx(REPEATED)] * len(again)
+def chances(likely: dict[str, float]) -> torch.Tensor:
+    """Probabilities of bytes, (V,)."""
+    return torch.tensor([likely.get(chr(i), 0.0) for i in range(256)] + [likely.get("end", 0.0)])
+
+
+def test_what_would_have_been_a_slip_too_is_fatal() -> None:
+    bad = attempt("a = 0\n", "f(x y\n")
+    number = faults(bad, BYTES)[1]
+    assert number is not None
+    found = Slip(0, bad, number)
+    assert chr(bad.ids[found.at + 1]) == "y"
+    likely = chances({"y": 0.1, "z": 0.3, ")": 0.2, ",": 0.2, "end": 0.1, "]": 0.005, "i": 0.09})
+    fatal = found.fatal(likely, BYTES).tolist()
+    assert fatal == [ord("y"), ord("z"), BYTES.eot]  # not "i", which may become `if`
 
 
 def test_the_correction_is_the_sum_of_its_terms() -> None:
     torch.manual_seed(0)
     model = GPT(TINY).eval()
-    ids, again = torch.randint(256, (2, 64)), torch.zeros(2, 64)
-    again[0, 7], again[1, 5] = 0.2, 0.5
+    bad = attempt("a = 0\n", "f(x y\n")
+    [(ids, repeated, [found])] = Lessons([bad], 64, BYTES).parts(2)
+    repeated[1, 5] = 0.5
     p = (model.head(model.hidden(ids)) / USUAL.temperature).softmax(-1)  # (B, T, V)
-    expected = -0.2 * (1 - p[0, 7, ids[0, 8]]).log() - 0.5 * (1 - p[1, 5, ids[1, 6]]).log()
-    torch.testing.assert_close(correction(model, ids, again), expected, rtol=1e-2, atol=1e-4)
+    doomed = p[0, found.at, found.fatal(p[0, found.at], BYTES)].sum()
+    led = p[0, found.at - 1, ord(" ")]
+    expected = -0.5 * (1 - p[1, 5, ids[1, 6]]).log()
+    expected += -SLIPPED * (1 - doomed).log() + LED * doomed * led.log()
+    torch.testing.assert_close(
+        correction(model, BYTES, ids, repeated, [found]), expected, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_what_is_corrected_becomes_less_likely() -> None:
     torch.manual_seed(0)
     model = GPT(TINY)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    ids, again = torch.randint(256, (1, 64)), torch.zeros(1, 64)
-    again[0, 5] = 1.0
+    [(ids, repeated, [found])] = Lessons([attempt("a = 0\n", "f(x y\n")], 64, BYTES).parts(1)
+    repeated[0, 5] = 1.0
 
-    def probability() -> float:
-        return model.head(model.hidden(ids)).softmax(-1)[0, 5, ids[0, 6]].item()
+    def probabilities() -> torch.Tensor:
+        p = model.head(model.hidden(ids)).softmax(-1)[0]  # (T, V)
+        return torch.stack([p[5, ids[0, 6]], p[found.at, ord("y")], p[found.at - 1, ord(" ")]])
 
-    before = probability()
+    before = probabilities()
     for _ in range(20):
         optimizer.zero_grad()
-        correction(model, ids, again).backward()
+        correction(model, BYTES, ids, repeated, [found]).backward()
         optimizer.step()
-    assert probability() < 0.7 * before
+    assert (probabilities() < 0.7 * before).all()
 
 
 def test_lessons_hold_what_was_wrong_and_nothing_else() -> None:
-    good, bad = attempt("a = 0\n", "x = = 1\n"), attempt("a = 0\n", "x = 12345678\n" * 2)
+    good, bad = attempt("a = 0\n", "x = 1\n"), attempt("a = 0\n", "x = = 1\n")
     lessons = Lessons([good, bad, bad], 64, BYTES)
-    assert (lessons.written, lessons.parsed, lessons.repeated) == (8 + 26 + 26, 2, 13 + 13)
-    [(ids, again)] = lessons.parts(4)
-    assert ids.shape == again.shape == (4, 64)
+    assert (lessons.written, lessons.parsed, lessons.repeated) == (6 + 8 + 8, 1, 0)
+    [(ids, repeated, found)] = lessons.parts(4)
+    assert ids.shape == repeated.shape == (4, 64)
     assert ids[0, : len(bad.ids)].tolist() == bad.ids
-    rows, positions = (again > 0).nonzero().unbind(1)
-    assert rows.tolist() == [0] * 13 + [1] * 13
-    assert bytes(ids[rows, positions + 1].tolist()) == b"x = 12345678\n" * 2
-    assert positions[:13].tolist() == list(range(bad.n_prompt + 12, bad.n_prompt + 25))
+    assert not repeated.any()
+    assert [one.row for one in found] == [0, 1]
+    assert chr(ids[0, found[0].at + 1]) == "="
+
+
+def test_a_slip_at_the_first_token_is_a_lesson_too() -> None:
+    [(_, _, [found])] = Lessons([attempt("x = (", "]\n")], 64, BYTES).parts(1)
+    assert (found.number, chr(found.attempt.ids[found.at + 1])) == (0, "]")
