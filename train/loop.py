@@ -451,26 +451,25 @@ def first_model(settings: Settings, shape: ModelConfig, world: World, given: Pat
 def grammar_of(
     settings: Settings, world: World, corpus: Corpus, shape: ModelConfig
 ) -> Grammar | None:
-    """This process's part of the strict reading at every step of the cooldown, if there is to be
-    any."""
-    if not settings.grammar:
-        return None
-    if world.shard:
-        raise UserError("--grammar reads with whole weights: leave out --shard, or --grammar")
-    mine = world.rows(settings.grammar, "--grammar")
-    return Grammar(corpus, shape.context, settings.seed, range(mine.start, mine.stop))
+    """This process's part of the strict reading at every step of the cooldown, if there is any."""
+    mine = share_of(settings.grammar, "--grammar", world)
+    return Grammar(corpus, shape.context, settings.seed, mine) if mine else None
 
 
 def practice_of(
     settings: Settings, world: World, corpus: Corpus, shape: ModelConfig
 ) -> Practice | None:
-    """This process's part of the practice at every step of the cooldown, if there is to be any."""
-    if not settings.practice:
-        return None
-    if world.shard:
-        raise UserError("--practice writes with whole weights: leave out --shard, or --practice")
-    mine = world.rows(settings.practice, "--practice")
-    return Practice(corpus, shape.context, settings.seed, range(mine.start, mine.stop))
+    """This process's part of the practice as the cooldown ends, if there is any."""
+    mine = share_of(settings.practice, "--practice", world)
+    return Practice(corpus, shape.context, settings.seed, mine) if mine else None
+
+
+def share_of(count: int, option: str, world: World) -> range:
+    """Which of the texts that an option wants at each step are this process's."""
+    if count and world.shard:
+        raise UserError(f"{option} needs whole weights: leave out --shard, or {option}")
+    mine = world.rows(count, option)
+    return range(mine.start, mine.stop)
 
 
 def seed_all(seed: int, step: int, rank: int) -> None:
