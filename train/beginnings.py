@@ -1,13 +1,13 @@
-"""Beginnings of training files that are Python as far as they go."""
+"""Beginnings of files that are Python as far as they go."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.guard import text_of
 from ptx.prefix import can_go_on
+from ptx.tokenizer import Tokenizer
 
 LONGEST = 1_500
 """Tokens of a beginning, at most: Python parses them."""
@@ -18,18 +18,19 @@ TRIES = 1_000
 
 
 class Beginnings:
-    """Draws them from a corpus. Raises UserError, naming the option `of`, if it has none."""
+    """Draws them from tokens, (N,), with an end-of-text token after each file. Raises UserError,
+    naming the option `of`, if there is none."""
 
-    def __init__(self, corpus: Corpus, of: str) -> None:
-        self.tokens, self.tokenizer, self.of = corpus.train, corpus.tokenizer, of
-        ends = np.flatnonzero(np.asarray(self.tokens) == self.tokenizer.eot)
+    def __init__(self, tokens: np.ndarray, tokenizer: Tokenizer, of: str) -> None:
+        self.tokens, self.tokenizer, self.of = tokens, tokenizer, of
+        ends = np.flatnonzero(np.asarray(tokens) == tokenizer.eot)
         starts = np.concatenate([[0], ends + 1])[:-1]
         long = ends - starts >= 2 * SHORTEST
         self.documents = np.stack([starts[long], ends[long]], 1)  # (N, 2)
         if not len(self.documents):
             raise UserError(
-                f"{of} needs files of {2 * SHORTEST} tokens to begin with, and {corpus.path} has "
-                "none: leave it out"
+                f"{of} needs files of {2 * SHORTEST} tokens to begin with, and there is none: "
+                "leave it out, or give it more text"
             )
         self.draw(np.random.default_rng(0))  # refuses what is not Python
 

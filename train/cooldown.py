@@ -32,7 +32,7 @@ class Cooldown:
 
     Example:
 
-    python train/run.py cooldown runs/mini --steps 2000 --grammar 8 --practice 16 --name mini-cooled
+    python train/run.py cooldown runs/mini --steps 2000 --grammar 8 --name mini-cooled
 
     python train/run.py --resume runs/mini-cooled
     """
@@ -44,10 +44,6 @@ class Cooldown:
     grammar: int | None = None
     """Windows of training files at each of these steps in which all likely tokens that Python's
     parser would refuse are made unlikely; as the run's own if left out."""
-    practice: int | None = None
-    """Texts that the model continues itself at each of the last fifth of these steps, to be
-    corrected where it repeats itself or where Python's parser gives up; as the run's own if left
-    out."""
     name: str | None = None
     """The new run's directory beside the old one; RUN-cooldown if left out."""
 
@@ -62,8 +58,8 @@ def cooldown(args: Cooldown) -> Path:
     checkpoint = find_model(run)
     done = state.read_progress(checkpoint).step
     before = run_settings.load(run)
-    given = {"grammar": args.grammar, "practice": args.practice}
-    before = replace(before, **{name: n for name, n in given.items() if n is not None})
+    if args.grammar is not None:
+        before = replace(before, grammar=args.grammar)
     settings = cooled(before, done, args.steps, args.name or f"{run.name}-cooldown")
     target = run.parent / settings.name
     if target.exists():

@@ -27,6 +27,7 @@ from ptx.tokenizer import Tokenizer
 from train import baselines as opponents
 from train import continuations as written
 from train.device import pick_device
+from train.grammar import refused_after
 from train.heldout import Text, files, held_out
 from train.kernels import Kernels, running
 from train.parallel import World
@@ -76,7 +77,9 @@ class Evaluate:
     take."""
     continuations: int = 0
     """So many held-out files are continued for 256 tokens (top-p 0.95): the share that still
-    parses, and that closes its brackets and keeps its indentation. 200 say something."""
+    parses, and that closes its brackets and keeps its indentation. 200 say something. At as many
+    places of those files Python's parser also reads what would come: how much of it, after real
+    text, the parser would refuse."""
     temperature: float = USUAL.temperature
     """Of the continuations: lower ones parse more often, and repeat themselves."""
     seed: int = 0
@@ -224,8 +227,14 @@ def evaluate(args: Evaluate) -> None:
         closure = written.measure(
             texts, model, tokenizer, args.continuations, args.seed, args.temperature
         )
-        report["continuations"] = {"temperature": args.temperature} | written.as_dict(closure)
+        refused = refused_after(texts, model, tokenizer, args.continuations, args.seed)
+        told = {"temperature": args.temperature, "refused_after_real_text": round(refused, 6)}
+        report["continuations"] = told | written.as_dict(closure)
         Console().print(sentence(closure))
+        Console().print(
+            f"After real text {refused:.3%} of what it expects at {USUAL.temperature} would be "
+            "refused by Python's parser, of likely tokens"
+        )
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ptx.corpus import Corpus
 from ptx.guard import Guard
 from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
 from train.beginnings import Beginnings
+from train.heldout import Text
 from train.lessons import log_chances, unlikelihood
 
 WEIGHT = 20.0
@@ -31,13 +31,15 @@ LIKELY = 0.02
 SEEN = 0.25
 """Share of the context that the model sees of a file before the first position that is judged: what
 is open may stand further back, and cannot be known."""
+AT_ONCE = 8
+"""Excerpts that are read at once where nothing is learnt."""
 EXCERPTS = 2
 """Tells its seeds from those of a step's other random numbers."""
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A piece of a training file."""
+    """A piece of a file."""
 
     before: bytes
     """The file up to the first token that is judged."""
@@ -59,9 +61,9 @@ class Excerpt:
 class Grammar:
     """Draws excerpts: at each step as many as there are `numbers`."""
 
-    def __init__(self, corpus: Corpus, context: int, seed: int, numbers: range) -> None:
-        self.beginnings = Beginnings(corpus, "--grammar")
-        self.context, self.seed, self.numbers = context, seed, numbers
+    def __init__(self, beginnings: Beginnings, context: int, seed: int, numbers: range) -> None:
+        self.beginnings, self.context = beginnings, context
+        self.seed, self.numbers = seed, numbers
 
     def excerpts(self, step: int) -> list[Excerpt]:
         """Those of one step. A number's is the same whoever draws it, and with which others."""
@@ -128,3 +130,18 @@ def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:
         found += wrong
         guard.append(tokenizer.token_bytes(came))
     return torch.tensor(found, dtype=torch.int64).view(-1, 2)
+
+
+@torch.no_grad()
+def refused_after(
+    texts: list[Text], model: GPT, tokenizer: Tokenizer, count: int, seed: int
+) -> float:
+    """The probability of a token that Python refuses, on average after each of the tokens of
+    `count` pieces of held-out files, at the usual temperature; of likely tokens alone."""
+    ids = np.concatenate([text.ids(tokenizer) for text in texts])
+    beginnings = Beginnings(ids, tokenizer, "--continuations")
+    excerpts = Grammar(beginnings, model.config.context, seed, range(count)).excerpts(0)
+    found = 0.0
+    for i in range(0, count, AT_ONCE):
+        found += judge(model, tokenizer, excerpts[i : i + AT_ONCE]).refused
+    return found / sum(excerpt.n_judged for excerpt in excerpts)

@@ -1,7 +1,9 @@
 """What is wrong with the texts that a model wrote, and the loss that makes it rarer.
 
 What repeats itself is made less likely (unlikelihood; Welleck et al., 2020), and so are, where
-Python's parser gives up, all likely tokens at which it would.
+Python's parser gives up, all likely tokens at which it would. To be wrong in one place says nothing
+about what is right, and a model that only hears what is wrong ends in signs that nobody forbids. So
+everywhere else it is held to what it expected before it practised (as in Ziegler et al., 2019).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ptx.guard import Guard, text_of
 from ptx.model import GPT
@@ -23,10 +26,11 @@ from train.practice import Attempt
 
 PASSAGE = 12
 """Tokens that are a repetition when a text has them once more: real code repeats fewer."""
-REPEATED, SLIPPED, LED = 0.2, 30.0, 1.0
+REPEATED, SLIPPED, LED, KEPT = 0.3, 30.0, 1.0, 1.0
 """Weights, beside the loss of real text: of a token that repeats, of all that are fatal where the
 parser gives up (their probability p costs -log(1 - p)), and of the token before, which may have led
-there (log p, as much of it as is doomed)."""
+there (log p, as much of it as is doomed); and, where nothing is wrong, of the divergence from
+what was expected before."""
 SURE = 0.999
 """A probability beyond which nothing is pushed down harder: the loss would have no end."""
 HOPELESS = -9.0
@@ -45,21 +49,34 @@ class Lessons:
         self.parsed = sum(slip is None for *_, slip in self.judged)
         self.repeated = sum(np.count_nonzero(repeated) for _, repeated, _ in self.judged)
 
-    def parts(self, rows: int) -> Iterator[tuple[Tensor, Tensor, list[Slip]]]:
-        """What `correction` takes, of those in which something went wrong, `rows` at a time."""
-        wrong = [one for one in self.judged if one[1].any() or one[2] is not None]
-        for first in range(0, len(wrong), rows):
-            ids = torch.full((rows, self.context), self.tokenizer.eot)  # (B, T), always as large
-            following = torch.zeros(rows, self.context)
+    def parts(self, rows: int, device: torch.device) -> Iterator[Part]:
+        """All of them, `rows` at a time."""
+        for first in range(0, len(self.judged), rows):
+            ids = torch.full((rows, self.context), self.tokenizer.eot)
+            repeated, kept = torch.zeros(rows, self.context), torch.zeros(rows, self.context)
             slips = []
-            for row, (attempt, repeated, slip) in enumerate(wrong[first : first + rows]):
+            for row, (attempt, again, slip) in enumerate(self.judged[first : first + rows]):
+                own = slice(attempt.n_prompt - 1, len(attempt.ids) - 1)
                 ids[row, : len(attempt.ids)] = torch.tensor(attempt.ids)
-                following[row, attempt.n_prompt - 1 : len(attempt.ids) - 1] = torch.from_numpy(
-                    repeated
-                )
+                repeated[row, own] = torch.from_numpy(again)
+                kept[row, own] = 1 - repeated[row, own].sign()
                 if slip is not None:
                     slips.append(Slip(row, attempt, slip))
-            yield ids, following, slips
+                    kept[row, slips[-1].at - 1 :] = 0
+            yield Part(ids.to(device), repeated.to(device), kept.bool().to(device), slips)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some attempts, of the same size however many tokens they have, and what is wrong in them."""
+
+    ids: Tensor
+    """(B, T)."""
+    repeated: Tensor
+    """(B, T): weights of the token after each, where it repeats others."""
+    kept: Tensor
+    """bool (B, T): where the model chose a token of its own, and nothing is wrong."""
+    slips: list[Slip]
 
 
 @dataclass(frozen=True)
@@ -93,28 +110,36 @@ class Slip:
         return torch.tensor([drawn, *others], device=probabilities.device)
 
 
-def correction(
-    model: GPT, tokenizer: Tokenizer, ids: Tensor, repeated: Tensor, slips: list[Slip]
-) -> Tensor:
-    """The sum of -log(1 - p) over tokens that are repeated, and of what is wrong at each slip.
+def correction(model: GPT, before: GPT, tokenizer: Tokenizer, part: Part) -> tuple[Tensor, Tensor]:
+    """The sum of -log(1 - p) over tokens that are repeated, of what is wrong at each slip, and of
+    the divergence from the model as it was before, in nats; and that divergence alone.
 
-    ids: (B, T); repeated: (B, T), weights of the token after each. p is the probability at the
-    temperature that it was drawn with.
+    p is the probability at the temperature that it was drawn with.
     """
-    hidden = model.hidden(ids)  # (B, T, C)
-    again = repeated > 0  # (B, T)
-    followed = ids.roll(-1, 1)[again, None]  # (N, 1)
+    hidden = model.hidden(part.ids)  # (B, T, C)
+    again = part.repeated > 0  # (B, T)
+    followed = part.ids.roll(-1, 1)[again, None]  # (N, 1)
     log_p = log_chances(model, hidden[again]).gather(-1, followed).squeeze(1)  # (N,)
     # no product of matrices, which autocast would round
-    total = (unlikelihood(log_p.exp()) * repeated[again]).sum()
-    for slip in slips:
+    total = (unlikelihood(log_p.exp()) * part.repeated[again]).sum()
+    strayed = divergence(model, hidden, before, part)
+    total = total + KEPT * strayed
+    for slip in part.slips:
         led, there = log_chances(model, hidden[slip.row, slip.at - 1 : slip.at + 1])  # (V,) each
         fatal = there[slip.fatal(there.detach().exp(), tokenizer)].exp().sum()
         total = total + SLIPPED * unlikelihood(fatal)
         if slip.number:  # the token before it is the model's own too
-            before = led[ids[slip.row, slip.at]].clamp_min(HOPELESS)
-            total = total + LED * fatal.detach() * before
-    return total
+            log_led = led[part.ids[slip.row, slip.at]].clamp_min(HOPELESS)
+            total = total + LED * fatal.detach() * log_led
+    return total, strayed.detach()
+
+
+def divergence(model: GPT, hidden: Tensor, before: GPT, part: Part) -> Tensor:
+    """Of what the model expects from what it expected before, over all that is kept, in nats."""
+    with torch.no_grad():
+        expected = before.head(before.hidden(part.ids)[part.kept]).float().log_softmax(-1)  # (N, V)
+    found = model.head(hidden[part.kept]).float().log_softmax(-1)  # (N, V)
+    return F.kl_div(found, expected, reduction="sum", log_target=True)
 
 
 def log_chances(model: GPT, hidden: Tensor) -> Tensor:

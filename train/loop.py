@@ -31,11 +31,12 @@ from ptx.stream import Limits
 from train import kernels, origin, rundir, state
 from train import settings as run_settings
 from train.batches import Batch, batches
+from train.beginnings import Beginnings
 from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
 from train.evaluate import validate
 from train.grammar import Grammar, judge
 from train.lessons import Lessons, correction
-from train.optim import LAST_PART, cooling, make_optimizers, rate, set_rate
+from train.optim import cooling, make_optimizers, rate, set_rate
 from train.parallel import World, accumulating, whole, world
 from train.practice import Practice
 from train.progress import ProgressLine
@@ -88,6 +89,7 @@ class Run:
         )
         self.grammar = grammar_of(s, self.world, self.corpus, shape)
         self.practice = practice_of(s, self.world, self.corpus, shape)
+        self.before = before_practice(self.directory, shape, self.world) if s.practice else None
         tracked = s.track == "tensorboard" and self.world.first
         self.tracker = TensorBoard(self.directory, self.progress.step) if tracked else None
         self.saved_at = -1
@@ -262,7 +264,7 @@ class Run:
         """Adds the gradients of what is wrong with the model's own texts, as a cooldown ends; the
         shares of them that parse, and of their tokens that repeat others."""
         s, step = self.settings, self.progress.step
-        if not (self.practice and cooling(step, s, LAST_PART)):
+        if not (self.practice and cooling(step, s)):
             return {}
         self.model.eval()
         with torch.compiler.set_stance("force_eager"):
@@ -272,13 +274,19 @@ class Run:
         written, parsed, repeated = self.world.sum(
             lessons.written, lessons.parsed, lessons.repeated
         )
-        for ids, repeats, slips in lessons.parts(self._micro_batch):
-            ids, repeats = self._to_device(ids), self._to_device(repeats)
+        strayed = 0.0
+        for part in lessons.parts(self._micro_batch, self.world.device):
             with accumulating(self.forward, last=False):
                 with kernels.running(self.kernels, self.world.device):
-                    loss = correction(self.model, self.corpus.tokenizer, ids, repeats, slips)
+                    loss, nats = correction(self.model, self.before, self.corpus.tokenizer, part)
                 (loss * self.world.size / max(1, written)).backward()
-        shares = {"parsed": parsed / s.practice, "repeated": repeated / max(1, written)}
+            strayed += float(nats)
+        [strayed] = self.world.sum(strayed)
+        shares = {
+            "parsed": parsed / s.practice,
+            "repeated": repeated / max(1, written),
+            "strayed": strayed / max(1, written),
+        }
         return {name: round(share, 4) for name, share in shares.items()}
 
     @property
@@ -453,7 +461,10 @@ def grammar_of(
 ) -> Grammar | None:
     """This process's part of the strict reading at every step of the cooldown, if there is any."""
     mine = share_of(settings.grammar, "--grammar", world)
-    return Grammar(corpus, shape.context, settings.seed, mine) if mine else None
+    if not mine:
+        return None
+    beginnings = Beginnings(corpus.train, corpus.tokenizer, "--grammar")
+    return Grammar(beginnings, shape.context, settings.seed, mine)
 
 
 def practice_of(
@@ -462,6 +473,13 @@ def practice_of(
     """This process's part of the practice as the cooldown ends, if there is any."""
     mine = share_of(settings.practice, "--practice", world)
     return Practice(corpus, shape.context, settings.seed, mine) if mine else None
+
+
+def before_practice(directory: Path, shape: ModelConfig, world: World) -> GPT:
+    """The model that the run in `directory` began with."""
+    model = GPT(shape).to(world.device).eval().requires_grad_(False)
+    load_weights(model, directory / origin.FOLDER / WEIGHTS)
+    return model
 
 
 def share_of(count: int, option: str, world: World) -> range:

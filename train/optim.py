@@ -16,8 +16,6 @@ from train.settings import Settings
 NEWTON_SCHULZ_STEPS = 3
 """On a CPU, where five take a tenth of a step of 4,096 tokens of `mini`, and more of a smaller one:
 fewer leave more steps for the same time (train/ABLATIONS.md). A GPU takes the usual five."""
-LAST_PART = 1 / 5
-"""Of the cooldown: its share of the steps, and of the peak rate."""
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -114,11 +112,11 @@ def rate(step: int, settings: Settings) -> float:
     return min(warm, cool)
 
 
-def cooling(step: int, settings: Settings, last: float = 1.0) -> bool:
-    """Whether the last part of the cooldown, such a share of it, has begun at `step`."""
+def cooling(step: int, settings: Settings) -> bool:
+    """Whether the cooldown has begun at `step`."""
     assert settings.steps is not None
     assert settings.cooldown is not None
-    return step >= settings.steps - round(last * settings.cooldown * settings.steps)
+    return step >= settings.steps - round(settings.cooldown * settings.steps)
 
 
 def set_rate(optimizers: list[Optimizer], share: float) -> None:

@@ -1,8 +1,8 @@
 """Practice: the model continues training files itself, and is corrected where its text goes wrong.
 
 Real text hardly teaches a small model to leave a loop that it has fallen into, or to be sure where
-Python is strict: such mistakes are not in it. So at the end of a cooldown the model reads its own
-text too (train/lessons.py). The batch of real text beside it keeps everything else in place.
+Python is strict: such mistakes are not in it. So a model that can write reads its own text too
+(train/lessons.py), beside the batch of real text.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Practice:
     """
 
     def __init__(self, corpus: Corpus, context: int, seed: int, numbers: range) -> None:
-        self.beginnings = Beginnings(corpus, "--practice")
+        self.beginnings = Beginnings(corpus.train, corpus.tokenizer, "--practice")
         self.context, self.seed, self.numbers = context, seed, numbers
 
     def attempts(self, model: GPT, step: int) -> list[Attempt]:

@@ -156,9 +156,9 @@ def corrected(settings: Settings) -> str:
         )
     if settings.practice:
         told += (
-            "At each step of the last fifth of its cooldown it also continued "
+            "At each step of its cooldown it also continued "
             f"{settings.practice} training files by itself, and was corrected where it repeated "
-            "itself or Python's parser gave up. "
+            "itself or Python's parser gave up, and held to what it expected before elsewhere. "
         )
     return told
 

@@ -78,7 +78,7 @@ class Settings:
     """Windows of training files at each step of the cooldown in which all likely tokens that
     Python's parser would refuse are made unlikely; 0 for none."""
     practice: int = 0
-    """Texts that the model continues itself at each step of the last fifth of the cooldown, to be
+    """Texts that a model to --init-from continues itself at each step of the cooldown, to be
     corrected where it repeats itself or where Python's parser gives up; 0 for none."""
     clip: float | None = None
     """Largest gradient norm; 0 leaves gradients alone."""
@@ -205,6 +205,8 @@ def _check(s: Settings) -> None:
     for name in ("grammar", "practice"):
         if getattr(s, name) and not s.cooldown:
             raise UserError(f"--{name} is for the cooldown, and this run has none: give --cooldown")
+    if s.practice and not s.init_from:
+        raise UserError("--practice is for a model that can write: give one with --init-from")
     if s.name is not None and (not s.name or Path(s.name).name != s.name or s.name == "latest"):
         raise UserError(f"--name {s.name!r} must be one plain directory name, and not 'latest'")
 

@@ -17,7 +17,7 @@ from train.beginnings import LONGEST, SHORTEST, Beginnings
 
 def test_a_beginning_and_what_follows_are_a_file(data: Path) -> None:
     corpus = Corpus(data)
-    beginnings, random = Beginnings(corpus, "--grammar"), np.random.default_rng(0)
+    beginnings, random = beginnings_of(corpus), np.random.default_rng(0)
     for _ in range(20):
         begun, after = beginnings.draw(random)
         assert SHORTEST <= len(begun) < LONGEST
@@ -28,13 +28,13 @@ def test_a_beginning_and_what_follows_are_a_file(data: Path) -> None:
 
 def test_a_beginning_that_is_no_python_is_not_drawn(tmp_path: Path) -> None:
     corpus = written(tmp_path, "x = 1\n" * 40 + "y = = 1\n" * 20)
-    beginnings, random = Beginnings(corpus, "--grammar"), np.random.default_rng(0)
+    beginnings, random = beginnings_of(corpus), np.random.default_rng(0)
     assert all(b"= =" not in BYTES.decode(beginnings.draw(random)[0]) for _ in range(50))
 
 
 def test_every_file_is_drawn_from_its_first_token_on(tmp_path: Path) -> None:
     files = ["a = 1\n" * 20, "\ufeff" + "b = 1\n" * 20, "c = 1\n" * 20]
-    beginnings = Beginnings(written(tmp_path, *files), "--grammar")
+    beginnings = beginnings_of(written(tmp_path, *files))
     random = np.random.default_rng(0)
     drawn = {tuple(map(BYTES.decode, beginnings.draw(random))) for _ in range(60)}
     assert {(begun + after).decode() for begun, after in drawn} == set(files)
@@ -49,7 +49,11 @@ def test_every_file_is_drawn_from_its_first_token_on(tmp_path: Path) -> None:
 )
 def test_data_without_python_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        Beginnings(written(tmp_path, text), "--grammar")
+        beginnings_of(written(tmp_path, text))
+
+
+def beginnings_of(corpus: Corpus) -> Beginnings:
+    return Beginnings(corpus.train, corpus.tokenizer, "--grammar")
 
 
 def written(folder: Path, *texts: str) -> Corpus:

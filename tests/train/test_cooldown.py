@@ -39,7 +39,7 @@ def losses(run: Path) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.usefixtures("any_token")
-@pytest.mark.parametrize("corrected", [{}, {"grammar": 2, "practice": 2}])
+@pytest.mark.parametrize("corrected", [{}, {"grammar": 2}])
 def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
     data: Path, tmp_path: Path, corrected: dict[str, int]
 ) -> None:
@@ -48,9 +48,7 @@ def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
     train(Settings(resume=branch))
     told = json.loads((branch / "config.json").read_text())
     assert (told["steps"], told["cooldown"]) == (10, 0.4)
-    assert {name: told[name] for name in ("grammar", "practice")} == {
-        "grammar": 0, "practice": 0, **corrected
-    }  # fmt: skip
+    assert told["grammar"] == corrected.get("grammar", 0)
     whole = replace(constant(data, tmp_path, "once"), steps=10, cooldown=0.4, **corrected)
     once = train(whole)
     ours, theirs = tensors(branch), tensors(once)
@@ -84,16 +82,16 @@ def test_a_run_that_cools_already_is_refused(data: Path, tmp_path: Path) -> None
         cooldown(Cooldown(run, steps=4))
 
 
-def test_a_branch_practises_as_its_run_would_and_never_less_than_not(
+def test_a_branch_reads_strictly_as_its_run_would_and_never_less_than_not(
     data: Path, tmp_path: Path
 ) -> None:
     run = train(constant(data, tmp_path))
     config = run / "config.json"
-    config.write_text(config.read_text().replace('"practice": 0', '"practice": 3'))
+    config.write_text(config.read_text().replace('"grammar": 0', '"grammar": 3'))
     branch = cooldown(Cooldown(run, steps=4, name="as-before"))
-    assert json.loads((branch / "config.json").read_text())["practice"] == 3
-    with pytest.raises(UserError, match="--practice must be 0 or more, not -1"):
-        cooldown(Cooldown(run, steps=4, practice=-1, name="negative"))
+    assert json.loads((branch / "config.json").read_text())["grammar"] == 3
+    with pytest.raises(UserError, match="--grammar must be 0 or more, not -1"):
+        cooldown(Cooldown(run, steps=4, grammar=-1, name="negative"))
     assert not (tmp_path / "negative").exists()
 
 

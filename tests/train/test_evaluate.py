@@ -98,6 +98,7 @@ def test_the_command_writes_what_it_measured(model: GPT, data: Path, tmp_path: P
     assert 0 <= mine["top1"] < 0.2
     assert found["continuations"]["continuations"] == 2
     assert 0 <= found["continuations"]["parsed"] <= 1
+    assert 0 <= found["continuations"]["refused_after_real_text"] < 1
 
 
 def test_top_1_counts_the_tokens_that_were_the_likeliest(model: GPT) -> None:

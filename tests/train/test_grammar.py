@@ -17,8 +17,10 @@ from ptx.model import GPT
 from ptx.prefix import can_go_on, syntax_error
 from ptx.sampling import USUAL
 from tests.train.conftest import BYTES, TINY
-from tests.train.test_beginnings import written
-from train.grammar import WEIGHT, Excerpt, Grammar, judge, refused
+from tests.train.test_beginnings import beginnings_of, written
+from train.beginnings import Beginnings
+from train.grammar import WEIGHT, Excerpt, Grammar, judge, refused, refused_after
+from train.heldout import held_out
 from train.loop import Run, grammar_of, train
 from train.parallel import World
 from train.settings import Settings
@@ -33,9 +35,10 @@ def excerpt(before: str = BEFORE, after: str = AFTER) -> Excerpt:
 
 def test_an_excerpt_is_the_same_whoever_draws_it(data: Path) -> None:
     corpus = Corpus(data)
-    four = Grammar(corpus, 64, 3, range(4)).excerpts(7)
-    assert four[2:] == Grammar(corpus, 64, 3, range(2, 4)).excerpts(7)
-    assert four != Grammar(corpus, 64, 3, range(4)).excerpts(8)
+    begun = beginnings_of(corpus)
+    four = Grammar(begun, 64, 3, range(4)).excerpts(7)
+    assert four[2:] == Grammar(begun, 64, 3, range(2, 4)).excerpts(7)
+    assert four != Grammar(begun, 64, 3, range(4)).excerpts(8)
     text = BYTES.decode(corpus.train.tolist())
     for one in four:
         assert one.ids[0] == BYTES.eot
@@ -111,6 +114,18 @@ def test_what_is_refused_becomes_less_likely() -> None:
     assert judge(model, BYTES, [excerpt()]).refused < 0.7 * before
 
 
+@pytest.mark.usefixtures("any_token")
+def test_what_is_refused_after_held_out_text_is_a_mean_over_its_positions(data: Path) -> None:
+    torch.manual_seed(0)
+    model, texts = GPT(TINY).eval(), held_out(Corpus(data), "val")
+    found = refused_after(texts, model, BYTES, 10, 0)
+    begun = Beginnings(texts[0].ids(BYTES), BYTES, "--continuations")
+    excerpts = Grammar(begun, 64, 0, range(10)).excerpts(0)
+    masses = [judge(model, BYTES, [excerpt]).refused for excerpt in excerpts]
+    assert found == pytest.approx(sum(masses) / sum(e.n_judged for e in excerpts), rel=1e-4)
+    assert 0 < found < 1
+
+
 def settings(data: Path, runs: Path, **more: object) -> Settings:
     return Settings(
         preset="tiny", data=data, runs=runs, steps=6, cooldown=0.5, grammar=4, val_windows=4,
@@ -156,9 +171,8 @@ def test_grammar_is_shared_evenly_and_not_with_spread_weights(data: Path, tmp_pa
 
 def test_data_without_python_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     data = written(tmp_path, "This is (not) a program, = is it?\n" * 99).path
-    for options in ({}, {"grammar": 0, "practice": 4}):
-        with pytest.raises(UserError, match="needs Python"):
-            train(replace(settings(data, tmp_path / "runs"), **options))
+    with pytest.raises(UserError, match="needs Python"):
+        train(settings(data, tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ptx.model import GPT
 from ptx.sampling import USUAL
 from tests.train.conftest import BYTES, TINY
 from train.lessons import (
+    KEPT,
     LED,
     PASSAGE,
     SLIPPED,
@@ -20,6 +23,8 @@ from train.lessons import (
     repetitions,
 )
 from train.practice import Attempt
+
+CPU = torch.device("cpu")
 
 
 def attempt(before: str, written: str, ended: bool = False) -> Attempt:
@@ -129,49 +134,90 @@ def test_the_correction_is_the_sum_of_its_terms() -> None:
     torch.manual_seed(0)
     model = GPT(TINY).eval()
     bad = attempt("a = 0\n", "f(x y\n")
-    [(ids, repeated, [found])] = Lessons([bad], 64, BYTES).parts(2)
-    repeated[1, 5] = 0.5
-    p = (model.head(model.hidden(ids)) / USUAL.temperature).softmax(-1)  # (B, T, V)
+    [part] = Lessons([bad], 64, BYTES).parts(2, CPU)
+    [found] = part.slips
+    part.repeated[1, 5] = 0.5
+    before = GPT(TINY).eval()
+    logits = model.head(model.hidden(part.ids))  # (B, T, V)
+    p = (logits / USUAL.temperature).softmax(-1)
     doomed = p[0, found.at, found.fatal(p[0, found.at], BYTES)].sum()
     led = p[0, found.at - 1, ord(" ")]
-    expected = -0.5 * (1 - p[1, 5, ids[1, 6]]).log()
+    expected = -0.5 * (1 - p[1, 5, part.ids[1, 6]]).log()
     expected += -SLIPPED * (1 - doomed).log() + LED * doomed * led.log()
-    torch.testing.assert_close(
-        correction(model, BYTES, ids, repeated, [found]), expected, rtol=1e-3, atol=1e-4
-    )
+    before_p = before.head(before.hidden(part.ids)).softmax(-1)
+    ratios = before_p.log() - logits.log_softmax(-1)
+    strayed = (before_p * ratios).sum(-1)[part.kept].sum()
+    total, told = correction(model, before, BYTES, part)
+    torch.testing.assert_close(total, expected + KEPT * strayed, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(told, strayed, rtol=1e-3, atol=1e-5)
+    assert told > 0
 
 
 def test_what_is_corrected_becomes_less_likely() -> None:
     torch.manual_seed(0)
     model = GPT(TINY)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    [(ids, repeated, [found])] = Lessons([attempt("a = 0\n", "f(x y\n")], 64, BYTES).parts(1)
-    repeated[0, 5] = 1.0
+    before = copy.deepcopy(model)
+    [part] = Lessons([attempt("a = 0\n", "f(x y\n")], 64, BYTES).parts(1, CPU)
+    ids, [found] = part.ids, part.slips
+    part.repeated[0, 5] = 1.0
 
     def probabilities() -> torch.Tensor:
         p = model.head(model.hidden(ids)).softmax(-1)[0]  # (T, V)
         return torch.stack([p[5, ids[0, 6]], p[found.at, ord("y")], p[found.at - 1, ord(" ")]])
 
-    before = probabilities()
+    first = probabilities()
     for _ in range(20):
         optimizer.zero_grad()
-        correction(model, BYTES, ids, repeated, [found]).backward()
+        correction(model, before, BYTES, part)[0].backward()
         optimizer.step()
-    assert (probabilities() < 0.7 * before).all()
+    assert (probabilities() < torch.tensor([0.7, 0.7, 0.95]) * first).all()
 
 
-def test_lessons_hold_what_was_wrong_and_nothing_else() -> None:
+def test_what_is_not_wrong_stays_near_what_it_was() -> None:
+    torch.manual_seed(0)
+    before, model = GPT(TINY).eval(), GPT(TINY)
+    model.load_state_dict(before.state_dict())
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    [part] = Lessons([attempt("a = 0\n", "x = 1\n")], 64, BYTES).parts(1, CPU)
+    told = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        total, strayed = correction(model, before, BYTES, part)
+        total.backward()
+        optimizer.step()
+        told.append(strayed.item())
+    assert told[-1] < 0.3 * told[0]
+
+
+def test_lessons_hold_what_was_wrong_and_what_was_not() -> None:
     good, bad = attempt("a = 0\n", "x = 1\n"), attempt("a = 0\n", "x = = 1\n")
     lessons = Lessons([good, bad, bad], 64, BYTES)
     assert (lessons.written, lessons.parsed, lessons.repeated) == (6 + 8 + 8, 1, 0)
-    [(ids, repeated, found)] = lessons.parts(4)
-    assert ids.shape == repeated.shape == (4, 64)
-    assert ids[0, : len(bad.ids)].tolist() == bad.ids
-    assert not repeated.any()
-    assert [one.row for one in found] == [0, 1]
-    assert chr(ids[0, found[0].at + 1]) == "="
+    [part] = lessons.parts(4, CPU)
+    assert part.ids.shape == part.repeated.shape == part.kept.shape == (4, 64)
+    assert part.ids[1, : len(bad.ids)].tolist() == bad.ids
+    assert not part.repeated.any()
+    assert [one.row for one in part.slips] == [1, 2]
+    assert chr(part.ids[1, part.slips[0].at + 1]) == "="
+    following = part.ids.roll(-1, 1)
+    kept = [bytes(following[row, part.kept[row]].tolist()) for row in range(4)]
+    assert kept == [b"x = 1\n", b"x =", b"x =", b""]  # the token before a slip may have led there
+
+
+def test_what_repeats_itself_is_not_kept() -> None:
+    again = "value = compute(1)\n" * 2
+    [part] = Lessons([attempt("a = 0\n", again)], 64, BYTES).parts(1, CPU)
+    assert part.repeated.any()
+    assert not (part.kept & (part.repeated > 0)).any()
+    assert int((part.kept | (part.repeated > 0)).sum()) == len(again)
 
 
 def test_a_slip_at_the_first_token_is_a_lesson_too() -> None:
-    [(_, _, [found])] = Lessons([attempt("x = (", "]\n")], 64, BYTES).parts(1)
+    [part] = Lessons([attempt("x = (", "]\n")], 64, BYTES).parts(1, CPU)
+    [found] = part.slips
+    assert not part.kept.any()
     assert (found.number, chr(found.attempt.ids[found.at + 1])) == (0, "]")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ptx import runlog
-from ptx.checkpoint import checkpoints
+from ptx.checkpoint import checkpoints, find_model
 from train.loop import train
 from train.settings import Settings
 
@@ -96,17 +96,20 @@ def test_copies_train_as_one_process_does(one: Path, data: Path, tmp_path: Path)
     assert_equal_runs(one, together(data, tmp_path))
 
 
-def test_copies_are_corrected_as_one_process_is(data: Path, tmp_path: Path) -> None:
-    longer = SAME | {"steps": 10, "cooldown": 1.0}  # so that the last part has two
-    whole = Settings(data=data, runs=tmp_path, name="one", grammar=4, practice=4, **longer)
-    options = ["--grammar", "4", "--practice", "4", "--cooldown", "1", "--steps", "10"]
-    two = together(data, tmp_path, *options)
+def test_copies_are_corrected_as_one_process_is(one: Path, data: Path, tmp_path: Path) -> None:
+    given = find_model(one)
+    whole = Settings(
+        data=data, runs=tmp_path, name="one", init_from=given, grammar=4, practice=4,
+        **SAME | {"cooldown": 1.0},
+    )  # fmt: skip
+    corrected = ["--grammar", "4", "--practice", "4", "--cooldown", "1"]
+    two = together(data, tmp_path, "--init-from", str(given), *corrected)
     assert_equal_runs(train(whole), two)
     told = [(r["parsed"], r["repeated"]) for r in records(two) if "parsed" in r]
     assert told == [
         (r["parsed"], r["repeated"]) for r in records(tmp_path / "one") if "parsed" in r
     ]
-    assert len(told) == 2
+    assert len(told) == STEPS
     assert any(r.get("refused") for r in records(two))
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from ptx.checkpoint import find_model
+from ptx.checkpoint import find_model, load_model, save_model
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
-from tests.train.conftest import TINY
+from tests.train.conftest import BYTES, TINY
+from tests.train.test_beginnings import written
 from train.loop import Run, practice_of, train
 from train.parallel import World
 from train.practice import Practice
 from train.settings import Settings
+
+SHAPE = replace(TINY, context=16)
+"""Of the preset `tiny`, without dropout."""
 
 
 def test_an_attempt_is_the_same_whoever_makes_it(data: Path) -> None:
@@ -34,26 +39,54 @@ def test_an_attempt_is_the_same_whoever_makes_it(data: Path) -> None:
         assert one.before.endswith(bytes(one.ids[1 : one.n_prompt]))
 
 
-def settings(data: Path, runs: Path, **more: object) -> Settings:
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model to begin with."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("given") / "model"
+    save_model(folder, GPT(SHAPE), BYTES)
+    return folder
+
+
+def settings(data: Path, runs: Path, given: Path | None, **more: object) -> Settings:
     return Settings(
-        preset="tiny", data=data, runs=runs, steps=6, cooldown=0.5, practice=4, val_windows=4,
-        device="cpu", precision="fp32", attention="math", compile="off", **more,
+        preset="tiny", data=data, runs=runs, init_from=given, steps=6, cooldown=0.5, practice=4,
+        val_windows=4, device="cpu", precision="fp32", attention="math", compile="off", **more,
     )  # fmt: skip
 
 
-def test_a_run_practises_at_the_end_of_its_cooldown(data: Path, tmp_path: Path) -> None:
-    directory = train(settings(data, tmp_path))
+def test_a_run_practises_in_its_cooldown_and_tells_how_far_it_strayed(
+    data: Path, tmp_path: Path, given: Path
+) -> None:
+    directory = train(settings(data, tmp_path, given))
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    told = [{"parsed", "repeated"} <= set(line) for line in lines if "loss" in line]
-    assert told == [False] * 5 + [True]
+    told = [line.get("strayed") for line in lines if "loss" in line]
+    assert told[:3] == [None] * 3
+    assert all(strayed > 0 for strayed in told[3:])
+    assert all({"parsed", "repeated"} <= set(line) for line in lines if "strayed" in line)
 
 
-def test_a_run_that_practises_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    whole = train(settings(data, tmp_path, name="whole"))
-    paused = Run.start(settings(data, tmp_path, name="paused", save_every=4))
+def test_what_it_began_with_is_kept_in_the_run(data: Path, tmp_path: Path, given: Path) -> None:
+    run = Run.start(settings(data, tmp_path, given))
+    for _ in range(5):
+        run.step()
+    run.close()
+    assert run.before
+    kept = run.before.state_dict()
+    for name, tensor in load_model(given)[0].state_dict().items():
+        torch.testing.assert_close(kept[name], tensor, rtol=0, atol=0)
+
+
+def test_a_run_that_practises_resumes_bit_for_bit_without_what_it_began_with(
+    data: Path, tmp_path: Path, given: Path
+) -> None:
+    given = Path(shutil.copytree(given, tmp_path / "given"))
+    whole = train(settings(data, tmp_path, given, name="whole"))
+    paused = Run.start(settings(data, tmp_path, given, name="paused", save_every=4))
     for _ in range(4):
         paused.step()
     paused.close()
+    shutil.rmtree(given)
     resumed = Run.resume(paused.directory)
     resumed.to_the_end()
     resumed.close()
@@ -63,7 +96,7 @@ def test_a_run_that_practises_resumes_bit_for_bit(data: Path, tmp_path: Path) ->
 
 
 def test_practice_is_shared_evenly_and_not_with_spread_weights(data: Path, tmp_path: Path) -> None:
-    given, corpus = settings(data, tmp_path), Corpus(data)
+    given, corpus = settings(data, tmp_path, None), Corpus(data)
     second = World(torch.device("cpu"), rank=1, size=2)
     found = practice_of(given, second, corpus, TINY)
     assert found
@@ -74,8 +107,21 @@ def test_practice_is_shared_evenly_and_not_with_spread_weights(data: Path, tmp_p
         practice_of(given, replace(second, shard=True), corpus, TINY)
 
 
-def test_practice_without_a_cooldown_is_refused(data: Path, tmp_path: Path) -> None:
+def test_practice_without_a_model_to_begin_with_or_a_cooldown_is_refused(
+    data: Path, tmp_path: Path, given: Path
+) -> None:
+    with pytest.raises(UserError, match="--init-from"):
+        train(settings(data, tmp_path, None))
     with pytest.raises(UserError, match="--cooldown"):
-        train(replace(settings(data, tmp_path), cooldown=0.0))
+        train(replace(settings(data, tmp_path, given), cooldown=0.0))
     with pytest.raises(UserError, match="--practice must be 0 or more"):
-        train(replace(settings(data, tmp_path), practice=-1))
+        train(replace(settings(data, tmp_path, given), practice=-1))
+
+
+def test_data_without_python_is_refused_before_anything_is_written(
+    tmp_path: Path, given: Path
+) -> None:
+    data = written(tmp_path, "This is (not) a program, = is it?\n" * 99).path
+    with pytest.raises(UserError, match="--practice needs Python"):
+        train(settings(data, tmp_path / "runs", given))
+    assert not (tmp_path / "runs").exists()
