@@ -19,15 +19,17 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ptx.guard import Guard
 from ptx.model import GPT
+from ptx.sampling import USUAL
 from ptx.tokenizer import Tokenizer
 from train.beginnings import Beginnings
 from train.heldout import Text
-from train.lessons import log_chances, unlikelihood
 
 WEIGHT = 20.0
 """Of -log(1 - p), p being the probability of all that is refused, beside the loss of real text."""
 LIKELY = 0.02
 """The probability of a token from which on the parser is asked about it."""
+SURE = 0.999
+"""A probability beyond which nothing is pushed down harder: the loss would have no end."""
 SEEN = 0.25
 """Share of the context that the model sees of a file before the first position that is judged: what
 is open may stand further back, and cannot be known."""
@@ -47,6 +49,8 @@ class Excerpt:
     """What the model sees, end-of-text first."""
     n_seen: int
     """How many of `ids` are not judged."""
+    own: bool = False
+    """Whether the model wrote what is judged, up to the first token that is refused, if any is."""
 
     @property
     def n_judged(self) -> int:
@@ -90,10 +94,19 @@ class Verdict:
 
 def judge(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> Verdict:
     """The parser's verdict on what the model expects in excerpts that it reads at once."""
-    device = model.tok_emb.weight.device
     texts = [torch.tensor(excerpt.ids) for excerpt in excerpts]
     ids = pad_sequence(texts, batch_first=True, padding_value=tokenizer.eot)  # (B, T)
-    hidden = model.hidden(ids.to(device))  # (B, T, C)
+    hidden = model.hidden(ids.to(model.tok_emb.weight.device))  # (B, T, C)
+    p = refused_at(model, hidden, tokenizer, excerpts)
+    return Verdict(WEIGHT * unlikelihood(p).sum(), float(p.detach().sum()))
+
+
+def refused_at(model: GPT, hidden: Tensor, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> Tensor:
+    """The probability of all that is likely and refused, (P,), at each position that has such.
+
+    hidden: (B, T, C), of the excerpts.
+    """
+    device = hidden.device
     found = torch.zeros(0, 3, dtype=torch.int64)  # row, position, token
     for row, excerpt in enumerate(excerpts):
         with torch.no_grad():
@@ -104,8 +117,8 @@ def judge(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> Verdict:
     rows, positions = places.to(device).unbind(1)
     log_p = log_chances(model, hidden[rows, positions])  # (P, V)
     which, tokens = which.to(device), found[:, 2].to(device)
-    p = torch.zeros(len(places), device=device).index_add(0, which, log_p[which, tokens].exp())
-    return Verdict(WEIGHT * unlikelihood(p).sum(), float(p.detach().sum()))
+    p = torch.zeros(len(places), device=device)
+    return p.index_add(0, which, log_p[which, tokens].exp())
 
 
 def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:
@@ -123,13 +136,25 @@ def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:
         if not guard.alive:
             break
         came = excerpt.ids[position + 1]
-        others = (token for token in candidates.get(position, ()) if token != came)
-        wrong = [(position, token) for token in others if not guard.allows(token)]
-        if wrong and not guard.allows(came):  # the file is no Python itself
+        asked = candidates.get(position, ())
+        last = excerpt.own and position == excerpt.judged.stop - 1
+        wrong = [t for t in asked if (last or t != came) and not guard.allows(t)]
+        if wrong and not (last or guard.allows(came)):  # the file is no Python itself
             break
-        found += wrong
+        found += [(position, token) for token in wrong]
         guard.append(tokenizer.token_bytes(came))
     return torch.tensor(found, dtype=torch.int64).view(-1, 2)
+
+
+def log_chances(model: GPT, hidden: Tensor) -> Tensor:
+    """Log-probabilities of the next token at the temperature it is drawn with: (..., C) to
+    (..., V)."""
+    return (model.head(hidden).float() / USUAL.temperature).log_softmax(-1)
+
+
+def unlikelihood(p: Tensor) -> Tensor:
+    """-log(1 - p), with an end."""
+    return -(-SURE * p).log1p()
 
 
 @torch.no_grad()

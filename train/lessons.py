@@ -1,9 +1,10 @@
 """What is wrong with the texts that a model wrote, and the loss that makes it rarer.
 
-What repeats itself is made less likely (unlikelihood; Welleck et al., 2020), and so are, where
-Python's parser gives up, all likely tokens at which it would. To be wrong in one place says nothing
-about what is right, and a model that only hears what is wrong ends in signs that nobody forbids. So
-everywhere else it is held to what it expected before it practised (as in Ziegler et al., 2019).
+What repeats itself is made less likely (unlikelihood; Welleck et al., 2020), and so is, at each
+position up to where the text is no Python any more, all that Python's parser would refuse. To be
+wrong in one place says nothing about what is right, and a model that only hears what is wrong ends
+in signs that nobody forbids. So everywhere else it is held to what it expected before it practised
+(as in Ziegler et al., 2019).
 """
 
 from __future__ import annotations
@@ -17,26 +18,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptx.guard import Guard, text_of
+from ptx.guard import text_of
 from ptx.model import GPT
 from ptx.prefix import can_go_on, syntax_error
-from ptx.sampling import USUAL
 from ptx.tokenizer import Tokenizer
+from train.grammar import Excerpt, log_chances, refused_at, unlikelihood
 from train.practice import Attempt
 
 PASSAGE = 12
 """Tokens that are a repetition when a text has them once more: real code repeats fewer."""
-REPEATED, SLIPPED, LED, KEPT = 0.3, 30.0, 1.0, 1.0
-"""Weights, beside the loss of real text: of a token that repeats, of all that are fatal where the
-parser gives up (their probability p costs -log(1 - p)), and of the token before, which may have led
-there (log p, as much of it as is doomed); and, where nothing is wrong, of the divergence from
-what was expected before."""
-SURE = 0.999
-"""A probability beyond which nothing is pushed down harder: the loss would have no end."""
-HOPELESS = -9.0
-"""A log-probability that is low enough."""
-LIKELY = 0.01
-"""The probability of a token from which on Python is asked whether the text could go on with it."""
+REPEATED, REFUSED, KEPT = 0.3, 30.0, 1.0
+"""Weights, beside the loss of real text: of a token that repeats, of all that would be refused at a
+position (their probability p costs -log(1 - p), both), and, where nothing is wrong, of the
+divergence from what was expected before."""
 
 
 class Lessons:
@@ -54,16 +48,18 @@ class Lessons:
         for first in range(0, len(self.judged), rows):
             ids = torch.full((rows, self.context), self.tokenizer.eot)
             repeated, kept = torch.zeros(rows, self.context), torch.zeros(rows, self.context)
-            slips = []
+            excerpts = []
             for row, (attempt, again, slip) in enumerate(self.judged[first : first + rows]):
                 own = slice(attempt.n_prompt - 1, len(attempt.ids) - 1)
                 ids[row, : len(attempt.ids)] = torch.tensor(attempt.ids)
                 repeated[row, own] = torch.from_numpy(again)
                 kept[row, own] = 1 - repeated[row, own].sign()
+                upto = len(attempt.ids)
                 if slip is not None:
-                    slips.append(Slip(row, attempt, slip))
-                    kept[row, slips[-1].at - 1 :] = 0
-            yield Part(ids.to(device), repeated.to(device), kept.bool().to(device), slips)
+                    kept[row, own.start + slip :] = 0
+                    upto = attempt.n_prompt + slip + 1
+                excerpts.append(Excerpt(attempt.before, attempt.ids[:upto], attempt.n_prompt, True))
+            yield Part(ids.to(device), repeated.to(device), kept.bool().to(device), excerpts)
 
 
 @dataclass(frozen=True)
@@ -75,44 +71,15 @@ class Part:
     repeated: Tensor
     """(B, T): weights of the token after each, where it repeats others."""
     kept: Tensor
-    """bool (B, T): where the model chose a token of its own, and nothing is wrong."""
-    slips: list[Slip]
-
-
-@dataclass(frozen=True)
-class Slip:
-    """A token at which Python's parser gives up."""
-
-    row: int
-    """Where its text stands among others."""
-    attempt: Attempt
-    number: int
-    """Which of the tokens that were written it is."""
-
-    @property
-    def at(self) -> int:
-        """The position that it was chosen at."""
-        return self.attempt.n_prompt - 1 + self.number
-
-    def fatal(self, probabilities: Tensor, tokenizer: Tokenizer) -> Tensor:
-        """The token, and which of the others that were likely there would have been slips too;
-        int64 (N,).
-
-        probabilities: (V,), at that position.
-        """
-        likely = (probabilities >= LIKELY).nonzero()[:, 0].tolist()
-        drawn = self.attempt.ids[self.at + 1]
-        before = self.attempt.before + tokenizer.decode(
-            self.attempt.ids[self.attempt.n_prompt : self.at + 1]
-        )
-        guard = Guard(before, tokenizer)
-        others = [t for t in likely if t != drawn and not guard.allows(t)]
-        return torch.tensor([drawn, *others], device=probabilities.device)
+    """bool (B, T): where the model chose a token of its own, and nothing is wrong with it."""
+    excerpts: list[Excerpt]
+    """What Python's parser judges: what was written up to where it is no Python any more."""
 
 
 def correction(model: GPT, before: GPT, tokenizer: Tokenizer, part: Part) -> tuple[Tensor, Tensor]:
-    """The sum of -log(1 - p) over tokens that are repeated, of what is wrong at each slip, and of
-    the divergence from the model as it was before, in nats; and that divergence alone.
+    """The sum of -log(1 - p) over tokens that are repeated, and over all that would be refused at a
+    position, and of the divergence from the model as it was before, in nats; and that divergence
+    alone.
 
     p is the probability at the temperature that it was drawn with.
     """
@@ -121,17 +88,10 @@ def correction(model: GPT, before: GPT, tokenizer: Tokenizer, part: Part) -> tup
     followed = part.ids.roll(-1, 1)[again, None]  # (N, 1)
     log_p = log_chances(model, hidden[again]).gather(-1, followed).squeeze(1)  # (N,)
     # no product of matrices, which autocast would round
-    total = (unlikelihood(log_p.exp()) * part.repeated[again]).sum()
+    repeats = (unlikelihood(log_p.exp()) * part.repeated[again]).sum()
+    refused = unlikelihood(refused_at(model, hidden, tokenizer, part.excerpts)).sum()
     strayed = divergence(model, hidden, before, part)
-    total = total + KEPT * strayed
-    for slip in part.slips:
-        led, there = log_chances(model, hidden[slip.row, slip.at - 1 : slip.at + 1])  # (V,) each
-        fatal = there[slip.fatal(there.detach().exp(), tokenizer)].exp().sum()
-        total = total + SLIPPED * unlikelihood(fatal)
-        if slip.number:  # the token before it is the model's own too
-            log_led = led[part.ids[slip.row, slip.at]].clamp_min(HOPELESS)
-            total = total + LED * fatal.detach() * log_led
-    return total, strayed.detach()
+    return repeats + REFUSED * refused + KEPT * strayed, strayed.detach()
 
 
 def divergence(model: GPT, hidden: Tensor, before: GPT, part: Part) -> Tensor:
@@ -140,17 +100,6 @@ def divergence(model: GPT, hidden: Tensor, before: GPT, part: Part) -> Tensor:
         expected = before.head(before.hidden(part.ids)[part.kept]).float().log_softmax(-1)  # (N, V)
     found = model.head(hidden[part.kept]).float().log_softmax(-1)  # (N, V)
     return F.kl_div(found, expected, reduction="sum", log_target=True)
-
-
-def log_chances(model: GPT, hidden: Tensor) -> Tensor:
-    """Log-probabilities of the next token at the temperature it is drawn with: (..., C) to
-    (..., V)."""
-    return (model.head(hidden).float() / USUAL.temperature).log_softmax(-1)
-
-
-def unlikelihood(p: Tensor) -> Tensor:
-    """-log(1 - p), with an end."""
-    return -(-SURE * p).log1p()
 
 
 def faults(attempt: Attempt, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:

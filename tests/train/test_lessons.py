@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from ptx.guard import text_of
 from ptx.model import GPT
+from ptx.prefix import can_go_on, syntax_error
 from ptx.sampling import USUAL
 from tests.train.conftest import BYTES, TINY
 from train.lessons import (
     KEPT,
-    LED,
     PASSAGE,
-    SLIPPED,
+    REFUSED,
     Lessons,
-    Slip,
     correction,
     faults,
     repetitions,
@@ -114,64 +114,52 @@ def test_passages_are_repetitions_from_the_second_time_on() -> None:
     assert list(repetitions([7] * (PASSAGE + 2))) == [PASSAGE + 1, PASSAGE + 2]
 
 
-def chances(likely: dict[str, float]) -> torch.Tensor:
-    """Probabilities of bytes, (V,)."""
-    return torch.tensor([likely.get(chr(i), 0.0) for i in range(256)] + [likely.get("end", 0.0)])
-
-
-def test_what_would_have_been_a_slip_too_is_fatal() -> None:
-    bad = attempt("a = 0\n", "f(x y\n")
-    number = faults(bad, BYTES)[1]
-    assert number is not None
-    found = Slip(0, bad, number)
-    assert chr(bad.ids[found.at + 1]) == "y"
-    likely = chances({"y": 0.1, "z": 0.3, ")": 0.2, ",": 0.2, "end": 0.1, "]": 0.005, "i": 0.09})
-    fatal = found.fatal(likely, BYTES).tolist()
-    assert fatal == [ord("y"), ord("z"), BYTES.eot]  # not "i", which may become `if`
-
-
+@pytest.mark.usefixtures("any_token")
 def test_the_correction_is_the_sum_of_its_terms() -> None:
     torch.manual_seed(0)
-    model = GPT(TINY).eval()
+    model, before = GPT(TINY).eval(), GPT(TINY).eval()
     bad = attempt("a = 0\n", "f(x y\n")
     [part] = Lessons([bad], 64, BYTES).parts(2, CPU)
-    [found] = part.slips
     part.repeated[1, 5] = 0.5
-    before = GPT(TINY).eval()
     logits = model.head(model.hidden(part.ids))  # (B, T, V)
     p = (logits / USUAL.temperature).softmax(-1)
-    doomed = p[0, found.at, found.fatal(p[0, found.at], BYTES)].sum()
-    led = p[0, found.at - 1, ord(" ")]
     expected = -0.5 * (1 - p[1, 5, part.ids[1, 6]]).log()
-    expected += -SLIPPED * (1 - doomed).log() + LED * doomed * led.log()
+    for number, text in enumerate((b"", b"f", b"f(", b"f(x", b"f(x ")):
+        here = p[0, bad.n_prompt - 1 + number]
+        wrong = [t for t in range(256) if not can_go_on(text_of(bad.before + text + bytes([t])))]
+        if syntax_error((bad.before + text).decode(), ended=True):
+            wrong.append(BYTES.eot)
+        assert (ord("y") in wrong) == (text == b"f(x ")
+        expected += -REFUSED * (1 - here[wrong].sum()).log()
     before_p = before.head(before.hidden(part.ids)).softmax(-1)
     ratios = before_p.log() - logits.log_softmax(-1)
     strayed = (before_p * ratios).sum(-1)[part.kept].sum()
     total, told = correction(model, before, BYTES, part)
-    torch.testing.assert_close(total, expected + KEPT * strayed, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(total, expected + KEPT * strayed, rtol=1e-2, atol=1e-3)
     torch.testing.assert_close(told, strayed, rtol=1e-3, atol=1e-5)
     assert told > 0
 
 
+@pytest.mark.usefixtures("any_token")
 def test_what_is_corrected_becomes_less_likely() -> None:
     torch.manual_seed(0)
     model = GPT(TINY)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     before = copy.deepcopy(model)
     [part] = Lessons([attempt("a = 0\n", "f(x y\n")], 64, BYTES).parts(1, CPU)
-    ids, [found] = part.ids, part.slips
+    ids, slip = part.ids, len(part.excerpts[0].ids) - 2
     part.repeated[0, 5] = 1.0
 
     def probabilities() -> torch.Tensor:
         p = model.head(model.hidden(ids)).softmax(-1)[0]  # (T, V)
-        return torch.stack([p[5, ids[0, 6]], p[found.at, ord("y")], p[found.at - 1, ord(" ")]])
+        return torch.stack([p[5, ids[0, 6]], p[slip, ord("y")], p[slip, ord("z")]])
 
     first = probabilities()
     for _ in range(20):
         optimizer.zero_grad()
         correction(model, before, BYTES, part)[0].backward()
         optimizer.step()
-    assert (probabilities() < torch.tensor([0.7, 0.7, 0.95]) * first).all()
+    assert (probabilities() < 0.7 * first).all()
 
 
 def test_what_is_not_wrong_stays_near_what_it_was() -> None:
@@ -190,7 +178,7 @@ def test_what_is_not_wrong_stays_near_what_it_was() -> None:
         total.backward()
         optimizer.step()
         told.append(strayed.item())
-    assert told[-1] < 0.3 * told[0]
+    assert told[-1] < 0.6 * told[0]
 
 
 def test_lessons_hold_what_was_wrong_and_what_was_not() -> None:
@@ -201,11 +189,11 @@ def test_lessons_hold_what_was_wrong_and_what_was_not() -> None:
     assert part.ids.shape == part.repeated.shape == part.kept.shape == (4, 64)
     assert part.ids[1, : len(bad.ids)].tolist() == bad.ids
     assert not part.repeated.any()
-    assert [one.row for one in part.slips] == [1, 2]
-    assert chr(part.ids[1, part.slips[0].at + 1]) == "="
+    judged = [bytes(e.ids[e.n_seen :]) for e in part.excerpts]
+    assert judged == [b"x = 1\n", b"x = =", b"x = ="]
     following = part.ids.roll(-1, 1)
     kept = [bytes(following[row, part.kept[row]].tolist()) for row in range(4)]
-    assert kept == [b"x = 1\n", b"x =", b"x =", b""]  # the token before a slip may have led there
+    assert kept == [b"x = 1\n", b"x = ", b"x = ", b""]
 
 
 def test_what_repeats_itself_is_not_kept() -> None:
@@ -218,6 +206,6 @@ def test_what_repeats_itself_is_not_kept() -> None:
 
 def test_a_slip_at_the_first_token_is_a_lesson_too() -> None:
     [part] = Lessons([attempt("x = (", "]\n")], 64, BYTES).parts(1, CPU)
-    [found] = part.slips
+    [judged] = part.excerpts
+    assert judged.ids[judged.n_seen :] == [ord("]")]
     assert not part.kept.any()
-    assert (found.number, chr(found.attempt.ids[found.at + 1])) == (0, "]")
