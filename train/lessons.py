@@ -27,10 +27,10 @@ from train.practice import Attempt
 
 PASSAGE = 12
 """Tokens that are a repetition when a text has them once more: real code repeats fewer."""
-REPEATED, REFUSED, KEPT = 0.3, 30.0, 1.0
-"""Weights, beside the loss of real text: of a token that repeats, of all that would be refused at a
-position (their probability p costs -log(1 - p), both), and, where nothing is wrong, of the
-divergence from what was expected before."""
+REPEATED, REFUSED, KEPT = 0.5, 30.0, 2.0
+"""Weights, beside the loss of real text: of a token that begins to repeat others, of all that would
+be refused at a position (their probability p costs -log(1 - p), both), and, where nothing is wrong,
+of the divergence from what was expected before."""
 
 
 class Lessons:
@@ -52,8 +52,8 @@ class Lessons:
             for row, (attempt, again, slip) in enumerate(self.judged[first : first + rows]):
                 own = slice(attempt.n_prompt - 1, len(attempt.ids) - 1)
                 ids[row, : len(attempt.ids)] = torch.tensor(attempt.ids)
-                repeated[row, own] = torch.from_numpy(again)
-                kept[row, own] = 1 - repeated[row, own].sign()
+                repeated[row, own] = torch.from_numpy(REPEATED * begins(again))
+                kept[row, own] = torch.from_numpy(~again)
                 upto = len(attempt.ids)
                 if slip is not None:
                     kept[row, own.start + slip :] = 0
@@ -69,7 +69,7 @@ class Part:
     ids: Tensor
     """(B, T)."""
     repeated: Tensor
-    """(B, T): weights of the token after each, where it repeats others."""
+    """(B, T): weights of the token after each, where a repetition begins."""
     kept: Tensor
     """bool (B, T): where the model chose a token of its own, and nothing is wrong with it."""
     excerpts: list[Excerpt]
@@ -77,9 +77,9 @@ class Part:
 
 
 def correction(model: GPT, before: GPT, tokenizer: Tokenizer, part: Part) -> tuple[Tensor, Tensor]:
-    """The sum of -log(1 - p) over tokens that are repeated, and over all that would be refused at a
-    position, and of the divergence from the model as it was before, in nats; and that divergence
-    alone.
+    """The sum of -log(1 - p) over tokens that begin to repeat others, and over all that would be
+    refused at a position, and of the divergence from the model as it was before, in nats; and that
+    divergence alone.
 
     p is the probability at the temperature that it was drawn with.
     """
@@ -103,15 +103,23 @@ def divergence(model: GPT, hidden: Tensor, before: GPT, part: Part) -> Tensor:
 
 
 def faults(attempt: Attempt, tokenizer: Tokenizer) -> tuple[np.ndarray, int | None]:
-    """Weights of the tokens that were written, float32 (N,), where they repeat others; and which of
-    them is a slip. What comes after that is not judged."""
+    """Which of the tokens that were written repeat others, bool (N,); and which of them is a slip.
+    What comes after that is not judged."""
     new = attempt.ids[attempt.n_prompt :]
     pieces = [tokenizer.token_bytes(t) for t in new[: len(new) - attempt.ended]]
     slip = first_slip(attempt.before, pieces, attempt.ended)
-    repeated, judged = np.zeros(len(new), np.float32), len(new) if slip is None else slip + 1
+    repeated, judged = np.zeros(len(new), bool), len(new) if slip is None else slip + 1
     for end in repetitions(new):
-        repeated[end - PASSAGE : min(end, judged)] = REPEATED
+        repeated[end - PASSAGE : min(end, judged)] = True
     return repeated, slip
+
+
+def begins(repeated: np.ndarray) -> np.ndarray:
+    """The first PASSAGE of each stretch of repeated tokens, bool (N,): further in, a model can do
+    little else."""
+    place = np.arange(len(repeated))
+    since = place - np.maximum.accumulate(np.where(repeated, -1, place))
+    return repeated & (since <= PASSAGE)
 
 
 def repetitions(tokens: list[int]) -> Iterator[int]:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ptx.checkpoint import find_model
 from ptx.config import PRESETS
 from ptx.corpus import CorpusWriter
 from ptx.tokenizer import python_tokenizer
 from train import grammar
-from train.settings import RECIPES
+from train.loop import Run
+from train.settings import RECIPES, Settings
 
 BYTES = python_tokenizer("bytes", {bytes([i]): i for i in range(256)})
 TINY = replace(
@@ -50,6 +52,21 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         RECIPES, "tiny", RECIPES["nano"] | {"steps": 12, "batch_size": 4, "micro_batch": 2}
     )
+
+
+def interrupted(settings: Settings, steps: int) -> Path:
+    """The directory of a run that was stopped after some steps."""
+    run = Run.start(settings)
+    for _ in range(steps):
+        run.step()
+    run.close()
+    return run.directory
+
+
+def assert_equal_ends(one: Path, other: Path) -> None:
+    """Two runs came to the same weights and the same optimizers' state, bit for bit."""
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (find_model(one) / name).read_bytes() == (find_model(other) / name).read_bytes()
 
 
 @pytest.fixture

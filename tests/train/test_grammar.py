@@ -9,19 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from ptx.checkpoint import find_model
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.guard import text_of
 from ptx.model import GPT
 from ptx.prefix import can_go_on, syntax_error
 from ptx.sampling import USUAL
-from tests.train.conftest import BYTES, TINY
+from tests.train.conftest import BYTES, TINY, assert_equal_ends, interrupted
 from tests.train.test_beginnings import beginnings_of, written
 from train.beginnings import Beginnings
 from train.grammar import WEIGHT, Excerpt, Grammar, judge, refused, refused_after
 from train.heldout import held_out
-from train.loop import Run, grammar_of, train
+from train.loop import grammar_of, train
 from train.parallel import World
 from train.settings import Settings
 
@@ -145,16 +144,9 @@ def test_a_run_reads_strictly_in_its_cooldown(data: Path, tmp_path: Path) -> Non
 @pytest.mark.usefixtures("any_token")
 def test_a_run_that_reads_strictly_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
     whole = train(settings(data, tmp_path, name="whole"))
-    paused = Run.start(settings(data, tmp_path, name="paused", save_every=4))
-    for _ in range(4):
-        paused.step()
-    paused.close()
-    resumed = Run.resume(paused.directory)
-    resumed.to_the_end()
-    resumed.close()
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        ours, theirs = (find_model(run) / name for run in (whole, paused.directory))
-        assert ours.read_bytes() == theirs.read_bytes()
+    paused = interrupted(settings(data, tmp_path, name="paused", save_every=4), 4)
+    train(Settings(resume=paused))
+    assert_equal_ends(whole, paused)
 
 
 def test_grammar_is_shared_evenly_and_not_with_spread_weights(data: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from train.lessons import (
     PASSAGE,
     REFUSED,
     Lessons,
+    begins,
     correction,
     faults,
     repetitions,
@@ -105,6 +106,13 @@ def test_what_comes_after_a_slip_is_not_judged() -> None:
     wrong = "y = = 2\n"
     assert not faults(attempt("a = 0\n", wrong + again), BYTES)[0].any()
     assert faults(attempt("a = 0\n", again), BYTES)[0].any()
+
+
+def test_a_repetition_begins_with_its_first_passage() -> None:
+    stretches = [False] * 3 + [True] * (PASSAGE + 5) + [False] + [True] * 4
+    first = [False] * 3 + [True] * PASSAGE + [False] * 6 + [True] * 4
+    assert begins(np.array(stretches)).tolist() == first
+    assert begins(np.ones(20, bool)).tolist() == [True] * PASSAGE + [False] * (20 - PASSAGE)
 
 
 def test_passages_are_repetitions_from_the_second_time_on() -> None:
@@ -196,12 +204,14 @@ def test_lessons_hold_what_was_wrong_and_what_was_not() -> None:
     assert kept == [b"x = 1\n", b"x = ", b"x = ", b""]
 
 
-def test_what_repeats_itself_is_not_kept() -> None:
-    again = "value = compute(1)\n" * 2
-    [part] = Lessons([attempt("a = 0\n", again)], 64, BYTES).parts(1, CPU)
-    assert part.repeated.any()
-    assert not (part.kept & (part.repeated > 0)).any()
-    assert int((part.kept | (part.repeated > 0)).sum()) == len(again)
+def test_what_repeats_itself_is_not_kept_and_corrected_where_it_begins() -> None:
+    line = "value = compute(1)\n"
+    lessons = Lessons([attempt("a = 0\n", 2 * line)], 64, BYTES)
+    [part] = lessons.parts(1, CPU)
+    following = part.ids.roll(-1, 1)
+    assert bytes(following[part.kept].tolist()).decode() == line
+    assert bytes(following[part.repeated > 0].tolist()).decode() == line[:PASSAGE]
+    assert lessons.repeated == len(line)
 
 
 def test_a_slip_at_the_first_token_is_a_lesson_too() -> None:

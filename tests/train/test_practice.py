@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ptx.checkpoint import find_model, load_model, save_model
+from ptx.checkpoint import load_model, save_model
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
-from tests.train.conftest import BYTES, TINY
+from tests.train.conftest import BYTES, TINY, assert_equal_ends, interrupted
 from tests.train.test_beginnings import written
 from train.loop import Run, practice_of, train
 from train.parallel import World
@@ -82,17 +82,10 @@ def test_a_run_that_practises_resumes_bit_for_bit_without_what_it_began_with(
 ) -> None:
     given = Path(shutil.copytree(given, tmp_path / "given"))
     whole = train(settings(data, tmp_path, given, name="whole"))
-    paused = Run.start(settings(data, tmp_path, given, name="paused", save_every=4))
-    for _ in range(4):
-        paused.step()
-    paused.close()
+    paused = interrupted(settings(data, tmp_path, given, name="paused", save_every=4), 4)
     shutil.rmtree(given)
-    resumed = Run.resume(paused.directory)
-    resumed.to_the_end()
-    resumed.close()
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        ours, theirs = (find_model(run) / name for run in (whole, paused.directory))
-        assert ours.read_bytes() == theirs.read_bytes()
+    train(Settings(resume=paused))
+    assert_equal_ends(whole, paused)
 
 
 def test_practice_is_shared_evenly_and_not_with_spread_weights(data: Path, tmp_path: Path) -> None:
