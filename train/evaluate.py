@@ -232,8 +232,8 @@ def evaluate(args: Evaluate) -> None:
         report["continuations"] = told | written.as_dict(closure)
         Console().print(sentence(closure))
         Console().print(
-            f"After real text {refused:.3%} of what it expects at {USUAL.temperature} would be "
-            "refused by Python's parser, of likely tokens"
+            f"Python's parser would refuse {refused:.3%} of what it expects after real text (at "
+            f"temperature {USUAL.temperature}, likely tokens alone)"
         )
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
