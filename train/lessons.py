@@ -47,19 +47,19 @@ class Lessons:
         """All of them, `rows` at a time."""
         for first in range(0, len(self.judged), rows):
             ids = torch.full((rows, self.context), self.tokenizer.eot)
-            repeated, kept = torch.zeros(rows, self.context), torch.zeros(rows, self.context)
+            repeated, kept = torch.zeros(2, rows, self.context, dtype=torch.bool)
             excerpts = []
             for row, (attempt, again, slip) in enumerate(self.judged[first : first + rows]):
                 own = slice(attempt.n_prompt - 1, len(attempt.ids) - 1)
                 ids[row, : len(attempt.ids)] = torch.tensor(attempt.ids)
-                repeated[row, own] = torch.from_numpy(REPEATED * begins(again))
+                repeated[row, own] = torch.from_numpy(begins(again))
                 kept[row, own] = torch.from_numpy(~again)
                 upto = len(attempt.ids)
                 if slip is not None:
-                    kept[row, own.start + slip :] = 0
+                    kept[row, own.start + slip :] = False
                     upto = attempt.n_prompt + slip + 1
                 excerpts.append(Excerpt(attempt.before, attempt.ids[:upto], attempt.n_prompt, True))
-            yield Part(ids.to(device), repeated.to(device), kept.bool().to(device), excerpts)
+            yield Part(ids.to(device), repeated.to(device), kept.to(device), excerpts)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Part:
     ids: Tensor
     """(B, T)."""
     repeated: Tensor
-    """(B, T): weights of the token after each, where a repetition begins."""
+    """bool (B, T): where the token after each is of the beginning of a repetition."""
     kept: Tensor
     """bool (B, T): where the model chose a token of its own, and nothing is wrong with it."""
     excerpts: list[Excerpt]
@@ -84,14 +84,12 @@ def correction(model: GPT, before: GPT, tokenizer: Tokenizer, part: Part) -> tup
     p is the probability at the temperature that it was drawn with.
     """
     hidden = model.hidden(part.ids)  # (B, T, C)
-    again = part.repeated > 0  # (B, T)
-    followed = part.ids.roll(-1, 1)[again, None]  # (N, 1)
-    log_p = log_chances(model, hidden[again]).gather(-1, followed).squeeze(1)  # (N,)
-    # no product of matrices, which autocast would round
-    repeats = (unlikelihood(log_p.exp()) * part.repeated[again]).sum()
+    followed = part.ids.roll(-1, 1)[part.repeated, None]  # (N, 1)
+    log_p = log_chances(model, hidden[part.repeated]).gather(-1, followed)  # (N, 1)
+    repeats = unlikelihood(log_p.exp()).sum()
     refused = unlikelihood(refused_at(model, hidden, tokenizer, part.excerpts)).sum()
     strayed = divergence(model, hidden, before, part)
-    return repeats + REFUSED * refused + KEPT * strayed, strayed.detach()
+    return REPEATED * repeats + REFUSED * refused + KEPT * strayed, strayed.detach()
 
 
 def divergence(model: GPT, hidden: Tensor, before: GPT, part: Part) -> Tensor:

@@ -261,8 +261,9 @@ class Run:
         return {"refused": round(refused / judged, 6)}
 
     def _practise(self) -> dict[str, float]:
-        """Adds the gradients of what is wrong with the model's own texts, as a cooldown ends; the
-        shares of them that parse, and of their tokens that repeat others."""
+        """Adds the gradients of what is wrong with the model's own texts, during a cooldown; the
+        shares of them that parse and of their tokens that repeat others, and how far it strayed
+        from what it began with, in nats a token."""
         s, step = self.settings, self.progress.step
         if not (self.practice and cooling(step, s)):
             return {}
@@ -470,7 +471,7 @@ def grammar_of(
 def practice_of(
     settings: Settings, world: World, corpus: Corpus, shape: ModelConfig
 ) -> Practice | None:
-    """This process's part of the practice as the cooldown ends, if there is any."""
+    """This process's part of the practice at every step of the cooldown, if there is any."""
     mine = share_of(settings.practice, "--practice", world)
     return Practice(corpus, shape.context, settings.seed, mine) if mine else None
 

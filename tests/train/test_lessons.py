@@ -17,6 +17,7 @@ from train.lessons import (
     KEPT,
     PASSAGE,
     REFUSED,
+    REPEATED,
     Lessons,
     begins,
     correction,
@@ -128,10 +129,10 @@ def test_the_correction_is_the_sum_of_its_terms() -> None:
     model, before = GPT(TINY).eval(), GPT(TINY).eval()
     bad = attempt("a = 0\n", "f(x y\n")
     [part] = Lessons([bad], 64, BYTES).parts(2, CPU)
-    part.repeated[1, 5] = 0.5
+    part.repeated[1, 5] = True
     logits = model.head(model.hidden(part.ids))  # (B, T, V)
     p = (logits / USUAL.temperature).softmax(-1)
-    expected = -0.5 * (1 - p[1, 5, part.ids[1, 6]]).log()
+    expected = -REPEATED * (1 - p[1, 5, part.ids[1, 6]]).log()
     for number, text in enumerate((b"", b"f", b"f(", b"f(x", b"f(x ")):
         here = p[0, bad.n_prompt - 1 + number]
         wrong = [t for t in range(256) if not can_go_on(text_of(bad.before + text + bytes([t])))]
@@ -156,7 +157,7 @@ def test_what_is_corrected_becomes_less_likely() -> None:
     before = copy.deepcopy(model)
     [part] = Lessons([attempt("a = 0\n", "f(x y\n")], 64, BYTES).parts(1, CPU)
     ids, slip = part.ids, len(part.excerpts[0].ids) - 2
-    part.repeated[0, 5] = 1.0
+    part.repeated[0, 5] = True
 
     def probabilities() -> torch.Tensor:
         p = model.head(model.hidden(ids)).softmax(-1)[0]  # (T, V)
@@ -210,7 +211,7 @@ def test_what_repeats_itself_is_not_kept_and_corrected_where_it_begins() -> None
     [part] = lessons.parts(1, CPU)
     following = part.ids.roll(-1, 1)
     assert bytes(following[part.kept].tolist()).decode() == line
-    assert bytes(following[part.repeated > 0].tolist()).decode() == line[:PASSAGE]
+    assert bytes(following[part.repeated].tolist()).decode() == line[:PASSAGE]
     assert lessons.repeated == len(line)
 
 
