@@ -32,7 +32,7 @@ class Cooldown:
 
     Example:
 
-    python train/run.py cooldown runs/mini --steps 2000 --grammar 8 --name mini-cooled
+    python train/run.py cooldown runs/mini --steps 2000 --grammar 8 --loops 8 --name mini-cooled
 
     python train/run.py --resume runs/mini-cooled
     """
@@ -44,6 +44,9 @@ class Cooldown:
     grammar: int | None = None
     """Windows of training files at each of these steps in which all likely tokens that Python's
     parser would refuse are made unlikely; as the run's own if left out."""
+    loops: int | None = None
+    """Windows at each of these steps in which a passage stands again and again, and after each
+    copy is to be left as the file leaves it; as the run's own if left out."""
     name: str | None = None
     """The new run's directory beside the old one; RUN-cooldown if left out."""
 
@@ -58,8 +61,8 @@ def cooldown(args: Cooldown) -> Path:
     checkpoint = find_model(run)
     done = state.read_progress(checkpoint).step
     before = run_settings.load(run)
-    if args.grammar is not None:
-        before = replace(before, grammar=args.grammar)
+    given = {name: getattr(args, name) for name in ("grammar", "loops")}
+    before = replace(before, **{k: v for k, v in given.items() if v is not None})
     settings = cooled(before, done, args.steps, args.name or f"{run.name}-cooldown")
     target = run.parent / settings.name
     if target.exists():

@@ -49,8 +49,6 @@ class Excerpt:
     """What the model sees, end-of-text first."""
     n_seen: int
     """How many of `ids` are not judged."""
-    own: bool = False
-    """Whether the model wrote what is judged, up to the first token that is refused, if any is."""
 
     @property
     def n_judged(self) -> int:
@@ -94,19 +92,10 @@ class Verdict:
 
 def judge(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> Verdict:
     """The parser's verdict on what the model expects in excerpts that it reads at once."""
+    device = model.tok_emb.weight.device
     texts = [torch.tensor(excerpt.ids) for excerpt in excerpts]
     ids = pad_sequence(texts, batch_first=True, padding_value=tokenizer.eot)  # (B, T)
-    hidden = model.hidden(ids.to(model.tok_emb.weight.device))  # (B, T, C)
-    p = refused_at(model, hidden, tokenizer, excerpts)
-    return Verdict(WEIGHT * unlikelihood(p).sum(), float(p.detach().sum()))
-
-
-def refused_at(model: GPT, hidden: Tensor, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> Tensor:
-    """The probability of all that is likely and refused, (P,), at each position that has such.
-
-    hidden: (B, T, C), of the excerpts.
-    """
-    device = hidden.device
+    hidden = model.hidden(ids.to(device))  # (B, T, C)
     found = torch.zeros(0, 3, dtype=torch.int64)  # row, position, token
     for row, excerpt in enumerate(excerpts):
         with torch.no_grad():
@@ -117,8 +106,9 @@ def refused_at(model: GPT, hidden: Tensor, tokenizer: Tokenizer, excerpts: list[
     rows, positions = places.to(device).unbind(1)
     log_p = log_chances(model, hidden[rows, positions])  # (P, V)
     which, tokens = which.to(device), found[:, 2].to(device)
-    p = torch.zeros(len(places), device=device)
-    return p.index_add(0, which, log_p[which, tokens].exp())
+    p = torch.zeros(len(places), device=device).index_add(0, which, log_p[which, tokens].exp())
+    loss = -(-SURE * p).log1p().sum()
+    return Verdict(WEIGHT * loss, float(p.detach().sum()))
 
 
 def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:
@@ -136,12 +126,11 @@ def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:
         if not guard.alive:
             break
         came = excerpt.ids[position + 1]
-        asked = candidates.get(position, ())
-        last = excerpt.own and position == excerpt.judged.stop - 1
-        wrong = [t for t in asked if (last or t != came) and not guard.allows(t)]
-        if wrong and not (last or guard.allows(came)):  # the file is no Python itself
+        others = (token for token in candidates.get(position, ()) if token != came)
+        wrong = [(position, token) for token in others if not guard.allows(token)]
+        if wrong and not guard.allows(came):  # the file is no Python itself
             break
-        found += [(position, token) for token in wrong]
+        found += wrong
         guard.append(tokenizer.token_bytes(came))
     return torch.tensor(found, dtype=torch.int64).view(-1, 2)
 
@@ -150,11 +139,6 @@ def log_chances(model: GPT, hidden: Tensor) -> Tensor:
     """Log-probabilities of the next token at the temperature it is drawn with: (..., C) to
     (..., V)."""
     return (model.head(hidden).float() / USUAL.temperature).log_softmax(-1)
-
-
-def unlikelihood(p: Tensor) -> Tensor:
-    """-log(1 - p), with an end."""
-    return -(-SURE * p).log1p()
 
 
 @torch.no_grad()

@@ -35,10 +35,9 @@ from train.beginnings import Beginnings
 from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
 from train.evaluate import validate
 from train.grammar import Grammar, judge
-from train.lessons import Lessons, correction
+from train.loops import Loops, lesson
 from train.optim import cooling, make_optimizers, rate, set_rate
 from train.parallel import World, accumulating, whole, world
-from train.practice import Practice
 from train.progress import ProgressLine
 from train.settings import Settings
 from train.state import Progress
@@ -88,8 +87,7 @@ class Run:
             self.corpus, self.world, s.batch_size, shape.context, s.seed, self.progress.step
         )
         self.grammar = grammar_of(s, self.world, self.corpus, shape)
-        self.practice = practice_of(s, self.world, self.corpus, shape)
-        self.before = before_practice(self.directory, shape, self.world) if s.practice else None
+        self.loops = loops_of(s, self.world, self.corpus, shape)
         tracked = s.track == "tensorboard" and self.world.first
         self.tracker = TensorBoard(self.directory, self.progress.step) if tracked else None
         self.saved_at = -1
@@ -107,7 +105,7 @@ class Run:
         corpus.val_windows(shape.context, settings.val_windows)
         world.rows(settings.batch_size)
         grammar_of(settings, world, corpus, shape)
-        practice_of(settings, world, corpus, shape)
+        loops_of(settings, world, corpus, shape)
         if settings.track == "tensorboard":
             summary_writer()
         # The first process's checkpoint, for all: a run that still trains has others by and by.
@@ -212,7 +210,7 @@ class Run:
         seed_all(self.settings.seed, p.step, self.world.rank)
         set_rate(self.optimizers, rate(p.step, self.settings))
         batch = next(self.batches)
-        corrected = self._read_strictly() | self._practise()
+        corrected = self._read_strictly() | self._leave_loops()
         loss, n_bytes = self._accumulate(batch)
         grad_norm = self._clip()
         self._refuse_divergence(loss, grad_norm)
@@ -260,35 +258,25 @@ class Run:
         [refused] = self.world.sum(refused)
         return {"refused": round(refused / judged, 6)}
 
-    def _practise(self) -> dict[str, float]:
-        """Adds the gradients of what is wrong with the model's own texts, during a cooldown; the
-        shares of them that parse and of their tokens that repeat others, and how far it strayed
-        from what it began with, in nats a token."""
-        s, step = self.settings, self.progress.step
-        if not (self.practice and cooling(step, s)):
+    def _leave_loops(self) -> dict[str, float]:
+        """Adds the gradients of leaving passages that were repeated, during a cooldown; the
+        probability of yet another copy, on average."""
+        if not (self.loops and cooling(self.progress.step, self.settings)):
             return {}
-        self.model.eval()
-        with torch.compiler.set_stance("force_eager"):
-            attempts = self.practice.attempts(self.model, step)
-        self.model.train()
-        lessons = Lessons(attempts, self.model.config.context, self.corpus.tokenizer)
-        written, parsed, repeated = self.world.sum(
-            lessons.written, lessons.parsed, lessons.repeated
-        )
-        strayed = 0.0
-        for part in lessons.parts(self._micro_batch, self.world.device):
+        loops = self.loops.loops(self.progress.step)
+        [ends] = self.world.sum(sum(len(loop.ends) for loop in loops))
+        looping = 0.0
+        for first in range(0, len(loops), self._micro_batch):
             with accumulating(self.forward, last=False):
-                with kernels.running(self.kernels, self.world.device):
-                    loss, nats = correction(self.model, self.before, self.corpus.tokenizer, part)
-                (loss * self.world.size / max(1, written)).backward()
-            strayed += float(nats)
-        [strayed] = self.world.sum(strayed)
-        shares = {
-            "parsed": parsed / s.practice,
-            "repeated": repeated / max(1, written),
-            "strayed": strayed / max(1, written),
-        }
-        return {name: round(share, 4) for name, share in shares.items()}
+                with (
+                    torch.compiler.set_stance("force_eager"),
+                    kernels.running(self.kernels, self.world.device),
+                ):
+                    loss, again = lesson(self.model, loops[first : first + self._micro_batch])
+                (loss * self.world.size / ends).backward()
+            looping += again
+        [looping] = self.world.sum(looping)
+        return {"looping": round(looping / ends, 4)}
 
     @property
     def _micro_batch(self) -> int:
@@ -468,23 +456,14 @@ def grammar_of(
     return Grammar(beginnings, shape.context, settings.seed, mine)
 
 
-def practice_of(
-    settings: Settings, world: World, corpus: Corpus, shape: ModelConfig
-) -> Practice | None:
-    """This process's part of the practice at every step of the cooldown, if there is any."""
-    mine = share_of(settings.practice, "--practice", world)
-    return Practice(corpus, shape.context, settings.seed, mine) if mine else None
-
-
-def before_practice(directory: Path, shape: ModelConfig, world: World) -> GPT:
-    """The model that the run in `directory` began with."""
-    model = GPT(shape).to(world.device).eval().requires_grad_(False)
-    load_weights(model, directory / origin.FOLDER / WEIGHTS)
-    return model
+def loops_of(settings: Settings, world: World, corpus: Corpus, shape: ModelConfig) -> Loops | None:
+    """This process's part of the loops to leave at every step of the cooldown, if there are any."""
+    mine = share_of(settings.loops, "--loops", world)
+    return Loops(corpus, shape.context, settings.seed, mine) if mine else None
 
 
 def share_of(count: int, option: str, world: World) -> range:
-    """Which of the texts that an option wants at each step are this process's."""
+    """Which of the windows that an option wants at each step are this process's."""
     if count and world.shard:
         raise UserError(f"{option} needs whole weights: leave out --shard, or {option}")
     mine = world.rows(count, option)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ptx import runlog
-from ptx.checkpoint import STEP_DIR, WEIGHTS, is_run, read_config
+from ptx.checkpoint import STEP_DIR, is_run, read_config
 from ptx.config import ModelConfig
 from ptx.corpus import Corpus
 from ptx.errors import UserError
@@ -83,19 +83,14 @@ def copy(run: Path, other: Path) -> None:
         shutil.copytree(run / FOLDER, other / FOLDER)
 
 
-def keep(model: Path, run: Path, weights: bool = False) -> None:
-    """Writes into `run` what had been done to make the model that it begins with.
-
-    weights: also what came of it.
-    """
+def keep(model: Path, run: Path) -> None:
+    """Writes into `run` what had been done to make the model that it begins with."""
     folder, done = run / FOLDER, made(model)
     folder.mkdir()
     facts = {name: value for name, value in vars(done).items() if name != "metrics"}
     (folder / FACTS).write_text(json.dumps(facts) + "\n")
     lines = (json.dumps(record) + "\n" for record in done.metrics)
     (folder / runlog.METRICS).write_text("".join(lines))
-    if weights:
-        shutil.copy(model / WEIGHTS, folder)
 
 
 def before(run: Path) -> Before:

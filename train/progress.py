@@ -46,11 +46,10 @@ class ProgressLine:
             f"loss {metrics['loss']:.3f}  bpb {metrics['bpb']:.3f}  "
             f"{metrics['tokens_per_s']:,.0f} tokens/s"
         )
-        if "parsed" in metrics:
-            own = f"own texts: {metrics['parsed']:.0%} parse, {metrics['repeated']:.0%} repeated"
-            figures = f"{figures}  {own}"
         if "refused" in metrics:
             figures = f"{figures}  no Python: {metrics['refused']:.2%}"
+        if "looping" in metrics:
+            figures = f"{figures}  yet again: {metrics['looping']:.0%}"
         self._bar.update(self._task, completed=step, figures=figures)
         now = time.monotonic()
         if not self._live and (now - self._last > QUIET_SECONDS or step == self._total):

@@ -28,7 +28,7 @@ from train.samples import Sample, page, quoted, write_samples
 from train.settings import RECIPES, Settings
 
 SIDES = {"val": "packages that validate", "test": "packages kept for a last test"}
-TOLD = {"preset", "seed", "precision", "attention", "compile", "grammar", "practice"}
+TOLD = {"preset", "seed", "precision", "attention", "compile", "grammar", "loops"}
 TOLD |= set(RECIPES["mini"])
 """Settings that the card tells: what decides the result, not where its files lay."""
 CARD = Path(__file__).with_name("card.md")
@@ -154,11 +154,11 @@ def corrected(settings: Settings) -> str:
             f"{settings.grammar} windows of training files in which all that it expected, and "
             "Python's parser would refuse, was made less likely. "
         )
-    if settings.practice:
+    if settings.loops:
         told += (
-            "At each step of its cooldown it also continued "
-            f"{settings.practice} training files by itself, and was corrected where it repeated "
-            "itself or Python's parser gave up, and held to what it expected before elsewhere. "
+            "At each step of its cooldown it also read "
+            f"{settings.loops} windows of training files in which a passage stood again and again, "
+            "and was told after each copy how the file goes on. "
         )
     return told
 

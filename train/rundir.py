@@ -30,7 +30,7 @@ def create(settings: Settings) -> Path:
         (temporary / "checkpoints").mkdir()
         write_settings(temporary, settings)
         if settings.init_from:
-            origin.keep(settings.init_from, temporary, weights=settings.practice > 0)
+            origin.keep(settings.init_from, temporary)
     return directory
 
 

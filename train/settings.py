@@ -77,9 +77,9 @@ class Settings:
     grammar: int = 0
     """Windows of training files at each step of the cooldown in which all likely tokens that
     Python's parser would refuse are made unlikely; 0 for none."""
-    practice: int = 0
-    """Texts that a model to --init-from continues itself at each step of the cooldown, to be
-    corrected where it repeats itself or where Python's parser gives up; 0 for none."""
+    loops: int = 0
+    """Windows of training files at each step of the cooldown in which a passage stands again and
+    again, and after each copy is to be left as the file leaves it; 0 for none."""
     clip: float | None = None
     """Largest gradient norm; 0 leaves gradients alone."""
 
@@ -110,7 +110,7 @@ class Settings:
     """Also write the figures and samples as TensorBoard events, in the run's directory."""
 
 
-LATER: dict[str, Any] = {"init_from": None, "grammar": 0, "practice": 0}
+LATER: dict[str, Any] = {"init_from": None, "grammar": 0, "loops": 0}
 """Settings that the runs of earlier versions do not have, and what those did."""
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -193,7 +193,7 @@ def _check(s: Settings) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} must be at least 1, not {getattr(s, name)}"
             )
-    for name in ("lr", "muon_lr", "weight_decay", "warmup", "grammar", "practice", "clip", "seed"):
+    for name in ("lr", "muon_lr", "weight_decay", "warmup", "grammar", "loops", "clip", "seed"):
         if getattr(s, name) < 0:
             raise UserError(f"--{name.replace('_', '-')} must be 0 or more, not {getattr(s, name)}")
     if s.batch_size % s.micro_batch:
@@ -202,11 +202,9 @@ def _check(s: Settings) -> None:
         )
     if not 0.0 <= s.cooldown <= 1.0:
         raise UserError(f"--cooldown is a share of the steps, from 0 to 1, not {s.cooldown}")
-    for name in ("grammar", "practice"):
+    for name in ("grammar", "loops"):
         if getattr(s, name) and not s.cooldown:
             raise UserError(f"--{name} is for the cooldown, and this run has none: give --cooldown")
-    if s.practice and not s.init_from:
-        raise UserError("--practice is for a model that can write: give one with --init-from")
     if s.name is not None and (not s.name or Path(s.name).name != s.name or s.name == "latest"):
         raise UserError(f"--name {s.name!r} must be one plain directory name, and not 'latest'")
 

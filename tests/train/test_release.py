@@ -18,7 +18,7 @@ def test_the_curve_has_its_end_and_a_row_for_each_halving_before_it() -> None:
 
 def test_the_card_tells_what_a_cooldown_had_beside_real_text() -> None:
     assert corrected(Settings()) == ""
-    assert "continued 16 training files" in corrected(Settings(practice=16))
+    assert "16 windows of training files in which a passage" in corrected(Settings(loops=16))
     assert "8 windows of training files" in corrected(Settings(grammar=8))
 
 
