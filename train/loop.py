@@ -259,12 +259,12 @@ class Run:
         return {"refused": round(refused / judged, 6)}
 
     def _leave_loops(self) -> dict[str, float]:
-        """Adds the gradients of leaving passages that were repeated, during a cooldown; the
-        probability of yet another copy, on average."""
+        """Adds the gradients of not repeating a passage yet again, during a cooldown; the
+        probability of a copy, on average."""
         if not (self.loops and cooling(self.progress.step, self.settings)):
             return {}
         loops = self.loops.loops(self.progress.step)
-        [ends] = self.world.sum(sum(len(loop.ends) for loop in loops))
+        [forks] = self.world.sum(sum(loop.forks.shape[1] for loop in loops))
         looping = 0.0
         for first in range(0, len(loops), self._micro_batch):
             with accumulating(self.forward, last=False):
@@ -273,10 +273,10 @@ class Run:
                     kernels.running(self.kernels, self.world.device),
                 ):
                     loss, again = lesson(self.model, loops[first : first + self._micro_batch])
-                (loss * self.world.size / ends).backward()
+                (loss * self.world.size / forks).backward()
             looping += again
         [looping] = self.world.sum(looping)
-        return {"looping": round(looping / ends, 4)}
+        return {"looping": round(looping / forks, 4)}
 
     @property
     def _micro_batch(self) -> int:

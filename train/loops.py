@@ -1,10 +1,10 @@
-"""Loops: where a text has repeated itself, what people wrote next is to be said.
+"""Loops: where a text repeats itself, what people wrote instead is to be said.
 
 A model that has said a line twice has hardly seen a text that does not go on so: real text leaves
-its repetitions, but each one after another that came makes the next likelier (Xu et al., 2022,
-"Learning to break the loop"). So here it reads training files in which a passage stands again and
-again, and after each of its copies the token to expect is the one that left the passage in the
-file. Nothing is forbidden: a real text that repeats itself is read as ever.
+its repetitions, but each one that came makes the next likelier (Xu et al., 2022, "Learning to break
+the loop"). So here it reads training files into which a passage was put again and again, and before
+and after each of these copies the token to expect is the one with which the file goes on. Nothing
+is forbidden: a real text that repeats itself is read as ever.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
 
-WEIGHT = 0.05
-"""Of the loss at the ends of copies, on average, beside that of real text."""
-MOST_COPIES = 8
+WEIGHT = 0.1
+"""Of the loss where a copy could begin, on average, beside that of real text."""
 SEEN, LONGEST = 0.125, 0.125
 """Shares of the context: what comes before the passage, at least, and the passage, at most."""
+PLACES = 4
+"""Where copies are put in, at most."""
+ENOUGH = 0.4
+"""The probability that no further copy follows one."""
 TRIES = 1_000
 """Windows looked at until one has a passage."""
 LOOPS = 3
@@ -33,16 +36,13 @@ LOOPS = 3
 
 @dataclass(frozen=True)
 class Loop:
-    """A window in which a passage is repeated."""
+    """A window of a file with copies of a passage put in."""
 
     ids: np.ndarray
     """(T,) int64."""
-    ends: np.ndarray
-    """(E,) int64: positions, one for each copy, at which it and the file part."""
-    again: int
-    """The token with which the passage would go on there."""
-    leaves: int
-    """The token with which the file does."""
+    forks: np.ndarray
+    """int64 (3, F): the positions at which the file and a copy part, before each copy and after the
+    last one; the token with which the file goes on there; and that of the copy."""
 
 
 class Loops:
@@ -69,39 +69,53 @@ class Loops:
 
 
 def repeated(window: np.ndarray, eot: int, random: np.random.Generator) -> Loop | None:
-    """`window` (T,) with a passage of it repeated; None where a random one cannot be.
+    """`window` (T,) with copies of a passage of it; None where a random one cannot be.
 
-    The passage reaches from a token to where that token comes again, so its copies join as people
-    could have written them.
+    The passage reaches from a token to where that token comes again, and copies stand there, and
+    where it comes yet again: so they join as people could have written them.
     """
     seen, longest = round(SEEN * len(window)), round(LONGEST * len(window))
     start = random.integers(seen, len(window) // 2)
-    later = np.flatnonzero(window[start : start + longest] == window[start - 1])
-    if not len(later):
+    ends = np.flatnonzero(window[start - 1 : -1] == eot)
+    file = window[start : start - 1 + ends[0]] if len(ends) else window[start:-1]
+    joints = start + 1 + np.flatnonzero(file == window[start - 1])
+    near = joints[joints <= start + longest]
+    if not len(near):
         return None
-    length = 1 + int(random.choice(later))
-    passage, after = window[start : start + length], window[start + length :]
-    differs = np.flatnonzero(passage != after[:length])
-    if not len(differs) or eot in window[start - 1 : start + length + differs[0] + 1]:
-        return None  # the file itself repeats it, or ends
-    together = int(differs[0])
-    copies = random.integers(1, min(MOST_COPIES, (len(after) - 1 - together) // length) + 1)
-    ids = np.concatenate([window[: start + length], np.tile(passage, copies), after])
-    ends = start + length * np.arange(2, copies + 2) + together - 1
-    return Loop(ids[: len(window)], ends, int(passage[together]), int(after[together]))
+    end = random.choice(near)
+    further = random.permutation(joints[joints > end])[: random.integers(PLACES)]
+    return with_copies(window, window[start:end], [end, *sorted(further)], random)
+
+
+def with_copies(
+    window: np.ndarray, passage: np.ndarray, places: list[int], random: np.random.Generator
+) -> Loop | None:
+    """`window` (T,) with copies of `passage` put in at each of `places`, but where the file itself
+    goes on with it; None if that is everywhere."""
+    parts, forks, length, done = [], [], len(passage), 0
+    for place in places:
+        after = window[place : place + length]
+        differs = np.flatnonzero(passage[: len(after)] != after)
+        if not len(differs):
+            continue
+        copies, fork = random.geometric(ENOUGH), differs[0]
+        parts += [window[done:place], np.tile(passage, copies)]
+        first = sum(map(len, parts)) - copies * length + fork - 1
+        forks += [(first + i * length, after[fork], passage[fork]) for i in range(copies + 1)]
+        done = place
+    ids = np.concatenate([*parts, window[done:]])[: len(window)]
+    inside = [fork for fork in forks if fork[0] < len(window)]
+    return Loop(ids, np.array(inside).T) if inside else None
 
 
 def lesson(model: GPT, loops: list[Loop]) -> tuple[Tensor, float]:
-    """WEIGHT times the loss at the ends of all copies, summed, and the probabilities that the model
-    gives to yet another copy there, summed."""
+    """WEIGHT times the loss at all forks, summed, and the probabilities that the model gives to a
+    copy there, summed."""
     device = model.tok_emb.weight.device
-    counts = torch.tensor([len(loop.ends) for loop in loops])
-    rows = torch.arange(len(loops)).repeat_interleave(counts)  # (E,)
-    positions = torch.from_numpy(np.concatenate([loop.ends for loop in loops]))  # (E,)
-    leaves = torch.tensor([loop.leaves for loop in loops]).repeat_interleave(counts).to(device)
-    again = torch.tensor([loop.again for loop in loops]).repeat_interleave(counts).to(device)
+    rows = np.repeat(np.arange(len(loops)), [loop.forks.shape[1] for loop in loops])  # (F,)
+    forks = np.concatenate([loop.forks for loop in loops], axis=1)  # (3, F)
+    row, position, leaves, again = torch.from_numpy(np.stack([rows, *forks])).to(device)
     ids = torch.from_numpy(np.stack([loop.ids for loop in loops])).to(device)  # (B, T)
-    hidden = model.hidden(ids)[rows.to(device), positions.to(device)]  # (E, C)
-    log_p = model.head(hidden).float().log_softmax(-1)  # (E, V)
-    repeats = log_p.detach().gather(-1, again[:, None]).exp().sum()
-    return WEIGHT * F.nll_loss(log_p, leaves, reduction="sum"), float(repeats)
+    log_p = model.head(model.hidden(ids)[row, position]).float().log_softmax(-1)  # (F, V)
+    copies = log_p.detach().gather(-1, again[:, None]).exp().sum()
+    return WEIGHT * F.nll_loss(log_p, leaves, reduction="sum"), float(copies)

@@ -39,7 +39,7 @@ def losses(run: Path) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.usefixtures("any_token")
-@pytest.mark.parametrize("corrected", [{}, {"grammar": 2}])
+@pytest.mark.parametrize("corrected", [{}, {"grammar": 2, "loops": 2}])
 def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
     data: Path, tmp_path: Path, corrected: dict[str, int]
 ) -> None:
@@ -48,14 +48,16 @@ def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
     train(Settings(resume=branch))
     told = json.loads((branch / "config.json").read_text())
     assert (told["steps"], told["cooldown"]) == (10, 0.4)
-    assert told["grammar"] == corrected.get("grammar", 0)
+    assert (told["grammar"], told["loops"]) == (2, 2) if corrected else (0, 0)
     whole = replace(constant(data, tmp_path, "once"), steps=10, cooldown=0.4, **corrected)
     once = train(whole)
     ours, theirs = tensors(branch), tensors(once)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert losses(branch) == losses(once)
-    assert any(r.get("refused") for r in runlog.tail(once / runlog.METRICS)[0]) == bool(corrected)
+    for figure in ("refused", "looping"):
+        found = [record.get(figure) for record in runlog.tail(once / runlog.METRICS)[0]]
+        assert any(found) == bool(corrected)
 
 
 def test_the_run_it_leaves_is_untouched_and_can_go_on(data: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ptx.model import GPT
 from tests.train.conftest import BYTES, TINY, assert_equal_ends, interrupted
 from tests.train.test_beginnings import written
 from train.loop import loops_of, train
-from train.loops import MOST_COPIES, WEIGHT, Loop, Loops, lesson, repeated
+from train.loops import WEIGHT, Loop, Loops, lesson, repeated, with_copies
 from train.parallel import World
 from train.settings import Settings
 
@@ -31,54 +31,65 @@ def h(a, b=1):
 """
 
 
-def loops(count: int = 200) -> list[Loop]:
-    window = np.frombuffer(FILE, np.uint8).astype(np.int64)
-    found = (repeated(window, BYTES.eot, np.random.default_rng(seed)) for seed in range(9 * count))
+def ids(text: bytes) -> np.ndarray:
+    return np.frombuffer(text, np.uint8).astype(np.int64)
+
+
+def loops(count: int, window: np.ndarray | None = None) -> list[Loop]:
+    window = ids(FILE) if window is None else window
+    found = (repeated(window, BYTES.eot, np.random.default_rng(seed)) for seed in range(30 * count))
     return [loop for loop in found if loop][:count]
 
 
-def text(loop: Loop, end: int | None = None) -> bytes:
-    return bytes(loop.ids[:end].tolist())
+class Twice(np.random.Generator):
+    """Draws two copies."""
+
+    def geometric(self, *_args: object) -> int:
+        return 2
 
 
-def test_a_window_is_the_file_with_copies_of_a_passage_put_in_after_it() -> None:
-    for loop in loops():
-        copies = len(loop.ends)
-        assert 1 <= copies <= MOST_COPIES
+def test_copies_stand_before_what_follows_them_in_the_file() -> None:
+    file, passage = b"a = 1\nb = 2\nif b:\n  c\nif d:\n  a\n" + b"." * 60, b"b = 2\n"
+    places = [file.index(b"if b"), file.index(b"if d"), file.index(b"b = 2")]
+    loop = with_copies(ids(file), ids(passage), places[:2], Twice(np.random.PCG64()))
+    assert loop
+    text = b"a = 1\nb = 2\n" + passage * 2 + b"if b:\n  c\n" + passage * 2 + b"if d:\n  a\n"
+    assert bytes(loop.ids.tolist()) == (text + b"." * 60)[: len(file)]
+    before = [12, 18, 24, 34, 40, 46]  # where a copy begins, or the file goes on
+    assert loop.forks.tolist() == [
+        [place - 1 for place in before], [ord("i")] * 6, [ord("b")] * 6
+    ]  # fmt: skip
+    assert with_copies(ids(file), ids(passage), places[2:], Twice(np.random.PCG64())) is None
+
+
+def test_a_fork_is_where_the_copy_and_the_file_part() -> None:
+    file = b"x = f(a)\nx = f(b)\nx = g(c)\n" + b"." * 40
+    passage, place = b"x = f(b)\n", file.index(b"x = g")
+    loop = with_copies(ids(file), ids(passage), [place], Twice(np.random.PCG64()))
+    assert loop
+    for position in loop.forks[0]:
+        assert bytes(loop.ids[: position + 1].tolist()).endswith(b")\nx = ")
+    assert loop.forks[1:].tolist() == [[ord("g")] * 3, [ord("f")] * 3]
+
+
+def test_after_a_fork_comes_the_copy_or_the_file() -> None:
+    for loop in loops(200):
         assert len(loop.ids) == len(FILE)
-        assert any(
-            (FILE[:end] + FILE[start:end] * copies + FILE[end:])[: len(FILE)] == text(loop)
-            for start in range(1, len(FILE))
-            for end in range(start + 1, len(FILE))
-        )
+        for position, leaves, again in loop.forks.T:
+            assert leaves != again
+            assert loop.ids[position + 1 : position + 2].tolist() in ([leaves], [again], [])
+        assert loop.ids[loop.forks[0, 0] + 1] == loop.forks[2, 0]
 
 
-def test_at_every_end_the_passage_would_go_on_and_the_file_leaves_it() -> None:
-    """The file is found again by cutting all copies but one out of the window."""
-    for loop in loops():
-        if len(loop.ends) < 2:
-            continue
-        length = loop.ends[1] - loop.ends[0]
-        assert set(np.diff(loop.ends)) == {length}
-        for end in loop.ends:
-            came = text(loop, end + 1)
-            assert came[-length:] == came[-2 * length : -length]
-            once = came[: -length * (1 + list(loop.ends).index(end))]
-            assert FILE.startswith(once)
-            assert FILE[len(once)] == loop.leaves != loop.again
-        assert [loop.ids[end + 1] for end in loop.ends[:-1]] == [loop.again] * (len(loop.ends) - 1)
-        assert loop.ids[loop.ends[-1] + 1] == loop.leaves
-
-
-def test_a_passage_lies_within_a_file() -> None:
-    window = np.frombuffer(FILE, np.uint8).astype(np.int64)
-    window[len(window) // 4 :: 9] = BYTES.eot
-    found = [repeated(window, BYTES.eot, np.random.default_rng(seed)) for seed in range(500)]
-    some = [loop for loop in found if loop and len(loop.ends) > 1]
-    assert len(some) > 20
-    for loop in some:
-        inside = slice(3 * loop.ends[0] - 2 * loop.ends[1] + 1, loop.ends[-1] + 2)
-        assert BYTES.eot not in loop.ids[inside]
+def test_copies_are_put_into_one_file_only() -> None:
+    window = ids(FILE)
+    stop = 2 * len(window) // 3
+    window[stop] = BYTES.eot
+    for loop in loops(200, window):
+        [[*ends]] = np.nonzero(loop.ids == BYTES.eot)
+        assert all(position < end for position in loop.forks[0] for end in ends)
+    window[: stop + 1] = BYTES.eot
+    assert not loops(1, window)
 
 
 def test_a_loop_is_the_same_whoever_makes_it(data: Path) -> None:
@@ -89,29 +100,36 @@ def test_a_loop_is_the_same_whoever_makes_it(data: Path) -> None:
     assert len({tuple(one) for one in four}) == 4
 
 
-def test_the_lesson_is_the_loss_at_the_ends_alone() -> None:
+def test_the_lesson_is_the_loss_at_the_forks_alone() -> None:
     torch.manual_seed(0)
     model, some = GPT(replace(TINY, context=len(FILE))).eval(), loops(3)
-    expected, again = 0.0, 0.0
+    expected, copies = 0.0, 0.0
     for loop in some:
         log_p = model(torch.from_numpy(loop.ids)[None])[0].log_softmax(-1)  # (T, V)
-        expected -= WEIGHT * sum(log_p[end, loop.leaves].item() for end in loop.ends)
-        again += sum(log_p[end, loop.again].exp().item() for end in loop.ends)
+        for position, leaves, again in loop.forks.T:
+            expected -= WEIGHT * log_p[position, leaves].item()
+            copies += log_p[position, again].exp().item()
     loss, found = lesson(model, some)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
-    assert found == pytest.approx(again, rel=1e-4)
+    assert found == pytest.approx(copies, rel=1e-4)
 
 
-def test_to_leave_them_is_learnt() -> None:
+def test_not_to_repeat_is_learnt() -> None:
+    """By a model that has learnt to write the copies."""
     torch.manual_seed(0)
     model, some = GPT(replace(TINY, context=len(FILE))), loops(32)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    before = lesson(model, some)[0].item()
-    for _ in range(30):
+    texts = torch.from_numpy(np.stack([loop.ids for loop in some]))
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(texts[:, :-1], texts[:, 1:]).backward()
+        optimizer.step()
+    before = lesson(model, some)[1]
+    for _ in range(40):
         optimizer.zero_grad()
         lesson(model, some)[0].backward()
         optimizer.step()
-    assert lesson(model, some)[0].item() < before / 2
+    assert lesson(model, some)[1] < before / 2
 
 
 def settings(data: Path, runs: Path, **more: object) -> Settings:
