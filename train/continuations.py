@@ -70,15 +70,13 @@ class Closure:
 
 
 def measure(
-    texts: list[Text],
+    begun: list[tuple[str, str]],
     model: GPT,
     tokenizer: Tokenizer,
-    count: int,
     seed: int,
     temperature: float = USUAL.temperature,
 ) -> Closure:
-    """Continues `count` held-out files and judges what comes."""
-    begun = prompts(texts, count, seed)
+    """Continues what `prompts` returned and judges what comes."""
     sampling = replace(USUAL, temperature=temperature)
     written = continue_all(begun, model, tokenizer, seed, sampling)
     kept = continue_all(begun, model, tokenizer, seed, replace(sampling, python=True))

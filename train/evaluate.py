@@ -27,7 +27,7 @@ from ptx.tokenizer import Tokenizer
 from train import baselines as opponents
 from train import continuations as written
 from train.device import pick_device
-from train.grammar import refused_after
+from train.grammar import held_out_excerpts, refused_after
 from train.heldout import Text, files, held_out
 from train.kernels import Kernels, running
 from train.parallel import World
@@ -209,6 +209,11 @@ def evaluate(args: Evaluate) -> None:
     needs_data = args.text is None or args.baselines
     corpus = Corpus(args.data) if needs_data else None
     texts = files(args.text) if args.text else held_out(corpus, args.split, args.tokens)
+    if args.continuations:  # refuses texts that are too short before all is scored
+        begun = written.prompts(texts, args.continuations, args.seed)
+        excerpts = held_out_excerpts(
+            texts, tokenizer, model.config.context, args.continuations, args.seed
+        )
     scores = score(model, tokenizer, texts)
     columns = {str(path): bits(score(m, t, texts)) for path, m, t in others}
     if args.baselines:
@@ -224,10 +229,8 @@ def evaluate(args: Evaluate) -> None:
         "projects": [as_dict(s, {n: r[i] for n, r in rates.items()}) for i, s in enumerate(scores)],
     }  # fmt: skip
     if args.continuations:
-        closure = written.measure(
-            texts, model, tokenizer, args.continuations, args.seed, args.temperature
-        )
-        refused = refused_after(texts, model, tokenizer, args.continuations, args.seed)
+        closure = written.measure(begun, model, tokenizer, args.seed, args.temperature)
+        refused = refused_after(model, tokenizer, excerpts)
         told = {"temperature": args.temperature, "refused_after_real_text": round(refused, 6)}
         report["continuations"] = told | written.as_dict(closure)
         Console().print(sentence(closure))

@@ -141,16 +141,20 @@ def log_chances(model: GPT, hidden: Tensor) -> Tensor:
     return (model.head(hidden).float() / USUAL.temperature).log_softmax(-1)
 
 
-@torch.no_grad()
-def refused_after(
-    texts: list[Text], model: GPT, tokenizer: Tokenizer, count: int, seed: int
-) -> float:
-    """The probability of a token that Python refuses, on average after each of the tokens of
-    `count` pieces of held-out files, at the usual temperature; of likely tokens alone."""
+def held_out_excerpts(
+    texts: list[Text], tokenizer: Tokenizer, context: int, count: int, seed: int
+) -> list[Excerpt]:
+    """`count` pieces of held-out files; refuses what is no Python, or too short."""
     ids = np.concatenate([text.ids(tokenizer) for text in texts])
     beginnings = Beginnings(ids, tokenizer, "--continuations")
-    excerpts = Grammar(beginnings, model.config.context, seed, range(count)).excerpts(0)
+    return Grammar(beginnings, context, seed, range(count)).excerpts(0)
+
+
+@torch.no_grad()
+def refused_after(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> float:
+    """The probability of a token that Python refuses, on average after each of the tokens that are
+    judged, at the usual temperature; of likely tokens alone."""
     found = 0.0
-    for i in range(0, count, AT_ONCE):
+    for i in range(0, len(excerpts), AT_ONCE):
         found += judge(model, tokenizer, excerpts[i : i + AT_ONCE]).refused
     return found / sum(excerpt.n_judged for excerpt in excerpts)

@@ -18,7 +18,7 @@ from ptx.checkpoint import load_model
 from ptx.corpus import Corpus
 from tests.bench.report import arguments, report
 from train.baselines import baselines
-from train.continuations import measure
+from train.continuations import measure, prompts
 from train.evaluate import score
 from train.heldout import held_out
 
@@ -33,8 +33,9 @@ def main() -> None:
     texts = held_out(corpus, corpus.splits[-1], 3_000 if args.quick else 50_000)
     ours = score(model, tokenizer, texts)[-1]
     count = 20 if args.quick else 200
-    found = measure(texts, model, tokenizer, count, seed=0)
-    hotter = measure(texts, model, tokenizer, count, seed=0, temperature=0.8)
+    begun = prompts(texts, count, seed=0)
+    found = measure(begun, model, tokenizer, seed=0)
+    hotter = measure(begun, model, tokenizer, seed=0, temperature=0.8)
     others = [
         (f"bits per byte, against {name}", ours.bits_per_byte, sum(bits) / ours.bytes, None)
         for name, bits in baselines(corpus, texts).items()

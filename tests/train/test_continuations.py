@@ -128,8 +128,9 @@ def test_a_model_is_measured_and_the_same_seed_gives_the_same() -> None:
     shape = replace(PRESETS["nano"], vocab_size=257, context=64, n_layer=1, d_model=32, d_mlp=32)
     model = GPT(shape).eval()
     texts = [Text("a", (WHOLE.encode() * 20, WHOLE.encode() * 9, b"short"))]
-    found = measure(texts, model, tokenizer, 3, seed=1)
-    assert found == measure(texts, model, tokenizer, 3, seed=1)
+    begun = prompts(texts, 3, seed=1)
+    found = measure(begun, model, tokenizer, seed=1)
+    assert found == measure(begun, model, tokenizer, seed=1)
     assert found.continuations == 3
     assert found.refused > 0.1  # noise is seldom Python
     begun = prompts(texts, 40, seed=1)

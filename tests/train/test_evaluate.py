@@ -101,6 +101,17 @@ def test_the_command_writes_what_it_measured(model: GPT, data: Path, tmp_path: P
     assert 0 <= found["continuations"]["refused_after_real_text"] < 1
 
 
+def test_what_is_too_short_to_continue_is_refused_before_it_is_scored(
+    model: GPT, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "model", model, Corpus(data).tokenizer)
+    (tmp_path / "short.py").write_text("x = 1\n")
+    args = Evaluate(tmp_path / "model", text=tmp_path / "short.py", continuations=2, device="cpu")
+    with pytest.raises(UserError, match="leave out --continuations"):
+        evaluate(args)
+    assert not capsys.readouterr().out
+
+
 def test_top_1_counts_the_tokens_that_were_the_likeliest(model: GPT) -> None:
     tokens = np.random.default_rng(0).integers(257, size=9)
     with torch.no_grad():

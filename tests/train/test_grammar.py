@@ -117,7 +117,7 @@ def test_what_is_refused_becomes_less_likely() -> None:
 def test_what_is_refused_after_held_out_text_is_a_mean_over_its_positions(data: Path) -> None:
     torch.manual_seed(0)
     model, texts = GPT(TINY).eval(), held_out(Corpus(data), "val")
-    found = refused_after(texts, model, BYTES, 10, 0)
+    found = refused_after(model, BYTES, held_out_excerpts(texts, BYTES, 64, 10, 0))
     begun = Beginnings(texts[0].ids(BYTES), BYTES, "--continuations")
     excerpts = Grammar(begun, 64, 0, range(10)).excerpts(0)
     masses = [judge(model, BYTES, [excerpt]).refused for excerpt in excerpts]
