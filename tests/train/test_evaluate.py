@@ -14,6 +14,7 @@ import torch
 from ptx.checkpoint import save_model
 from ptx.config import PRESETS
 from ptx.corpus import Corpus
+from ptx.errors import UserError
 from ptx.model import GPT
 from train.evaluate import Evaluate, evaluate, score, token_scores, validate
 from train.heldout import held_out

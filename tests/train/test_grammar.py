@@ -18,7 +18,7 @@ from ptx.sampling import USUAL
 from tests.train.conftest import BYTES, TINY, assert_equal_ends, interrupted
 from tests.train.test_beginnings import beginnings_of, written
 from train.beginnings import Beginnings
-from train.grammar import WEIGHT, Excerpt, Grammar, judge, refused, refused_after
+from train.grammar import WEIGHT, Excerpt, Grammar, held_out_excerpts, judge, refused, refused_after
 from train.heldout import held_out
 from train.loop import grammar_of, train
 from train.parallel import World
