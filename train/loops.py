@@ -20,7 +20,7 @@ from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
 
-WEIGHT = 0.1
+WEIGHT = 0.03
 """Of the loss where a copy could begin, on average, beside that of real text."""
 SEEN, LONGEST = 0.125, 0.125
 """Shares of the context: what comes before the passage, at least, and the passage, at most."""
