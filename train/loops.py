@@ -1,10 +1,11 @@
-"""Loops: where a text repeats itself, what people wrote instead is to be said.
+"""Loops: that a text goes on, and does not repeat itself yet again.
 
 A model that has said a line twice has hardly seen a text that does not go on so: real text leaves
 its repetitions, but each one that came makes the next likelier (Xu et al., 2022, "Learning to break
 the loop"). So here it reads training files into which a passage was put again and again, and before
-and after each of these copies the token to expect is the one with which the file goes on. Nothing
-is forbidden: a real text that repeats itself is read as ever.
+and after each of these copies yet another one is made less likely (unlikelihood; Welleck et al.,
+2020), and the token with which the file goes on likelier. A real text that repeats itself is read
+as ever.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
 
-WEIGHT = 0.03
-"""Of the loss where a copy could begin, on average, beside that of real text."""
+LEAVES, AGAIN = 0.03, 0.15
+"""Weights, beside the loss of real text, where a copy could begin: of the loss of the token with
+which the file goes on, and of -log(1 - p), p being the probability of a copy; means of both."""
+SURE = 0.999
+"""A probability beyond which nothing is pushed down harder: the loss would have no end."""
 SEEN, LONGEST = 0.125, 0.125
 """Shares of the context: what comes before the passage, at least, and the passage, at most."""
 PLACES = 4
@@ -116,7 +120,7 @@ def with_copies(
 
 
 def lesson(model: GPT, loops: list[Loop]) -> tuple[Tensor, float]:
-    """WEIGHT times the loss at all forks, summed, and the probabilities that the model gives to a
+    """The weighted losses at all forks, summed, and the probabilities that the model gives to a
     copy there, summed."""
     device = model.tok_emb.weight.device
     rows = np.repeat(np.arange(len(loops)), [loop.forks.shape[1] for loop in loops])  # (F,)
@@ -124,5 +128,6 @@ def lesson(model: GPT, loops: list[Loop]) -> tuple[Tensor, float]:
     row, position, leaves, again = torch.from_numpy(np.stack([rows, *forks])).to(device)
     ids = torch.from_numpy(np.stack([loop.ids for loop in loops])).to(device)  # (B, T)
     log_p = model.head(model.hidden(ids)[row, position]).float().log_softmax(-1)  # (F, V)
-    copies = log_p.detach().gather(-1, again[:, None]).exp().sum()
-    return WEIGHT * F.nll_loss(log_p, leaves, reduction="sum"), float(copies)
+    p = log_p.gather(-1, again[:, None]).exp()  # (F, 1)
+    loss = LEAVES * F.nll_loss(log_p, leaves, reduction="sum") - AGAIN * (-SURE * p).log1p().sum()
+    return loss, float(p.detach().sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ptx.model import GPT
 from tests.train.conftest import BYTES, TINY, assert_equal_ends, interrupted
 from tests.train.test_beginnings import written
 from train.loop import loops_of, train
-from train.loops import WEIGHT, Loop, Loops, lesson, repeated, with_copies
+from train.loops import AGAIN, LEAVES, Loop, Loops, lesson, repeated, with_copies
 from train.parallel import World
 from train.settings import Settings
 
@@ -114,15 +115,17 @@ def test_a_loop_is_the_same_whoever_makes_it(data: Path) -> None:
     assert len({tuple(one) for one in four}) == 4
 
 
-def test_the_lesson_is_the_loss_at_the_forks_alone() -> None:
+def test_the_lesson_is_of_the_forks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, some = GPT(replace(TINY, context=len(FILE))).eval(), loops(3)
     expected, copies = 0.0, 0.0
+    monkeypatch.setattr("train.loops.SURE", 1.0)
     for loop in some:
         log_p = model(torch.from_numpy(loop.ids)[None])[0].log_softmax(-1)  # (T, V)
         for position, leaves, again in loop.forks.T:
-            expected -= WEIGHT * log_p[position, leaves].item()
-            copies += log_p[position, again].exp().item()
+            p = log_p[position, again].exp().item()
+            expected -= LEAVES * log_p[position, leaves].item() + AGAIN * math.log(1 - p)
+            copies += p
     loss, found = lesson(model, some)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert found == pytest.approx(copies, rel=1e-4)
