@@ -21,7 +21,7 @@ from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
 
-LEAVES, AGAIN = 0.03, 0.15
+LEAVES, AGAIN = 0.03, 0.4
 """Weights, beside the loss of real text, where a copy could begin: of the loss of the token with
 which the file goes on, and of -log(1 - p), p being the probability of a copy; means of both."""
 SURE = 0.999
