@@ -27,7 +27,7 @@ from ptx.tokenizer import Tokenizer
 from train import baselines as opponents
 from train import continuations as written
 from train.device import pick_device
-from train.grammar import held_out_excerpts, refused_after
+from train.grammar import COLD, held_out_excerpts, refused_after
 from train.heldout import Text, files, held_out
 from train.kernels import Kernels, running
 from train.parallel import World
@@ -76,7 +76,7 @@ class Evaluate:
     """Also what xz -9, zstd -19 with a dictionary of the training text, and an order-5 byte n-gram
     take."""
     continuations: int = 0
-    """So many held-out files are continued for 256 tokens (top-p 0.95): the share that still
+    """So many held-out files are continued for 256 tokens (min-p 0.1): the share that still
     parses, and that closes its brackets and keeps its indentation. 200 say something. At as many
     places of those files Python's parser also reads what would come: how much of it, after real
     text, the parser would refuse."""
@@ -236,7 +236,7 @@ def evaluate(args: Evaluate) -> None:
         Console().print(sentence(closure))
         Console().print(
             f"Python's parser would refuse {refused:.3%} of what it expects after real text (at "
-            f"temperature {USUAL.temperature}, likely tokens alone)"
+            f"temperature {COLD}, likely tokens alone)"
         )
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")

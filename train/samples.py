@@ -53,7 +53,7 @@ def write_samples(model: GPT, tokenizer: Tokenizer, count: int) -> list[Sample]:
 
 def page(name: str, samples: list[Sample]) -> str:
     """All of them as Markdown."""
-    knobs = f"temperature {USUAL.temperature}, top-p {USUAL.top_p}"
+    knobs = f"temperature {USUAL.temperature}, min-p {USUAL.min_p}"
     head = (
         f"# {len(samples)} samples of {name}\n\nFixed prompts and seeds, none left out; {knobs}, "
         f"{LIMITS.max_tokens} tokens each. ‸ marks where the prompt ends and the model goes on.\n"
