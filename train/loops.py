@@ -28,8 +28,8 @@ PLACES = 4
 """Where copies are put in, at most."""
 ENOUGH = 0.4
 """The probability that no further copy follows one."""
-TRIES = 1_000
-"""Windows looked at until one has a passage."""
+TRIES, PROBES = 1_000, 20
+"""Windows looked at until one has a passage, and how often that is tried before a run begins."""
 LOOPS = 3
 """Tells its seeds from those of a step's other random numbers."""
 
@@ -50,9 +50,11 @@ class Loops:
     UserError if there is nothing to repeat."""
 
     def __init__(self, corpus: Corpus, context: int, seed: int, numbers: range) -> None:
-        self.tokens, self.eot = corpus.train, corpus.tokenizer.eot
+        self.tokens, self.file = corpus.train, corpus.path / "train.bin"
+        self.eot = corpus.tokenizer.eot
         self.context, self.seed, self.numbers = context, seed, numbers
-        self.draw(np.random.default_rng(0))  # refuses what has nothing
+        for first in range(PROBES):  # refuses what has little, before a run begins
+            self.draw(np.random.default_rng(first))
 
     def loops(self, step: int) -> list[Loop]:
         """Those of one step. A number's is the same whoever makes it, and with which others."""
@@ -61,11 +63,15 @@ class Loops:
 
     def draw(self, random: np.random.Generator) -> Loop:
         for _ in range(TRIES):
-            first = random.integers(len(self.tokens) - self.context + 1)
-            window = self.tokens[first : first + self.context].astype(np.int64)
-            if loop := repeated(window, self.eot, random):
+            if loop := repeated(self.window(random), self.eot, random):
                 return loop
         raise UserError("--loops needs files with text to repeat: leave it out, or give more text")
+
+    def window(self, random: np.random.Generator) -> np.ndarray:
+        """(T,) int64 of the training text, read and not mapped, as batches are."""
+        first, dtype = random.integers(len(self.tokens) - self.context + 1), self.tokens.dtype
+        found = np.fromfile(self.file, dtype, self.context, offset=first * dtype.itemsize)
+        return found.astype(np.int64)
 
 
 def repeated(window: np.ndarray, eot: int, random: np.random.Generator) -> Loop | None:
@@ -91,18 +97,19 @@ def with_copies(
     window: np.ndarray, passage: np.ndarray, places: list[int], random: np.random.Generator
 ) -> Loop | None:
     """`window` (T,) with copies of `passage` put in at each of `places`, but where the file itself
-    goes on with it; None if that is everywhere."""
-    parts, forks, length, done = [], [], len(passage), 0
+    goes on with it, and where a copy and the file have not parted yet; None if that is
+    everywhere."""
+    parts, forks, length, done, parted = [], [], len(passage), 0, 0
     for place in places:
         after = window[place : place + length]
         differs = np.flatnonzero(passage[: len(after)] != after)
-        if not len(differs):
+        if not len(differs) or place <= parted:
             continue
         copies, fork = random.geometric(ENOUGH), differs[0]
         parts += [window[done:place], np.tile(passage, copies)]
         first = sum(map(len, parts)) - copies * length + fork - 1
         forks += [(first + i * length, after[fork], passage[fork]) for i in range(copies + 1)]
-        done = place
+        done, parted = place, place + fork
     ids = np.concatenate([*parts, window[done:]])[: len(window)]
     inside = [fork for fork in forks if fork[0] < len(window)]
     return Loop(ids, np.array(inside).T) if inside else None

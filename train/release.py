@@ -158,7 +158,7 @@ def corrected(settings: Settings) -> str:
         told += (
             "At each step of its cooldown it also read "
             f"{settings.loops} windows of training files in which a passage stood again and again, "
-            "and was told after each copy how the file goes on. "
+            "and was told before and after each copy how the file goes on. "
         )
     return told
 

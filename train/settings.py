@@ -79,7 +79,7 @@ class Settings:
     Python's parser would refuse are made unlikely; 0 for none."""
     loops: int = 0
     """Windows of training files at each step of the cooldown in which a passage stands again and
-    again, and after each copy is to be left as the file leaves it; 0 for none."""
+    again, and before and after each copy the file's own next token is learnt; 0 for none."""
     clip: float | None = None
     """Largest gradient norm; 0 leaves gradients alone."""
 

@@ -48,7 +48,7 @@ def test_a_branch_equals_an_uninterrupted_run_bit_for_bit(
     train(Settings(resume=branch))
     told = json.loads((branch / "config.json").read_text())
     assert (told["steps"], told["cooldown"]) == (10, 0.4)
-    assert (told["grammar"], told["loops"]) == (2, 2) if corrected else (0, 0)
+    assert (told["grammar"], told["loops"]) == ((2, 2) if corrected else (0, 0))
     whole = replace(constant(data, tmp_path, "once"), steps=10, cooldown=0.4, **corrected)
     once = train(whole)
     ours, theirs = tensors(branch), tensors(once)

@@ -72,8 +72,20 @@ def test_a_fork_is_where_the_copy_and_the_file_part() -> None:
     assert loop.forks[1:].tolist() == [[ord("g")] * 3, [ord("f")] * 3]
 
 
+def test_no_copy_stands_where_the_last_one_and_the_file_have_not_parted() -> None:
+    """`a ` follows both joints: after the first copy the file's `e` is that of the second."""
+    file = b"x\na b\nc d\na b\nc e\n" + b"." * 60
+    places = [file.index(b"a b\nc e"), file.index(b"c e")]
+    loop = with_copies(ids(file), ids(b"a b\nc d\n"), places, Twice(np.random.PCG64()))
+    assert loop
+    assert loop.forks.shape == (3, 3)
+    assert bytes(loop.ids.tolist()).count(b"a b\nc d\n") == 3
+
+
 def test_after_a_fork_comes_the_copy_or_the_file() -> None:
-    for loop in loops(200):
+    found = loops(200)
+    assert any(loop.forks[0, -1] == len(FILE) - 1 for loop in found)
+    for loop in found:
         assert len(loop.ids) == len(FILE)
         for position, leaves, again in loop.forks.T:
             assert leaves != again
@@ -85,7 +97,9 @@ def test_copies_are_put_into_one_file_only() -> None:
     window = ids(FILE)
     stop = 2 * len(window) // 3
     window[stop] = BYTES.eot
-    for loop in loops(200, window):
+    found = loops(200, window)
+    assert sum(BYTES.eot in loop.ids for loop in found) > 50
+    for loop in found:
         [[*ends]] = np.nonzero(loop.ids == BYTES.eot)
         assert all(position < end for position in loop.forks[0] for end in ends)
     window[: stop + 1] = BYTES.eot
