@@ -50,7 +50,7 @@ class Complete:
     """Choose among the k most likely tokens only; 0 means all."""
     top_p: float = USUAL.top_p
     """Choose among the fewest tokens that hold this probability; 1 means all."""
-    min_p: float = 0.0
+    min_p: float = USUAL.min_p
     """Choose among tokens at least this share as likely as the most likely one; 0 means all."""
     repetition_penalty: float = 1.0
     """Above 1 makes tokens that the text has already less likely."""

@@ -74,10 +74,9 @@ def measure(
     model: GPT,
     tokenizer: Tokenizer,
     seed: int,
-    temperature: float = USUAL.temperature,
+    sampling: Sampling = USUAL,
 ) -> Closure:
     """Continues what `prompts` returned and judges what comes."""
-    sampling = replace(USUAL, temperature=temperature)
     written = continue_all(begun, model, tokenizer, seed, sampling)
     kept = continue_all(begun, model, tokenizer, seed, replace(sampling, python=True))
     return judge(written, kept)

@@ -27,7 +27,7 @@ from ptx.tokenizer import Tokenizer
 from train import baselines as opponents
 from train import continuations as written
 from train.device import pick_device
-from train.grammar import held_out_excerpts, refused_after
+from train.grammar import COLD, held_out_excerpts, refused_after
 from train.heldout import Text, files, held_out
 from train.kernels import Kernels, running
 from train.parallel import World
@@ -76,12 +76,16 @@ class Evaluate:
     """Also what xz -9, zstd -19 with a dictionary of the training text, and an order-5 byte n-gram
     take."""
     continuations: int = 0
-    """So many held-out files are continued for 256 tokens (top-p 0.95): the share that still
+    """So many held-out files are continued for 256 tokens: the share that still
     parses, and that closes its brackets and keeps its indentation. 200 say something. At as many
     places of those files Python's parser also reads what would come: how much of it, after real
     text, the parser would refuse."""
     temperature: float = USUAL.temperature
     """Of the continuations: lower ones parse more often, and repeat themselves."""
+    top_p: float = USUAL.top_p
+    """Of the continuations: the fewest tokens that hold this probability may come; 1 means all."""
+    min_p: float = USUAL.min_p
+    """Of the continuations: tokens at least this share as likely as the likeliest may come."""
     seed: int = 0
     """Of the continuations."""
     json: Path | None = None
@@ -202,7 +206,7 @@ def evaluate(args: Evaluate) -> None:
     """Prints a line per project and one for all; writes --json."""
     if args.continuations < 0:
         raise UserError(f"--continuations must be 0 or more, not {args.continuations}")
-    Sampling(args.temperature)  # refuses an impossible one before all is scored
+    sampling = Sampling(args.temperature, top_p=args.top_p, min_p=args.min_p)
     device = pick_device(args.device)
     model, tokenizer, _ = load_model(args.model, device)
     others = [(path, *load_model(path, device)[:2]) for path in args.against]
@@ -229,14 +233,15 @@ def evaluate(args: Evaluate) -> None:
         "projects": [as_dict(s, {n: r[i] for n, r in rates.items()}) for i, s in enumerate(scores)],
     }  # fmt: skip
     if args.continuations:
-        closure = written.measure(begun, model, tokenizer, args.seed, args.temperature)
+        closure = written.measure(begun, model, tokenizer, args.seed, sampling)
         refused = refused_after(model, tokenizer, excerpts)
-        told = {"temperature": args.temperature, "refused_after_real_text": round(refused, 6)}
+        told = {name: getattr(args, name) for name in ("temperature", "top_p", "min_p")}
+        told["refused_after_real_text"] = round(refused, 6)
         report["continuations"] = told | written.as_dict(closure)
         Console().print(sentence(closure))
         Console().print(
             f"Python's parser would refuse {refused:.3%} of what it expects after real text (at "
-            f"temperature {USUAL.temperature}, likely tokens alone)"
+            f"temperature {COLD}, likely tokens alone)"
         )
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")

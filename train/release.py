@@ -24,7 +24,7 @@ from train import settings as run_settings
 from train.evaluate import Evaluate, Score, score
 from train.heldout import held_out
 from train.origin import Before
-from train.samples import Sample, page, quoted, write_samples
+from train.samples import KNOBS, Sample, page, quoted, write_samples
 from train.settings import RECIPES, Settings
 
 SIDES = {"val": "packages that validate", "test": "packages kept for a last test"}
@@ -229,6 +229,7 @@ def render_card(
         scores="\n".join(rows),
         settings=json.dumps(recipe, indent=2),
         curve=curve_rows,
+        knobs=KNOBS,
         samples="\n\n".join(quoted(sample) for sample in samples[:3]),
     )
 

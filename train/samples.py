@@ -25,6 +25,7 @@ PROMPTS = (
     "def main():\n    parser = argparse.ArgumentParser(",
 )
 """The page's examples, and ends inside a word, after a bracket, before a name."""
+KNOBS = f"temperature {USUAL.temperature}, min-p {USUAL.min_p}"
 LIMITS = Limits(max_tokens=96)
 SLOTS = 10
 
@@ -53,9 +54,8 @@ def write_samples(model: GPT, tokenizer: Tokenizer, count: int) -> list[Sample]:
 
 def page(name: str, samples: list[Sample]) -> str:
     """All of them as Markdown."""
-    knobs = f"temperature {USUAL.temperature}, top-p {USUAL.top_p}"
     head = (
-        f"# {len(samples)} samples of {name}\n\nFixed prompts and seeds, none left out; {knobs}, "
+        f"# {len(samples)} samples of {name}\n\nFixed prompts and seeds, none left out; {KNOBS}, "
         f"{LIMITS.max_tokens} tokens each. ‸ marks where the prompt ends and the model goes on.\n"
     )
     return head + "".join(f"\n## Prompt {_place(s)}\n\n{quoted(s)}\n" for s in samples)

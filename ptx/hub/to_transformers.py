@@ -152,6 +152,7 @@ def _generation(c: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
         "temperature": USUAL.temperature,
         "top_k": 0,
         "top_p": USUAL.top_p,
+        "min_p": USUAL.min_p,
         "max_length": c.context,
     }
 

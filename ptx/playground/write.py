@@ -62,7 +62,7 @@ class Request:
     temperature: float = USUAL.temperature
     top_k: int = 0
     top_p: float = USUAL.top_p
-    min_p: float = 0.0
+    min_p: float = USUAL.min_p
     repetition_penalty: float = 1.0
     length: int = 200
     seed: int = 0
@@ -360,7 +360,7 @@ def expose(models: Models, rate: Rate) -> None:
         top_p: float = USUAL.top_p,
         length: int = 200,
         seed: int = 0,
-        min_p: float = 0.0,
+        min_p: float = USUAL.min_p,
         repetition_penalty: float = 1.0,
         model: str = FIRST_MODEL,
         python: bool = False,

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ptx.checkpoint import load_model
 from ptx.corpus import Corpus
+from ptx.sampling import Sampling
 from tests.bench.report import arguments, report
 from train.baselines import baselines
 from train.continuations import measure, prompts
@@ -35,7 +36,7 @@ def main() -> None:
     count = 20 if args.quick else 200
     begun = prompts(texts, count, seed=0)
     found = measure(begun, model, tokenizer, seed=0)
-    hotter = measure(begun, model, tokenizer, seed=0, temperature=0.8)
+    by_top_p = {t: measure(begun, model, tokenizer, 0, Sampling(t, top_p=0.95)) for t in (0.6, 0.8)}
     others = [
         (f"bits per byte, against {name}", ours.bits_per_byte, sum(bits) / ours.bytes, None)
         for name, bits in baselines(corpus, texts).items()
@@ -45,7 +46,10 @@ def main() -> None:
         ("parsed: continuations, another file's text", found.parsed, found.parsed_control, PARSED),
         ("parsed where Python's parser may refuse tokens", found.parsed_python, None, PARSED),
         ("tokens that it refused, for each that came", found.refused, None, None),
-        ("parsed at temperature 0.8", hotter.parsed, hotter.parsed_control, PARSED),
+        *(
+            (f"parsed at temperature {t}, top-p 0.95", by.parsed, by.parsed_control, PARSED)
+            for t, by in by_top_p.items()
+        ),
         ("lines that repeat one before", found.repeated, found.repeated_control, None),
         ("top1", ours.top1, None, None),
         ("brackets closed", found.brackets, None, None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_a_text_kept_python_shows_what_its_parser_refused(
     expect(playground.seen).to_contain_text("Drawn before, and no Python:")
     gpt, _ = model
     ids = playground.ids
-    sampling = Sampling(1.5, top_p=USUAL.top_p, python=True)
+    sampling = replace(USUAL, temperature=1.5, python=True)
     with torch.no_grad():
         choice = Choice(gpt(torch.tensor([ids[:at]]))[0, -1], sampling, dead=tuple(dead))
     likeliest = choice.logits.topk(12).indices.tolist()

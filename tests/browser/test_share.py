@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from ptx import Sampling, lens, load_model
-from ptx.sampling import Choice
+from ptx import lens, load_model
+from ptx.sampling import USUAL, Choice
 from tests.browser.driving import Playground
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +212,7 @@ def test_saved_numbers_are_the_librarys(playground: Playground) -> None:
     playground.cursor_to(at)
     model, _, _ = load_model(ROOT / "checkpoints" / "mini")
     seen = lens.trace(model, ids[:at])
-    choice = Choice(seen.logits[-1], Sampling(0.6, top_k=30, top_p=0.95), ids[:at])
+    choice = Choice(seen.logits[-1], replace(USUAL, top_k=30), ids[:at])
     for row in json.loads(saved(page, "next-token", "JSON").read_text("utf-8")):
         assert row["raw"] == pytest.approx(float(choice.raw[row["id"]]), abs=1e-4)
         assert row["final"] == pytest.approx(float(choice.final[row["id"]]), abs=1e-4)

@@ -31,7 +31,7 @@ def test_the_text_is_the_models_to_the_last_space(playground: Playground, app_ur
     playground.set("seed", 7)
     playground.generate()
     expected = Client(app_url, verbose=False).predict(
-        prompt, 0.6, 0, 0.95, 24, 7, api_name="/generate"
+        prompt, length=24, seed=7, api_name="/generate"
     )
     assert playground.text == prompt + expected
     prompt_share = playground.page.evaluate(
@@ -102,8 +102,8 @@ def test_a_number_that_cannot_be_is_put_right(playground: Playground) -> None:
     playground.set("length", 10**9)
     assert playground.state("knobs.length") <= 4096
     playground.page.get_by_role("button", name="Reset", exact=True).click()
-    assert playground.state("knobs.temperature") == USUAL.temperature
-    assert playground.state("knobs.top_p") == USUAL.top_p
+    for knob in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty"):
+        assert playground.state(f"knobs.{knob}") == getattr(USUAL, knob)
 
 
 def test_stop_keeps_what_was_written_and_continue_goes_on(playground: Playground) -> None:

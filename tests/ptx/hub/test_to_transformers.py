@@ -150,7 +150,8 @@ def test_it_names_end_of_text_and_our_knobs(exported: tuple[GPT, Path], py16k: T
     _, directory = exported
     knobs = json.loads((directory / "generation_config.json").read_text())
     assert knobs["eos_token_id"] == py16k.eot
-    assert (knobs["temperature"], knobs["top_p"]) == (USUAL.temperature, USUAL.top_p)
+    for knob in ("temperature", "top_k", "top_p", "min_p"):
+        assert knobs[knob] == getattr(USUAL, knob)
 
 
 def test_token_ids_are_ours_on_installed_packages(
