@@ -78,10 +78,9 @@ class Sampling:
             raise UserError("every token is banned: nothing could come next")
 
 
-USUAL = Sampling(temperature=0.8, min_p=0.1)
+USUAL = Sampling(temperature=0.6, top_p=0.95)
 """What the page, the command line and training begin with: the shipped model repeats itself
-more below it, and makes more mistakes above. Min-p (Nguyen et al., 2024) has fewer of both than
-top-p (train/ABLATIONS.md)."""
+more below it, and makes more mistakes above (train/ABLATIONS.md)."""
 
 
 def distribution(

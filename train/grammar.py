@@ -26,7 +26,7 @@ from train.heldout import Text
 WEIGHT = 20.0
 """Of -log(1 - p), p being the probability of all that is refused, beside the loss of real text."""
 COLD = 0.6
-"""The temperature of the probabilities: what is likely counts (0.6 was where texts began)."""
+"""The temperature of the probabilities: what is likely counts (it is where texts begin)."""
 LIKELY = 0.02
 """The probability of a token from which on the parser is asked about it."""
 SURE = 0.999

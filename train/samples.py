@@ -25,7 +25,7 @@ PROMPTS = (
     "def main():\n    parser = argparse.ArgumentParser(",
 )
 """The page's examples, and ends inside a word, after a bracket, before a name."""
-KNOBS = f"temperature {USUAL.temperature}, min-p {USUAL.min_p}"
+KNOBS = f"temperature {USUAL.temperature}, top-p {USUAL.top_p}"
 LIMITS = Limits(max_tokens=96)
 SLOTS = 10
 

@@ -25,7 +25,7 @@ from ptx.playground.served import Served
 from ptx.playground.write import Request, frames, parsed, throttled, visitor
 from ptx.stream import PROMPT_LIMIT
 
-REQUEST = Request("def f(x):", temperature=1.0, min_p=0.9, length=8, seed=3)
+REQUEST = Request("def f(x):", temperature=1.0, top_p=1.0, min_p=0.9, length=8, seed=3)
 
 
 def written(served: Served, request: Request, runs: Runs | None = None) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ def test_a_text_that_is_kept_python_tells_what_was_refused(served: Served) -> No
     knobs, limits = ptx.Sampling(1.5, python=True), ptx.Limits(6)
     all_refused = []
     for seed in range(6):
-        request = Request("x = (1", temperature=1.5, min_p=0.0, length=6, seed=seed, python=True)
+        request = Request("x = (1", temperature=1.5, top_p=1.0, length=6, seed=seed, python=True)
         last = written(served, request)[-1]
         steps = ptx.generate(served.model, served.tokenizer, "x = (1", knobs, limits, seed)
         refused = [list(step.choice.refused) for step in steps]

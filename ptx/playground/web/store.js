@@ -17,7 +17,7 @@ ptx.store = (() => {
     cursor: null, // 1 to ids.length, or null while there is no text
     following: true, // the cursor stays with the newest token until a person moves it
     knobs: {
-      temperature: 0.8, top_k: 0, top_p: 1, min_p: 0.1, repetition_penalty: 1, python: false,
+      temperature: 0.6, top_k: 0, top_p: 0.95, min_p: 0, repetition_penalty: 1, python: false,
       length: 200, seed: 0, // which change no distribution
     },
     // How the text is doing: {generated, rate, seed, place, finish, notes, syntax, error}, see
