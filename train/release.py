@@ -54,6 +54,8 @@ class Release:
     average: Path | None = None
     """Take the mean of the weights and those of this model, of the same shape and tokenizer: the
     end of an earlier cooldown, which the run began with, say."""
+    share: float = 0.5
+    """Of the run's own weights in that mean, between 0 and 1."""
     note: str = ""
     """What else the card should say at its head."""
 
@@ -63,11 +65,13 @@ def release(args: Release) -> None:
     if not is_run(run):
         raise UserError(f"{args.run} is no run directory: give one that train/run.py made")
     require_replaceable(args.out)
+    if not 0.0 < args.share < 1.0:
+        raise UserError(f"--share must lie between 0 and 1, not {args.share}")
     settings = run_settings.load(run)
     before, corpus = origin.before(run), Corpus(settings.data)
     model, tokenizer, info = load_model(find_model(run))
     if args.average:
-        average(model, tokenizer, args.average)
+        average(model, tokenizer, args.average, args.share)
     round_to_bf16(model)  # what is measured is what is stored
     scores = {s: score(model, tokenizer, held_out(corpus, s, args.tokens)) for s in held(corpus)}
     info = {
@@ -107,9 +111,10 @@ def curve(metrics: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def average(model: GPT, tokenizer: Tokenizer, other: Path) -> None:
-    """Replaces the weights by their mean with another model's. Between two ends of falling rates
-    the loss is lower than at either (stochastic weight averaging; Izmailov et al., 2018)."""
+def average(model: GPT, tokenizer: Tokenizer, other: Path, share: float) -> None:
+    """Replaces the weights by their mean with another model's, in which their own have `share`.
+    Between two ends of falling rates the loss is lower than at either (stochastic weight averaging;
+    Izmailov et al., 2018)."""
     theirs, their_tokenizer, _ = load_model(other)
     if theirs.config != model.config or their_tokenizer.fingerprint != tokenizer.fingerprint:
         raise UserError(
@@ -118,14 +123,17 @@ def average(model: GPT, tokenizer: Tokenizer, other: Path) -> None:
         )
     with torch.no_grad():
         for mine, its in zip(model.parameters(), theirs.parameters(), strict=True):
-            mine.lerp_(its, 0.5)
+            mine.lerp_(its, 1 - share)
 
 
 def averaged(args: Release) -> str:
     """The card's sentence about weights that are a mean."""
     if not args.average:
         return ""
-    return f"Its weights are the mean of the run's last ones and those of {args.average.name}. "
+    return (
+        f"Its weights are a mean: {args.share:g} of the run's last ones and {1 - args.share:g} of "
+        f"those of {args.average.name}. "
+    )
 
 
 def began_with(before: Before) -> str:

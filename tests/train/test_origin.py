@@ -74,12 +74,17 @@ def test_a_release_may_be_the_mean_of_a_run_and_another_model(
 ) -> None:
     first, second = two_runs
     out = tmp_path / "released"
-    release(Release(second, out, tokens=100, samples=3, average=first))
+    release(Release(second, out, tokens=100, samples=3, average=first, share=0.25))
     weights = [load_model(path)[0].head.weight for path in (first, second, out)]
-    mean = ((weights[0] + weights[1]) / 2).bfloat16().float()
-    assert torch.equal(weights[2], mean)
+    mean = 0.75 * weights[0] + 0.25 * weights[1]
+    torch.testing.assert_close(weights[2], mean, rtol=2**-8, atol=1e-6)  # kept in bf16
     assert not torch.equal(weights[0], weights[1])
-    assert "mean of the run's last ones and those of first" in (out / "README.md").read_text()
+    assert (
+        "a mean: 0.25 of the run's last ones and 0.75 of those of first"
+        in (out / "README.md").read_text()
+    )
+    with pytest.raises(UserError, match="--share must lie between 0 and 1"):
+        release(Release(second, tmp_path / "no", average=first, share=1.0))
     with pytest.raises(UserError, match="another shape or tokenizer"):
         release(Release(second, tmp_path / "no", average=MINI, tokens=100, samples=3))
     assert not (tmp_path / "no").exists()
