@@ -27,7 +27,7 @@ from ptx.tokenizer import Tokenizer
 from train import baselines as opponents
 from train import continuations as written
 from train.device import pick_device
-from train.grammar import COLD, held_out_excerpts, refused_after
+from train.grammar import held_out_excerpts, refused_after
 from train.heldout import Text, files, held_out
 from train.kernels import Kernels, running
 from train.parallel import World
@@ -241,7 +241,7 @@ def evaluate(args: Evaluate) -> None:
         Console().print(sentence(closure))
         Console().print(
             f"Python's parser would refuse {refused:.3%} of what it expects after real text (at "
-            f"temperature {COLD}, likely tokens alone)"
+            f"temperature {USUAL.temperature}, likely tokens alone)"
         )
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")

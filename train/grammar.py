@@ -19,14 +19,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ptx.guard import Guard
 from ptx.model import GPT
+from ptx.sampling import USUAL
 from ptx.tokenizer import Tokenizer
 from train.beginnings import Beginnings
 from train.heldout import Text
 
 WEIGHT = 20.0
 """Of -log(1 - p), p being the probability of all that is refused, beside the loss of real text."""
-COLD = 0.6
-"""The temperature of the probabilities: what is likely counts (it is where texts begin)."""
 LIKELY = 0.02
 """The probability of a token from which on the parser is asked about it."""
 SURE = 0.999
@@ -137,8 +136,8 @@ def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:
 
 
 def log_chances(model: GPT, hidden: Tensor) -> Tensor:
-    """Log-probabilities of the next token at the temperature COLD: (..., C) to (..., V)."""
-    return (model.head(hidden).float() / COLD).log_softmax(-1)
+    """Log-probabilities of the next token at the usual temperature: (..., C) to (..., V)."""
+    return (model.head(hidden).float() / USUAL.temperature).log_softmax(-1)
 
 
 def held_out_excerpts(
@@ -153,7 +152,7 @@ def held_out_excerpts(
 @torch.no_grad()
 def refused_after(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> float:
     """The probability of a token that Python refuses, on average after each of the tokens that are
-    judged, at the temperature COLD; of likely tokens alone."""
+    judged, at the usual temperature; of likely tokens alone."""
     found = 0.0
     for i in range(0, len(excerpts), AT_ONCE):
         found += judge(model, tokenizer, excerpts[i : i + AT_ONCE]).refused

@@ -14,11 +14,11 @@ from ptx.errors import UserError
 from ptx.guard import text_of
 from ptx.model import GPT
 from ptx.prefix import can_go_on, syntax_error
+from ptx.sampling import USUAL
 from tests.train.conftest import BYTES, TINY, assert_equal_ends, interrupted
 from tests.train.test_beginnings import beginnings_of, written
 from train.beginnings import Beginnings
 from train.grammar import (
-    COLD,
     WEIGHT,
     Excerpt,
     Grammar,
@@ -89,7 +89,7 @@ def test_the_verdict_is_of_all_that_is_refused_at_each_position() -> None:
     expected = mass = torch.zeros(())
     for each in (one, other):
         ids = torch.tensor([each.ids])
-        p = (model.head(model.hidden(ids)) / COLD).softmax(-1)[0]  # (T, V)
+        p = (model.head(model.hidden(ids)) / USUAL.temperature).softmax(-1)[0]  # (T, V)
         wrong = torch.zeros_like(p)
         positions, tokens = refused(each, p[each.judged], BYTES).unbind(1)
         wrong[positions, tokens] = p[positions, tokens]
