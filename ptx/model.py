@@ -278,10 +278,12 @@ class GPT(nn.Module):
         x = self.hidden(ids, cache, record)  # (B, T, C)
         if targets is None:
             return self.head(x)
-        head, exponentials = self.head, self.exponentials
-        return cross_entropy(
-            x.flatten(0, 1), head.weight, head.bias, targets.flatten(), exponentials
-        )
+        return self.loss(x.flatten(0, 1), targets.flatten())
+
+    def loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss, in nats, of the tokens `targets` (N,) after positions of which `hidden` is
+        `x` (N, C)."""
+        return cross_entropy(x, self.head.weight, self.head.bias, targets, self.exponentials)
 
     def hidden(
         self, ids: Tensor, cache: KVCache | None = None, record: list[Tensor] | None = None

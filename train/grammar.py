@@ -5,6 +5,10 @@ other. That a bracket too many ends all hope of Python, and another name does no
 position after position of some windows of training files the parser is asked about each likely
 token (unlikelihood training; Welleck et al., 2020, with the parser as the judge). A window lies
 near the beginning of its file, which the parser has to read.
+
+What came in such a window is learnt as well: half of them begin as prompts do, with end-of-text
+before the middle of a file, which the batches hardly show, and where nothing but refusals is heard,
+the surest way not to be refused is to write no code.
 """
 
 from __future__ import annotations
@@ -26,13 +30,15 @@ from train.heldout import Text
 
 WEIGHT = 20.0
 """Of -log(1 - p), p being the probability of all that is refused, beside the loss of real text."""
+CAME = 0.5
+"""Of the loss of the tokens that came, beside that of the batch."""
 LIKELY = 0.02
 """The probability of a token from which on the parser is asked about it."""
 SURE = 0.999
 """A probability beyond which nothing is pushed down harder: the loss would have no end."""
 SEEN = 0.25
-"""Share of the context that the model sees of a file before the first position that is judged: what
-is open may stand further back, and cannot be known."""
+"""Share of the context that the model sees of a file before the first position that is judged, at
+most: what is open may stand further back, and cannot be known."""
 AT_ONCE = 8
 """Excerpts that are read at once where nothing is learnt."""
 EXCERPTS = 2
@@ -46,7 +52,7 @@ class Excerpt:
     before: bytes
     """The file up to the first token that is judged."""
     ids: list[int]
-    """What the model sees, end-of-text first."""
+    """What the model sees: end-of-text first, as before a prompt, or as in the middle of a text."""
     n_seen: int
     """How many of `ids` are not judged."""
 
@@ -75,9 +81,21 @@ class Grammar:
     def _excerpt(self, random: np.random.Generator) -> Excerpt:
         begun, after = self.beginnings.draw(random)
         tokenizer = self.beginnings.tokenizer
-        seen = [tokenizer.eot, *begun[1 - round(SEEN * self.context) :]]
+        most = round(SEEN * self.context)
+        seen = begun[-most:]
+        if random.integers(2):
+            seen = [tokenizer.eot, *last_lines(begun[1 - most :], tokenizer)]
         ids = [*seen, *after[: self.context - len(seen)]]
         return Excerpt(tokenizer.decode(begun), ids, len(seen))
+
+
+def last_lines(ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    """`ids` from the beginning of a line at the left margin if there is one: so prompts begin."""
+    for i in range(1, len(ids)):
+        before, here = map(tokenizer.token_bytes, ids[i - 1 : i + 1])
+        if before.endswith(b"\n") and not here[:1].isspace():
+            return ids[i:]
+    return ids
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,8 @@ class Verdict:
     """On some excerpts."""
 
     loss: Tensor
-    """WEIGHT times the sum of -log(1 - p), where p is refused at a position."""
+    """WEIGHT times the sum of -log(1 - p), where p is refused at a position, and CAME times that of
+    the losses of all tokens that came."""
     refused: float
     """The sum of p, of likely tokens alone."""
 
@@ -107,8 +126,18 @@ def judge(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> Verdict:
     log_p = log_chances(model, hidden[rows, positions])  # (P, V)
     which, tokens = which.to(device), found[:, 2].to(device)
     p = torch.zeros(len(places), device=device).index_add(0, which, log_p[which, tokens].exp())
-    loss = -(-SURE * p).log1p().sum()
-    return Verdict(WEIGHT * loss, float(p.detach().sum()))
+    loss = WEIGHT * -(-SURE * p).log1p().sum() + CAME * loss_of_all(model, hidden, texts)
+    return Verdict(loss, float(p.detach().sum()))
+
+
+def loss_of_all(model: GPT, hidden: Tensor, texts: list[Tensor]) -> Tensor:
+    """The sum of the losses of the tokens of each text after its first, in nats.
+
+    hidden: (B, T, C), what the model made of them.
+    """
+    x = torch.cat([row[: len(text) - 1] for row, text in zip(hidden, texts, strict=True)])  # (N, C)
+    targets = torch.cat([text[1:] for text in texts])  # (N,)
+    return len(targets) * model.loss(x, targets.to(x.device))
 
 
 def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:

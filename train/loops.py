@@ -4,8 +4,8 @@ A model that has said a line twice has hardly seen a text that does not go on so
 its repetitions, but each one that came makes the next likelier (Xu et al., 2022, "Learning to break
 the loop"). So here it reads training files into which a passage was put again and again, and before
 and after each of these copies yet another one is made less likely (unlikelihood; Welleck et al.,
-2020), and the token with which the file goes on likelier. A real text that repeats itself is read
-as ever.
+2020), and the token with which the file goes on likelier. All of the file that is no copy is learnt
+as ever, and so is a real text that repeats itself.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from ptx.model import GPT
 LEAVES, AGAIN = 0.03, 0.4
 """Weights, beside the loss of real text, where a copy could begin: of the loss of the token with
 which the file goes on, and of -log(1 - p), p being the probability of a copy; means of both."""
+CAME = 0.5
+"""Of the loss of the file's own tokens, beside that of the batch; their mean."""
 SURE = 0.999
 """A probability beyond which nothing is pushed down harder: the loss would have no end."""
 SEEN, LONGEST = 0.125, 0.125
@@ -43,7 +45,9 @@ class Loop:
     """A window of a file with copies of a passage put in."""
 
     ids: np.ndarray
-    """(T,) int64."""
+    """(T,) int64: end-of-text first, as before a prompt, or as in the middle of a text."""
+    own: np.ndarray
+    """(T,) bool: whether it is the file's own, and no copy."""
     forks: np.ndarray
     """int64 (3, F): the positions at which the file and a copy part, before each copy and after the
     last one; the token with which the file goes on there; and that of the copy."""
@@ -72,9 +76,11 @@ class Loops:
         raise UserError("--loops needs files with text to repeat: leave it out, or give more text")
 
     def window(self, random: np.random.Generator) -> np.ndarray:
-        """(T,) int64 of the training text, read and not mapped, as batches are."""
+        """(T,) int64 of the training text, read and not mapped, as batches are; of half of the
+        windows the first token is end-of-text."""
         first, dtype = random.integers(len(self.tokens) - self.context + 1), self.tokens.dtype
         found = np.fromfile(self.file, dtype, self.context, offset=first * dtype.itemsize)
+        found[0] = self.eot if random.integers(2) else found[0]
         return found.astype(np.int64)
 
 
@@ -103,7 +109,7 @@ def with_copies(
     """`window` (T,) with copies of `passage` put in at each of `places`, but where the file itself
     goes on with it, and where a copy and the file have not parted yet; None if that is
     everywhere."""
-    parts, forks, length, done, parted = [], [], len(passage), 0, 0
+    parts, own, forks, length, done, parted = [], [], [], len(passage), 0, 0
     for place in places:
         after = window[place : place + length]
         differs = np.flatnonzero(passage[: len(after)] != after)
@@ -111,23 +117,28 @@ def with_copies(
             continue
         copies, fork = random.geometric(ENOUGH), differs[0]
         parts += [window[done:place], np.tile(passage, copies)]
+        own += [np.ones(place - done, bool), np.zeros(copies * length, bool)]
         first = sum(map(len, parts)) - copies * length + fork - 1
         forks += [(first + i * length, after[fork], passage[fork]) for i in range(copies + 1)]
         done, parted = place, place + fork
     ids = np.concatenate([*parts, window[done:]])[: len(window)]
+    own = np.concatenate([*own, np.ones(len(window) - done, bool)])[: len(window)]
     inside = [fork for fork in forks if fork[0] < len(window)]
-    return Loop(ids, np.array(inside).T) if inside else None
+    return Loop(ids, own, np.array(inside).T) if inside else None
 
 
 def lesson(model: GPT, loops: list[Loop]) -> tuple[Tensor, float]:
-    """The weighted losses at all forks, summed, and the probabilities that the model gives to a
-    copy there, summed."""
+    """The weighted losses at all forks, summed, with the mean one of the file's own tokens added to
+    each; and the probabilities that the model gives to a copy there, summed."""
     device = model.tok_emb.weight.device
     rows = np.repeat(np.arange(len(loops)), [loop.forks.shape[1] for loop in loops])  # (F,)
     forks = np.concatenate([loop.forks for loop in loops], axis=1)  # (3, F)
     row, position, leaves, again = torch.from_numpy(np.stack([rows, *forks])).to(device)
     ids = torch.from_numpy(np.stack([loop.ids for loop in loops])).to(device)  # (B, T)
-    log_p = model.head(model.hidden(ids)[row, position]).float().log_softmax(-1)  # (F, V)
+    own = torch.from_numpy(np.stack([loop.own for loop in loops])).to(device)  # (B, T)
+    hidden = model.hidden(ids)  # (B, T, C)
+    came = model.loss(hidden[:, :-1][own[:, 1:]], ids[:, 1:][own[:, 1:]])
+    log_p = model.head(hidden[row, position]).float().log_softmax(-1)  # (F, V)
     p = log_p.gather(-1, again[:, None]).exp()  # (F, 1)
     loss = LEAVES * F.nll_loss(log_p, leaves, reduction="sum") - AGAIN * (-SURE * p).log1p().sum()
-    return loss, float(p.detach().sum())
+    return loss + CAME * len(rows) * came, float(p.detach().sum())

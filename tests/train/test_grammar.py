@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from ptx.corpus import Corpus
 from ptx.errors import UserError
@@ -19,11 +20,13 @@ from tests.train.conftest import BYTES, TINY, assert_equal_ends, interrupted
 from tests.train.test_beginnings import beginnings_of, written
 from train.beginnings import Beginnings
 from train.grammar import (
+    CAME,
     WEIGHT,
     Excerpt,
     Grammar,
     held_out_excerpts,
     judge,
+    last_lines,
     refused,
     refused_after,
 )
@@ -48,10 +51,24 @@ def test_an_excerpt_is_the_same_whoever_draws_it(data: Path) -> None:
     assert four != Grammar(begun, 64, 3, range(4)).excerpts(8)
     text = BYTES.decode(corpus.train.tolist())
     for one in four:
-        assert one.ids[0] == BYTES.eot
-        assert (len(one.ids), one.n_seen) == (64, 16)
+        assert len(one.ids) == 64
+        begun = one.ids[0] == BYTES.eot
+        assert 1 < one.n_seen <= 16 if begun else one.n_seen == 16
         assert one.before + BYTES.decode(one.ids[one.n_seen :]) in text
-        assert one.before.endswith(BYTES.decode(one.ids[: one.n_seen]))
+        assert one.before.endswith(BYTES.decode(one.ids[begun : one.n_seen]))
+    assert {one.ids[0] == BYTES.eot for one in four} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\n\nif b:\n    c\nd\ne", "if b:\n    c\nd\ne"),
+        ("    c\n    d", "    c\n    d"),
+        ("a\n", "a\n"),
+    ],
+)
+def test_a_prompt_begins_at_the_left_margin_if_it_can(text: str, expected: str) -> None:
+    assert BYTES.decode(last_lines(BYTES.encode(text), BYTES)).decode() == expected
 
 
 def test_refused_is_all_with_which_the_text_cannot_become_python() -> None:
@@ -83,13 +100,15 @@ def test_what_follows_a_text_that_is_no_python_is_not_judged() -> None:
 
 
 @pytest.mark.usefixtures("any_token")
-def test_the_verdict_is_of_all_that_is_refused_at_each_position() -> None:
+def test_the_verdict_is_of_all_that_is_refused_at_each_position_and_of_all_that_came() -> None:
     torch.manual_seed(0)
     model, one, other = GPT(TINY).eval(), excerpt(), excerpt(after="a]\n")
     expected = mass = torch.zeros(())
     for each in (one, other):
         ids = torch.tensor([each.ids])
-        p = (model.head(model.hidden(ids)) / USUAL.temperature).softmax(-1)[0]  # (T, V)
+        logits = model(ids)[0]  # (T, V)
+        expected = expected + CAME * F.cross_entropy(logits[:-1], ids[0, 1:], reduction="sum")
+        p = (logits / USUAL.temperature).softmax(-1)
         wrong = torch.zeros_like(p)
         positions, tokens = refused(each, p[each.judged], BYTES).unbind(1)
         wrong[positions, tokens] = p[positions, tokens]
@@ -100,12 +119,14 @@ def test_the_verdict_is_of_all_that_is_refused_at_each_position() -> None:
     assert verdict.refused == pytest.approx(mass.item(), rel=1e-4)
 
 
-def test_a_model_that_expects_no_such_thing_is_left_alone() -> None:
-    model = GPT(TINY)  # noise: nothing is likely
-    verdict = judge(model, BYTES, [excerpt()])
-    assert (verdict.refused, verdict.loss.item()) == (0, 0)
-    verdict.loss.backward()
-    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+def test_a_model_that_expects_no_such_thing_learns_what_came_alone() -> None:
+    model, one = GPT(TINY), excerpt()  # noise: nothing is likely
+    verdict = judge(model, BYTES, [one])
+    assert verdict.refused == 0
+    ids = torch.tensor([one.ids])
+    torch.testing.assert_close(
+        verdict.loss, CAME * (ids.shape[1] - 1) * model(ids[:, :-1], ids[:, 1:])
+    )
 
 
 @pytest.mark.usefixtures("any_token")

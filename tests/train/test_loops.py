@@ -17,7 +17,7 @@ from ptx.model import GPT
 from tests.train.conftest import BYTES, TINY, assert_equal_ends, interrupted
 from tests.train.test_beginnings import written
 from train.loop import loops_of, train
-from train.loops import AGAIN, LEAVES, Loop, Loops, lesson, repeated, with_copies
+from train.loops import AGAIN, CAME, LEAVES, Loop, Loops, lesson, repeated, with_copies
 from train.parallel import World
 from train.settings import Settings
 
@@ -56,6 +56,8 @@ def test_copies_stand_before_what_follows_them_in_the_file() -> None:
     assert loop
     text = b"a = 1\nb = 2\n" + passage * 2 + b"if b:\n  c\n" + passage * 2 + b"if d:\n  a\n"
     assert bytes(loop.ids.tolist()) == (text + b"." * 60)[: len(file)]
+    own = "o" * 12 + "c" * 12 + "o" * 10 + "c" * 12 + "o" * 999
+    assert "".join("co"[int(mine)] for mine in loop.own) == own[: len(file)]
     before = [12, 18, 24, 34, 40, 46]  # where a copy begins, or the file goes on
     assert loop.forks.tolist() == [
         [place - 1 for place in before], [ord("i")] * 6, [ord("b")] * 6
@@ -110,24 +112,29 @@ def test_copies_are_put_into_one_file_only() -> None:
 def test_a_loop_is_the_same_whoever_makes_it(data: Path) -> None:
     corpus = Corpus(data)
     four = [one.ids.tolist() for one in Loops(corpus, 64, 3, range(4)).loops(7)]
+    assert {one[0] == BYTES.eot for one in four} == {True, False}
     assert four[2:] == [one.ids.tolist() for one in Loops(corpus, 64, 3, range(2, 4)).loops(7)]
     assert four != [one.ids.tolist() for one in Loops(corpus, 64, 3, range(4)).loops(8)]
     assert len({tuple(one) for one in four}) == 4
 
 
-def test_the_lesson_is_of_the_forks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lesson_is_of_the_forks_and_of_the_file_but_not_of_copies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     model, some = GPT(replace(TINY, context=len(FILE))).eval(), loops(3)
-    expected, copies = 0.0, 0.0
+    expected, copies, came = 0.0, 0.0, []
     monkeypatch.setattr("train.loops.SURE", 1.0)
     for loop in some:
         log_p = model(torch.from_numpy(loop.ids)[None])[0].log_softmax(-1)  # (T, V)
+        came += [-log_p[i - 1, loop.ids[i]].item() for i in np.flatnonzero(loop.own)[1:]]
         for position, leaves, again in loop.forks.T:
             p = log_p[position, again].exp().item()
             expected -= LEAVES * log_p[position, leaves].item() + AGAIN * math.log(1 - p)
             copies += p
+    forks = sum(loop.forks.shape[1] for loop in some)
     loss, found = lesson(model, some)
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert loss.item() == pytest.approx(expected + CAME * forks * np.mean(came), rel=1e-5)
     assert found == pytest.approx(copies, rel=1e-4)
 
 
