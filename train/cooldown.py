@@ -43,10 +43,10 @@ class Cooldown:
     """Further steps, over which the rates fall."""
     grammar: int | None = None
     """Windows of training files at each of these steps in which all likely tokens that Python's
-    parser would refuse are made unlikely; as the run's own if left out."""
+    parser would refuse are made unlikely, and what came is learnt; as the run's own if left out."""
     loops: int | None = None
-    """Windows at each of these steps in which a passage stands again and again, and before
-    and after each copy the file's own next token is learnt; as the run's own if left out."""
+    """Windows at each of these steps in which a passage stands again and again: the rest is learnt,
+    and not to write yet another copy; as the run's own if left out."""
     name: str | None = None
     """The new run's directory beside the old one; RUN-cooldown if left out."""
 

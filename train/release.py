@@ -160,13 +160,13 @@ def corrected(settings: Settings) -> str:
         told += (
             "At each step of its cooldown it also read "
             f"{settings.grammar} windows of training files in which all that it expected, and "
-            "Python's parser would refuse, was made less likely. "
+            "Python's parser would refuse, was made less likely, and what came was learnt. "
         )
     if settings.loops:
         told += (
             "At each step of its cooldown it also read "
             f"{settings.loops} windows of training files in which a passage stood again and again, "
-            "and was told before and after each copy how the file goes on. "
+            "and was told before and after each copy how the file goes on, and learnt the rest. "
         )
     return told
 

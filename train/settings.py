@@ -76,10 +76,10 @@ class Settings:
     """The last share of the steps, with the rate falling linearly to zero; 0 keeps it constant."""
     grammar: int = 0
     """Windows of training files at each step of the cooldown in which all likely tokens that
-    Python's parser would refuse are made unlikely; 0 for none."""
+    Python's parser would refuse are made unlikely, and what came is learnt; 0 for none."""
     loops: int = 0
     """Windows of training files at each step of the cooldown in which a passage stands again and
-    again, and before and after each copy the file's own next token is learnt; 0 for none."""
+    again: the rest is learnt, and not to write yet another copy; 0 for none."""
     clip: float | None = None
     """Largest gradient norm; 0 leaves gradients alone."""
 
