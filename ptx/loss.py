@@ -11,6 +11,9 @@ from torch.autograd.function import once_differentiable
 CHUNK = 2**24
 """Logits alive at once: 64 MiB in fp32, 1,024 rows of a vocabulary of 16,384."""
 
+IGNORED = -1
+"""A target that teaches nothing."""
+
 Exponentials = Callable[[Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -60,12 +63,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         d_weight = torch.zeros_like(weight) if wants_grad else None
         d_bias = torch.zeros_like(bias) if wants_grad and bias is not None else None
         w = weight.to(hidden.dtype)  # (V, C)
+        ignored = (targets == IGNORED)[:, None]  # (N, 1)
+        targets = targets.clamp(min=0)
         chunk = max(1, CHUNK // len(weight))
         for start in range(0, len(hidden), chunk):
             rows = slice(start, start + chunk)
             h = hidden[rows]  # (R, C)
             d_logits, total, log_p = exponentials(h @ w.T, bias, targets[rows])
-            loss -= log_p.sum()
+            loss -= log_p.masked_fill_(ignored[rows], 0).sum()
+            total.masked_fill_(ignored[rows], torch.inf)  # divides a gradient to nothing
             if wants_grad:  # of the sum: the mean comes last
                 torch.mm(d_logits, w, out=d_hidden[rows])
                 d_hidden[rows] /= total
@@ -77,8 +83,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if d_bias is not None:
                     d_bias += (d_logits.T @ (1 / total).to(d_logits.dtype)).squeeze(1)
             del d_logits  # its memory is the next chunk's
-        ctx.grads = [d_hidden, d_weight, d_bias]
-        return loss / len(hidden)
+        ctx.grads, ctx.count = [d_hidden, d_weight, d_bias], (~ignored).sum()
+        return loss / ctx.count
 
     @staticmethod
     @once_differentiable
@@ -87,7 +93,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, None
         if grads is None:
             raise RuntimeError("the loss's gradient was already taken: compute the loss again")
-        scale = grad / len(grads[0])
+        scale = grad / ctx.count
         return *(None if g is None else g.mul_(scale) for g in grads), None, None, None
 
 
@@ -100,8 +106,9 @@ def cross_entropy(
 ) -> Tensor:
     """Mean negative log-likelihood, in nats, of `targets` (N,) under `hidden @ weight.T + bias`.
 
-    hidden: (N, C), weight: (V, C), bias: (V,) or None. Returns an fp32 scalar whose gradient can be
-    taken once. Under autocast the matmuls run in its dtype and the sums in fp32.
+    hidden: (N, C), weight: (V, C), bias: (V,) or None. Targets of IGNORED do not count. Returns an
+    fp32 scalar whose gradient can be taken once. Under autocast the matmuls run in its dtype and
+    the sums in fp32.
 
     exponentials: this module's, or what torch.compile made of it.
     """

@@ -278,12 +278,15 @@ class GPT(nn.Module):
         x = self.hidden(ids, cache, record)  # (B, T, C)
         if targets is None:
             return self.head(x)
-        return self.loss(x.flatten(0, 1), targets.flatten())
+        return self.loss(x, targets)
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss, in nats, of the tokens `targets` (N,) after positions of which `hidden` is
-        `x` (N, C)."""
-        return cross_entropy(x, self.head.weight, self.head.bias, targets, self.exponentials)
+        """The mean loss, in nats, of the tokens `targets` (B, T) after positions of which `hidden`
+        is `x` (B, T, C); `IGNORED` ones do not count."""
+        head, exponentials = self.head, self.exponentials
+        return cross_entropy(
+            x.flatten(0, 1), head.weight, head.bias, targets.flatten(), exponentials
+        )
 
     def hidden(
         self, ids: Tensor, cache: KVCache | None = None, record: list[Tensor] | None = None

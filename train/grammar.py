@@ -22,13 +22,14 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from ptx.guard import Guard
+from ptx.loss import IGNORED
 from ptx.model import GPT
 from ptx.sampling import USUAL
 from ptx.tokenizer import Tokenizer
 from train.beginnings import Beginnings
 from train.heldout import Text
 
-WEIGHT = 20.0
+WEIGHT = 60.0
 """Of -log(1 - p), p being the probability of all that is refused, beside the loss of real text."""
 CAME = 0.5
 """Of the loss of the tokens that came, beside that of the batch."""
@@ -135,9 +136,9 @@ def loss_of_all(model: GPT, hidden: Tensor, texts: list[Tensor]) -> Tensor:
 
     hidden: (B, T, C), what the model made of them.
     """
-    x = torch.cat([row[: len(text) - 1] for row, text in zip(hidden, texts, strict=True)])  # (N, C)
-    targets = torch.cat([text[1:] for text in texts])  # (N,)
-    return len(targets) * model.loss(x, targets.to(x.device))
+    came = [text[1:] for text in texts]
+    targets = pad_sequence(came, True, IGNORED).to(hidden.device)  # (B, T - 1)
+    return (targets != IGNORED).sum() * model.loss(hidden[:, :-1], targets)
 
 
 def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from ptx.corpus import Corpus
 from ptx.errors import UserError
+from ptx.loss import IGNORED
 from ptx.model import GPT
 
-LEAVES, AGAIN = 0.03, 0.4
+LEAVES, AGAIN = 0.03, 0.6
 """Weights, beside the loss of real text, where a copy could begin: of the loss of the token with
 which the file goes on, and of -log(1 - p), p being the probability of a copy; means of both."""
 CAME = 0.5
@@ -137,7 +138,7 @@ def lesson(model: GPT, loops: list[Loop]) -> tuple[Tensor, float]:
     ids = torch.from_numpy(np.stack([loop.ids for loop in loops])).to(device)  # (B, T)
     own = torch.from_numpy(np.stack([loop.own for loop in loops])).to(device)  # (B, T)
     hidden = model.hidden(ids)  # (B, T, C)
-    came = model.loss(hidden[:, :-1][own[:, 1:]], ids[:, 1:][own[:, 1:]])
+    came = model.loss(hidden[:, :-1], ids[:, 1:].masked_fill(~own[:, 1:], IGNORED))
     log_p = model.head(hidden[row, position]).float().log_softmax(-1)  # (F, V)
     p = log_p.gather(-1, again[:, None]).exp()  # (F, 1)
     loss = LEAVES * F.nll_loss(log_p, leaves, reduction="sum") - AGAIN * (-SURE * p).log1p().sum()

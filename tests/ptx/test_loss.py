@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from ptx import loss as loss_module
-from ptx.loss import cross_entropy
+from ptx.loss import IGNORED, cross_entropy
 
 
 @pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("n", [1, 100, 203])
+@pytest.mark.parametrize(("n", "n_ignored"), [(1, 0), (100, 0), (203, 0), (203, 120)])
 def test_loss_and_all_gradients_equal_torchs(
-    n: int, biased: bool, monkeypatch: pytest.MonkeyPatch
+    n: int, n_ignored: int, biased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss_module, "CHUNK", 100 * 50)  # 100 rows at once
     torch.manual_seed(0)
@@ -21,9 +21,10 @@ def test_loss_and_all_gradients_equal_torchs(
     weight = torch.randn(50, 8, requires_grad=True)
     bias = torch.randn(50, requires_grad=True) if biased else None
     targets = torch.randint(50, (n,))
+    targets[torch.randperm(n)[:n_ignored]] = IGNORED
     inputs = [t for t in (hidden, weight, bias) if t is not None]
     ours = cross_entropy(hidden, weight, bias, targets)
-    theirs = F.cross_entropy(F.linear(hidden, weight, bias), targets)
+    theirs = F.cross_entropy(F.linear(hidden, weight, bias), targets, ignore_index=IGNORED)
     torch.testing.assert_close(ours, theirs)
     for a, b in zip(
         torch.autograd.grad(3 * ours, inputs), torch.autograd.grad(3 * theirs, inputs), strict=True
