@@ -81,7 +81,8 @@ class Loops:
         windows the first token is end-of-text."""
         first, dtype = random.integers(len(self.tokens) - self.context + 1), self.tokens.dtype
         found = np.fromfile(self.file, dtype, self.context, offset=first * dtype.itemsize)
-        found[0] = self.eot if random.integers(2) else found[0]
+        if random.integers(2):
+            found[0] = self.eot
         return found.astype(np.int64)
 
 
