@@ -296,6 +296,15 @@ def test_a_click_pins_up_to_four_and_again_unpins(playground: Playground) -> Non
     expect(titles).to_have_text(["2.3", "3.0", "4.1"])
 
 
+def test_no_head_stays_pinned_where_a_person_wants_none(playground: Playground) -> None:
+    page = playground.page
+    page.reload()  # before there is a picture to choose a head by
+    page.evaluate("ptx.store.set({ pinned: [] })")
+    page.wait_for_function("ptx.attention.picture() !== null")
+    page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))")
+    assert page.evaluate("ptx.store.state.pinned") == []
+
+
 def test_by_keyboard_alone(playground: Playground) -> None:
     page = playground.page
     page.evaluate("ptx.store.set({ pinned: [] })")

@@ -41,6 +41,7 @@ ptx.heads = ({ element }) => {
   let cell = null; // under the pointer on a large map
   let picture = null; // the last that there was
   let choosing = true; // a head to begin with
+  let emptied = false; // by a model that has none of the heads that were pinned
 
   // Every weight of the pinned heads, exactly, for a file.
   async function numbers() {
@@ -183,15 +184,17 @@ ptx.heads = ({ element }) => {
     if (!model) return;
     const exists = (name) => name.split(".").every((n, i) => Number(n) < [model.layers, model.heads][i]);
     picture = null;
-    if (!pinned.every(exists)) store.set({ pinned: pinned.filter(exists) });
-    choosing ||= !store.state.pinned.length;
+    if (!pinned.every(exists)) {
+      store.set({ pinned: pinned.filter(exists) });
+      choosing = emptied = !store.state.pinned.length;
+    }
     if (!muted.every(exists)) store.set({ muted: muted.filter(exists) });
   }
 
   // The clearest of the most telling role, in place of the head that happens to be the first.
   function choose({ roles }) {
     choosing = false;
-    if (!pins.chosen() || !store.state.pinned.length) {
+    if (!pins.chosen() || (emptied && !store.state.pinned.length)) {
       const heads = roles.flatMap((row, l) => row.map((role, h) => ({ ...role, name: `${l}.${h}` })));
       const rank = ({ label, score }) => TELLING.length - TELLING.indexOf(label) + score;
       const telling = heads.filter(({ label }) => TELLING.includes(label)).sort((a, b) => rank(b) - rank(a));
