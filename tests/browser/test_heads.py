@@ -296,10 +296,11 @@ def test_a_click_pins_up_to_four_and_again_unpins(playground: Playground) -> Non
     expect(titles).to_have_text(["2.3", "3.0", "4.1"])
 
 
-def test_no_head_stays_pinned_where_a_person_wants_none(playground: Playground) -> None:
-    page = playground.page
-    page.reload()  # before there is a picture to choose a head by
-    page.evaluate("ptx.store.set({ pinned: [] })")
+def test_no_head_stays_pinned_where_a_person_wants_none(page: Page, app_url: str) -> None:
+    page.goto(app_url)
+    # at the first moment at which it can be done: before there is a picture to choose a head by
+    unpinned = "() => window.ptx?.attention?.picture && !ptx.store.set({ pinned: [] })"
+    page.wait_for_function(unpinned)
     page.wait_for_function("ptx.attention.picture() !== null")
     page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))")
     assert page.evaluate("ptx.store.state.pinned") == []
