@@ -27,7 +27,7 @@ from ptx.stream import PROMPT_LIMIT, Limits, Step, prompt_notes, python_notes, w
 MAX_SEED = 2**32 - 1
 PAUSE, LONG_PAUSE = 0.1, 0.25
 """Seconds between two frames: what drawing takes the writing lacks on one machine."""
-READABLE = 50
+READABLE = 20
 """Tokens in a pause from which on it is the long one: nobody reads them as they come."""
 PLACES_PER_SECOND = 20
 """How often is looked whether a text that waits has its turn, at least."""

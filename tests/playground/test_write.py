@@ -255,7 +255,7 @@ def test_texts_that_wait_say_how_many_are_before_them(
 
 
 @pytest.mark.parametrize(
-    ("per_second", "frames_per_second"), [(20, 10), (100, 10), (400, 10), (1000, 4), (5, 5)]
+    ("per_second", "frames_per_second"), [(20, 10), (150, 10), (400, 4), (1000, 4), (5, 5)]
 )
 def test_a_text_that_nobody_can_follow_comes_in_larger_pieces(
     monkeypatch: pytest.MonkeyPatch, per_second: int, frames_per_second: int

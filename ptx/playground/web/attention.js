@@ -23,8 +23,8 @@ ptx.attention = (() => {
     const start = store.visibleFrom(cursor);
     const window = ids.slice(start, start + model.context);
     if (window.some((id) => id >= model.vocab)) return null; // still the text of another model
-    const key = [model.key, view, muted.join("+"), start, window.join()].join("|");
-    return { start, ids: window, key, question: { ids: window, at: window.length, view, muted } };
+    const kind = [model.key, view, muted.join("+"), start].join("|");
+    return { start, ids: window, kind, key: `${kind}|${window}`, question: { ids: window, at: window.length, view, muted } };
   }
 
   let last = { ids: null }; // the frame, made once for each change of what it depends on
@@ -36,8 +36,8 @@ ptx.attention = (() => {
     return last.frame;
   }
 
-  function entry(key) {
-    const found = known.get(key) ?? { maps: {}, squares: {} };
+  function entry({ key, kind, ids }) {
+    const found = known.get(key) ?? { kind, ids, maps: {}, squares: {} };
     known.delete(key);
     known.set(key, found);
     if (known.size > KEPT) known.delete(known.keys().next().value);
@@ -61,8 +61,18 @@ ptx.attention = (() => {
     return null;
   }
 
-  // What has come of a window in a view, if anything: {maps: {all}, squares: {name}}.
-  const kept = (key) => known.get(key);
+  // Of the windows whose pictures have come, that which has most of its first tokens in common with
+  // another: {maps: {all}, squares: {name}, common}, or null.
+  function nearest({ kind, ids }) {
+    let best = null;
+    for (const found of known.values()) {
+      if (found.kind !== kind || !found.maps.all) continue;
+      let common = 0;
+      while (common < ids.length && found.ids[common] === ids[common]) common += 1;
+      if (common > (best?.common ?? 0)) best = { ...found, common };
+    }
+    return best;
+  }
 
   // {rows, values, scale} of a head, or null.
   async function askHead(question, name) {
@@ -75,7 +85,7 @@ ptx.attention = (() => {
     const now = current();
     if (!now) return null;
     if (ptx.growing.covers(now)) return ptx.growing.picture();
-    return want(entry(now.key).maps, "all", () => ptx.ask("maps", now.question), (answer) => {
+    return want(entry(now).maps, "all", () => ptx.ask("maps", now.question), (answer) => {
       roles = answer.roles;
       const { length } = now.ids;
       return { ...answer, start: now.start, from: 0, rows: length, size: length, pixels: ptx.bytes(answer.thumbnails) };
@@ -86,7 +96,7 @@ ptx.attention = (() => {
     const now = current();
     if (!now) return null;
     if (ptx.growing.covers(now)) return ptx.growing.square(name);
-    return want(entry(now.key).squares, name, () => askHead(now.question, name), (told) => (
+    return want(entry(now).squares, name, () => askHead(now.question, name), (told) => (
       { start: now.start, from: 0, size: told.rows, ...told }));
   }
 
@@ -140,7 +150,7 @@ ptx.attention = (() => {
   });
 
   return {
-    current, picture, square, cursor, atCursor, askHead, kept, sideOf, changed,
+    current, picture, square, cursor, atCursor, askHead, nearest, sideOf, changed,
     roles: () => roles,
     onChange: (call) => calls.push(call),
   };

@@ -2,8 +2,10 @@
 // when that is full.
 //
 // The server kept, while it wrote, where every head looked: it tells what is new of all heads as
-// pixels, and row by row of those that are shown large. What was there before is known, or read once.
-// For muted heads and the value-weighted view the text has to be read anew, about once a second.
+// pixels, and row by row of those that are shown large. What was there before is known from another
+// window that begins alike, or read once, when the text has been coming for a second: reading takes
+// the processor that a fast text needs. For muted heads and the value-weighted view the text has to
+// be read anew, about once a second.
 ptx.growing = (() => {
   const { store } = ptx;
   const { state } = store;
@@ -12,7 +14,8 @@ ptx.growing = (() => {
   const LEAST = 32; // rows that there is room for at first
 
   let before = null; // the run of the text that was there before this one
-  let grown = null; // {start, question, key, run, model, exact, picture, squares, maps, next}
+  let grown = null; // {start, question, run, model, exact, known, picture, squares, maps, common, next}
+  let since = { run: null, began: 0 }; // when the first of a run was shown
   let busy = false;
 
   store.on(["writing"], () => {
@@ -36,36 +39,40 @@ ptx.growing = (() => {
       question.ids.every((id, i) => id === ids[i]);
   }
 
-  function begin({ start, question, key }) {
+  function begin(now) {
+    const { start, question } = now;
     const { model, run, view, muted } = state;
+    if (since.run !== run) since = { run, began: performance.now() };
+    const exact = view !== "weighted" && !muted.length;
+    const known = exact ? ptx.attention.nearest(now) : null;
     grown = {
-      start, question, key, run, model, squares: {},
-      exact: view !== "weighted" && !muted.length,
-      maps: null, // the server's answer about the text as it was, or is now and then
+      start, question, run, model, exact, known, squares: {},
+      maps: known?.maps.all ?? null, // the server's answer about the text as it was, or is now and then
+      common: known?.common ?? 0, // tokens of which it is right
       next: 0, // the first position whose row is not among the pixels
       picture: {
         start, from: 0, rows: 0, scale: 1, roles: ptx.attention.roles(),
         layers: model.layers, heads: model.heads, size: 0, side: 0, pixels: new Uint8Array(),
       },
     };
+    grown.picture.rows = grown.common;
     makeRoom(grown, question.at);
-    if (grown.exact) read(grown);
     if (!busy) follow();
   }
 
   // Room for so many rows. What the pixels were is told once more, on the new grid.
   function makeRoom(mine, rows) {
-    const { model, picture, squares, maps } = mine;
+    const { model, picture, squares } = mine;
     if (rows <= picture.size) return;
     const { layers, heads } = picture;
     const size = Math.min(model.context, Math.max(LEAST, 2 ** Math.ceil(Math.log2(rows))));
     const side = Math.min(size, ptx.attention.sideOf(model));
     Object.assign(picture, { size, side, pixels: new Uint8Array(layers * heads * side * side) });
     mine.next = 0;
-    if (maps) spread(maps, picture);
+    if (mine.maps) spread(mine);
     for (const square of Object.values(squares)) {
       const { values } = square;
-      square.values = new Uint8Array((size * (size + 1)) / 2);
+      square.values = new Uint8Array(triangle(size));
       square.values.set(values.subarray(0, square.values.length));
       square.size = size;
     }
@@ -77,27 +84,29 @@ ptx.growing = (() => {
       const mine = grown;
       const pause = mine.exact ? PAUSE : RETURN;
       await (mine.exact ? addRows(mine) : read(mine));
+      if (mine.exact && mine.picture.from && due()) await read(mine);
       ptx.attention.changed();
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
     busy = false;
   }
 
+  const due = () => performance.now() > since.began + RETURN;
+
   // The text so far, all of it.
   async function read(mine) {
     if (mine !== grown) return;
     if (!mine.exact) mine.question = ptx.attention.current()?.question ?? mine.question;
-    const kept = ptx.attention.kept(mine.exact && mine.key)?.maps.all;
-    const answer = await (kept ?? ptx.ask("maps", mine.question));
+    const answer = await ptx.ask("maps", mine.question);
     if (!answer || mine !== grown) return;
     const { picture, squares } = mine;
-    mine.maps = answer;
+    Object.assign(mine, { maps: answer, common: answer.at });
     makeRoom(mine, answer.at);
     if (!mine.exact) {
       picture.pixels.fill(0);
       for (const square of Object.values(squares)) square.stale = true;
     }
-    spread(answer, picture);
+    spread(mine);
     Object.assign(picture, {
       from: 0, rows: Math.max(picture.rows, answer.at), roles: answer.roles, scale: answer.scale,
       read: (picture.read ?? 0) + 1,
@@ -105,16 +114,19 @@ ptx.growing = (() => {
     ptx.attention.changed();
   }
 
-  // Thumbnails of a shorter text on the grid of a longer one.
-  function spread({ side: from, at, thumbnails }, { layers, heads, side, size, pixels }) {
+  // Thumbnails of another text on the grid of this one, as far as both have the same tokens.
+  function spread({ maps, common, picture }) {
+    const { side: from, at, thumbnails } = maps;
+    const { layers, heads, side, size, pixels } = picture;
+    const rows = Math.floor((common * from) / at);
     const values = ptx.bytes(thumbnails);
     const place = (token) => Math.floor((token * side) / size);
-    const cells = Array.from({ length: from }, (_, i) => [
+    const cells = Array.from({ length: rows }, (_, i) => [
       place(Math.floor((i * at) / from)),
       place(Math.ceil(((i + 1) * at) / from) - 1),
     ]);
     for (let head = 0; head < layers * heads; head += 1) {
-      for (let i = 0; i < from; i += 1) {
+      for (let i = 0; i < rows; i += 1) {
         for (let k = 0; k <= i; k += 1) {
           const value = values[(head * from + i) * from + k];
           if (!value) continue;
@@ -142,15 +154,15 @@ ptx.growing = (() => {
     makeRoom(mine, size);
     if (end > mine.next && size === picture.size) {
       join(picture, top, ptx.bytes(band));
-      if (!picture.rows) picture.from = from;
+      if (!next) picture.from = from > mine.common ? from : 0;
       picture.rows = Math.max(picture.rows, end);
       mine.next = end;
     }
     for (const [name, told] of Object.entries(answer.heads)) {
       const square = squares[name];
       if (!told.rows || told.end > square.size) continue;
-      square.values.set(ptx.bytes(told.rows), (told.from * (told.from + 1)) / 2);
-      if (!square.rows) square.from = told.from;
+      square.values.set(ptx.bytes(told.rows), triangle(told.from));
+      if (told.from > square.rows) Object.assign(square, { from: told.from, stale: true });
       square.rows = Math.max(square.rows, told.end);
     }
   }
@@ -168,24 +180,28 @@ ptx.growing = (() => {
 
   // ---- one head large ----------------------------------------------------------------------------
 
+  const triangle = (rows) => (rows * (rows + 1)) / 2; // weights in so many rows
+
   // The rows that came, and once they are there those before.
   function square(name) {
     if (!grown) return null;
-    const { picture, start, squares } = grown;
+    const { picture, start, squares, exact, known } = grown;
     const { size } = picture;
     if (!squares[name]) {
-      const values = new Uint8Array((size * (size + 1)) / 2);
-      squares[name] = { start, from: 0, rows: 0, size, scale: 1, values, stale: true, read: 0 };
+      const values = new Uint8Array(triangle(size));
+      const before = known?.squares[name];
+      const rows = before ? known.common : 0;
+      if (before) values.set(before.values.subarray(0, triangle(rows)));
+      squares[name] = { start, from: 0, rows, size, scale: 1, values, stale: !exact, read: 0 };
     }
     const found = squares[name];
-    if (found.stale) ask(grown, name, found);
+    if (found.stale && (!exact || due())) ask(grown, name, found);
     return found.rows ? found : null;
   }
 
   async function ask(mine, name, found) {
     found.stale = false;
-    const kept = ptx.attention.kept(mine.exact && mine.key)?.squares[name];
-    const answer = await (kept ?? ptx.attention.askHead(mine.question, name));
+    const answer = await ptx.attention.askHead(mine.question, name);
     if (!answer || mine !== grown) return;
     const { rows, values, scale } = answer;
     makeRoom(mine, rows);
