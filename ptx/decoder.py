@@ -24,7 +24,11 @@ MOST_THREADS = 8
 """That share a step: its pieces are few, and more threads would wait for each other."""
 WORTH_COPYING = 16
 """Positions from which on to copy them is better than to read their tokens again."""
-WORTH_DOUBLING = 1.3
+MANY = 8
+"""Rows of a step from which on they are those of several texts, or of a prompt."""
+EVERY_STEP = 4
+"""So many rows take about as long as what a step takes with however few."""
+WORTH_DOUBLING = 1.1
 """How many times as fast a step has to be with twice as many threads: others want the cores too."""
 
 
@@ -224,7 +228,7 @@ class _Native:
         self._helpers = team.Helpers(most - 1)
         options = [most >> i for i in range(most.bit_length())]  # most, half of it, ... 1
         self._threads = defaultdict[Any, Fastest](lambda: Fastest(options, WORTH_DOUBLING))
-        """For steps of about as many rows, with or without logits and attention."""
+        """For steps of one text and of many, with or without logits and attention."""
 
     def compiled_before(self) -> bool:
         """Whether numba kept the step for such weights, and this version of it, on the disk."""
@@ -263,7 +267,7 @@ class _Native:
 
     def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:
         native, R = self._native, len(tokens)
-        fastest = self._threads[R.bit_length(), len(logits) > 0, len(weights) > 0]
+        fastest = self._threads[R >= MANY, len(logits) > 0, len(weights) > 0]
         threads, began = fastest.pick(), time.perf_counter()
         self._helpers.run(
             native.step,
@@ -272,7 +276,7 @@ class _Native:
             *(self._cache_k, self._cache_v),
             *(weights, logits, native.scratch(self._weights, R)),
         )
-        fastest.note(threads, (time.perf_counter() - began) / R)
+        fastest.note(threads, (time.perf_counter() - began) / (R + EVERY_STEP))
 
 
 def shared(a: Sequence[int], b: Sequence[int]) -> int:

@@ -512,6 +512,64 @@ def test_what_is_known_of_a_prompt_is_not_read_again_while_it_goes_on(
             assert float((shown - weights[:rows, :rows]).abs().max()) <= ENCODING + 0.02
 
 
+HELD_AT_100_ROWS = """() => {
+    const { take } = ptx.writing;
+    ptx.writing.take = (frame) => ptx.growing.picture()?.rows > 100 || take(frame);
+    ptx.writing.ended = () => {};
+}"""
+"""The text stops growing on the page then, and nothing says that it has ended."""
+PIXELS = """() => [".atlas .pictures", ".maps > .card .map"].map((name) => {
+    const canvas = document.querySelector(`#heads-panel ${name}`);
+    return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.join();
+})"""
+
+
+def test_pictures_that_grew_look_like_those_that_are_painted_at_once(
+    playground: Playground,
+) -> None:
+    pin(playground, "4.1")
+    playground.read("def area(width, height):\n    return width")
+    playground.page.wait_for_function("() => ptx.attention.picture()")
+    playground.set("length", CONTEXT - 40)
+    playground.page.evaluate(HELD_AT_100_ROWS)
+    playground.generate(wait=False)
+    playground.page.wait_for_function("() => ptx.growing.picture()?.rows > 100")
+    playground.page.wait_for_timeout(1500)
+    grown = playground.page.evaluate(PIXELS)
+    playground.page.evaluate(
+        """() => {
+            for (const one of [ptx.growing.picture(), ptx.growing.square("4.1")]) one.read = 99;
+            ptx.store.set({ peek: "0.0" });
+        }"""
+    )
+    playground.page.wait_for_timeout(500)
+    assert playground.page.evaluate(PIXELS) == grown
+
+
+def test_maps_that_are_refused_while_a_text_is_written_are_not_asked_for_all_the_time(
+    playground: Playground,
+) -> None:
+    playground.page.evaluate(
+        """() => {
+            const real = ptx.ask;
+            window.refused = 0;
+            ptx.ask = (name, request) => {
+                if (name !== "maps" || !ptx.store.state.writing) return real(name, request);
+                window.refused += 1;
+                return Promise.resolve(null);
+            };
+        }"""
+    )
+    playground.page.evaluate(HELD_AT_100_ROWS)
+    playground.prompt("import os\n")  # begins like no text before it
+    playground.page.evaluate("ptx.attention.nearest = () => null")
+    playground.set("length", 200)
+    playground.generate(wait=False)
+    playground.page.wait_for_function("() => window.refused")
+    playground.page.wait_for_timeout(2000)
+    assert playground.page.evaluate("window.refused") == 1
+
+
 @pytest.mark.parametrize("pause", [20, 100, 180])
 def test_the_view_may_change_while_a_text_is_written(playground: Playground, pause: int) -> None:
     pin(playground, "4.1")

@@ -33,3 +33,27 @@ def test_the_dark_page_is_dark_and_its_maps_too(page: Page, app_url: str) -> Non
     page.locator("#theme").click()
     assert legend.evaluate(brightness) > 200
     assert playground.colors(playground.map) > 8
+
+
+COUNT = """(() => {
+    const ask = window.requestAnimationFrame;
+    window.frames_asked = 0;
+    window.requestAnimationFrame = (call) => {
+        window.frames_asked += 1;
+        return ask.call(window, call);
+    };
+})()"""
+
+
+def test_a_page_on_which_nothing_moves_asks_for_no_frames(page: Page, app_url: str) -> None:
+    page.add_init_script(COUNT)
+    playground = Playground(page, app_url)
+    playground.set("length", 8)
+    for _ in range(20):  # what Gradio moves when a page opens goes on for some seconds
+        before = page.evaluate("window.frames_asked")
+        page.wait_for_timeout(1000)
+        if quiet := page.evaluate("window.frames_asked") - before <= 3:
+            break
+    assert quiet
+    playground.generate()  # what is to move still does
+    assert page.evaluate("window.frames_asked") > before

@@ -8,9 +8,11 @@ ptx.atlas = () => {
   // many take it longer than all else that it draws while a text streams.
   const canvas = el("canvas", { class: "pictures", "aria-hidden": "true" });
   const small = el("canvas", {}); // the pictures under each other, a pixel for each cell
+  let image = null; // what is on it
   let cells = []; // {name, box, button, mute, label, looks} in the order of the pictures
   let shape = "";
-  let drawn = {}; // {picture, rows, read, dark, muted}: what the pictures show
+  let drawn = {}; // {picture, from, rows, size, read, dark, muted}: what the pictures show
+  let mark = null; // the row of the cursor in all of them, as a share of their height
   let frame = { width: 0, height: 0 };
   let places = []; // of the pictures in it: {x, y, size}
   let current = "0.0"; // the head that Tab comes to
@@ -87,22 +89,25 @@ ptx.atlas = () => {
 
   // ---- drawing ---------------------------------------------------------------------------------
 
-  function paint({ side, from: first, rows, size, pixels }) {
+  // first: the row of the text from which on it is painted; what was before that stays.
+  function paint({ side, rows, size, pixels }, first, anew) {
     const colors = ptx.packedColormap();
-    // the lines of a picture that hold a row of the text
+    if (anew) {
+      Object.assign(small, { width: side, height: side * cells.length });
+      image = new ImageData(side, side * cells.length);
+    }
+    // the lines of a picture that hold these rows
     const begin = Math.floor((first * side) / size);
     const end = Math.ceil((rows * side) / size);
-    Object.assign(small, { width: side, height: side * cells.length });
-    const data = new ImageData(side, side * cells.length);
-    const values = new Uint32Array(data.data.buffer);
+    const values = new Uint32Array(image.data.buffer);
+    const g = small.getContext("2d");
     for (let i = 0; i < cells.length; i += 1) {
       for (let y = begin; y < end; y += 1) {
         const from = (i * side + y) * side;
         for (let x = from; x <= from + y; x += 1) values[x] = colors[pixels[x]];
       }
+      g.putImageData(image, 0, 0, 0, i * side + begin, side, end - begin);
     }
-    small.getContext("2d").putImageData(data, 0, 0);
-    show();
   }
 
   function show() {
@@ -117,6 +122,13 @@ ptx.atlas = () => {
       g.globalAlpha = drawn.muted?.includes(cells[i].name) ? MUTED : 1;
       if (drawn.picture) g.drawImage(small, 0, i * side, side, side, x, y, size, size);
     });
+    g.globalAlpha = 1;
+    g.fillStyle = ptx.color("--color-accent");
+    // where nothing is drawn: right of the diagonal
+    for (const { x, y, size } of mark === null ? [] : places) {
+      const left = Math.min(mark * size + 1, size - 5);
+      g.fillRect(x + left, y + Math.floor(mark * size), size - left, 1);
+    }
     g.restore();
   }
 
@@ -131,15 +143,19 @@ ptx.atlas = () => {
       build(model);
       rove();
     }
-    const now = { picture, rows: picture?.rows, read: picture?.read, dark: ptx.isDark(), muted };
-    if (picture && Object.keys(now).some((key) => now[key] !== drawn[key])) {
-      drawn = now;
-      paint(picture);
-    }
-    // the row of the cursor, in all of them
+    const { from, rows, size, read } = picture ?? {};
+    const now = { picture, from, rows, size, read, dark: ptx.isDark(), muted };
+    const differs = Object.keys(now).filter((key) => now[key] !== drawn[key]).join();
     const row = picture ? attention.cursor() - 1 - picture.start : -1;
-    node.classList.toggle("with-row", row >= 0 && row < (picture?.rows ?? 0));
-    node.style.setProperty("--row", `${(100 * (row + 0.5)) / (picture?.size ?? 1)}%`);
+    const marked = row >= 0 && row < rows ? (row + 0.5) / size : null;
+    if (picture && (differs || marked !== mark)) {
+      const grown = differs === "rows" && drawn.rows < rows;
+      const first = grown ? drawn.rows : from;
+      drawn = now;
+      mark = marked;
+      if (differs) paint(picture, first, !grown);
+      show();
+    }
     for (const one of cells) {
       const { name, box, button, mute, label } = one;
       const { text: own = "", title = "", sign = "" } = labels(name) ?? {};

@@ -11,10 +11,11 @@ ptx.growing = (() => {
   const { state } = store;
   const PAUSE = 300; // ms between questions for rows
   const RETURN = 1000; // ms between two readings of the whole text
+  const AGAIN = 5000; // ms until one that was refused is tried again
   const LEAST = 32; // rows that there is room for at first
 
   let before = null; // the run of the text that was there before this one
-  let grown = null; // {start, question, run, model, exact, known, picture, squares, maps, common, next}
+  let grown = null; // {start, question, run, model, exact, known, picture, squares, maps, common, next, refused}
   let since = { run: null, began: 0 }; // when the first of a run was shown
   let busy = false;
 
@@ -50,8 +51,9 @@ ptx.growing = (() => {
       maps: known?.maps.all ?? null, // the server's answer about the text as it was, or is now and then
       common: known?.common ?? 0, // tokens of which it is right
       next: 0, // the first position whose row is not among the pixels
+      refused: -AGAIN, // when the whole text was last not read
       picture: {
-        start, from: 0, rows: 0, scale: 1, roles: ptx.attention.roles(),
+        start, from: 0, rows: 0, scale: 1, roles: known?.maps.all.roles ?? ptx.attention.roles(),
         layers: model.layers, heads: model.heads, size: 0, side: 0, pixels: new Uint8Array(),
       },
     };
@@ -84,7 +86,7 @@ ptx.growing = (() => {
       const mine = grown;
       const pause = mine.exact ? PAUSE : RETURN;
       await (mine.exact ? addRows(mine) : read(mine));
-      if (mine.exact && mine.picture.from && due()) await read(mine);
+      if (mine.exact && mine.picture.from && due() && performance.now() > mine.refused + AGAIN) await read(mine);
       ptx.attention.changed();
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
@@ -98,6 +100,7 @@ ptx.growing = (() => {
     if (mine !== grown) return;
     if (!mine.exact) mine.question = ptx.attention.current()?.question ?? mine.question;
     const answer = await ptx.ask("maps", mine.question);
+    if (!answer) mine.refused = performance.now();
     if (!answer || mine !== grown) return;
     const { picture, squares } = mine;
     Object.assign(mine, { maps: answer, common: answer.at });

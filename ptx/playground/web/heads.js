@@ -4,7 +4,8 @@ ptx.heads = ({ element }) => {
   const { el, store, pins, attention } = ptx;
   const MOST = 4; // large maps
   const NAMED = 4; // tokens in a line of the readout
-  const PACE = 300; // ms between two pictures while a text streams: they cost it the processor
+  const PACE = 240; // ms between two pictures while a text streams: they cost it the processor
+  const LATER = 300; // ms that what came without more text waits for some, to be drawn together
   const VIEWS = [
     ["raw", "raw", "Share of attention."],
     ["no sink", "without first token", "Share of the attention that is not on the first token."],
@@ -222,13 +223,13 @@ ptx.heads = ({ element }) => {
   let last = 0; // when it was drawn
   let wrote = false; // when it was last asked for
 
-  // now: a person waits for it
-  function ask(now = false) {
+  // withText: there is more text, so that a picture is made in any case
+  function ask(withText) {
     const { writing, following } = store.state;
     if (writing && !wrote) last = performance.now(); // the text's first token comes first
     wrote = writing;
-    const pause = writing && following && !now ? last + PACE - performance.now() : 0;
-    if (pause > 0) waiting ??= setTimeout(soon, pause);
+    const streams = writing && following;
+    if (streams && !(withText && performance.now() >= last + PACE)) waiting ??= setTimeout(soon, LATER);
     else soon();
   }
 
@@ -250,9 +251,9 @@ ptx.heads = ({ element }) => {
     lines.toggle(on);
   });
   store.on(["model"], settle);
-  store.on(["pinned", "peek"], () => ask(true));
-  store.on(["tokens"], () => ask());
-  attention.onChange(() => ask());
-  ptx.onTheme(() => ask(true));
-  ask();
+  store.on(["pinned", "peek"], soon); // a person waits for it
+  store.on(["tokens"], () => ask(true));
+  attention.onChange(() => ask(false));
+  ptx.onTheme(soon);
+  soon();
 };

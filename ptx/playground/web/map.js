@@ -12,7 +12,7 @@ ptx.map = ({ tell, label }) => {
   let name = "";
   let colour = "--color-accent";
   let at = null; // [q, k] under the pointer or the arrow keys
-  let picture = null; // the cells as an image, of `shown` in this theme
+  let picture = null; // the cells as an image, see `imageOf`
 
   const valueOf = (q, k) => shown.values[(q * (q + 1)) / 2 + k];
   const weightOf = (q, k) => shown.scale * (valueOf(q, k) / 255) ** 2;
@@ -25,8 +25,10 @@ ptx.map = ({ tell, label }) => {
 
   function draw(square, head, hue) {
     if (square && (square !== shown?.square || square.rows !== shown.rows || square.read !== shown.read || head !== name)) {
+      const grown = square === shown?.square && square.values === shown.values && square.from === shown.from
+        && square.read === shown.read && square.rows > shown.rows && head === name;
+      if (!grown) picture = null;
       shown = { ...square, square, labels: ptx.labels(square.start, square.size) };
-      picture = null;
       if (at && (at[0] < shown.from || at[0] >= shown.rows || head !== name)) at = null;
       name = head;
     }
@@ -40,9 +42,10 @@ ptx.map = ({ tell, label }) => {
     const { side, gutter, cell } = geometry();
     const n = shown.size;
     const g = ptx.fit(canvas, side, side);
-    picture ??= image(side);
+    picture ??= imageOf(side);
+    addRows();
     g.imageSmoothingEnabled = false; // a cell stays a square of the legend's colour
-    g.drawImage(picture, gutter, gutter, cell * n, cell * n);
+    g.drawImage(picture.canvas, gutter, gutter, cell * n, cell * n);
     g.strokeStyle = ptx.color("--border-color-primary");
     g.strokeRect(gutter - 0.5, gutter - 0.5, cell * n + 1, cell * n + 1);
     const row = cursorRow();
@@ -61,30 +64,34 @@ ptx.map = ({ tell, label }) => {
     return store.state.cursor && row >= shown.from && row < shown.rows ? row : null;
   }
 
-  // A cell for each weight, or where there are more weights than pixels, their largest: none is lost.
-  function image(side) {
+  // Room for a cell for each weight, or where there are more weights than pixels, for their largest:
+  // none is lost. Of `shown` in this theme; so far the rows before `rows`.
+  function imageOf(side) {
     const pixels = Math.round(side * (window.devicePixelRatio || 1));
     const n = Math.min(shown.size, pixels);
-    const largest = new Uint8Array(n * n);
     const place = Array.from({ length: shown.size }, (_, i) => Math.floor((i * n) / shown.size));
-    const drawn = new Uint8Array(n); // how far each row of the picture is known
-    for (let q = shown.from; q < shown.rows; q += 1) {
+    const canvas = new OffscreenCanvas(n, n);
+    return { n, place, canvas, largest: new Uint8Array(n * n), data: new ImageData(n, n), rows: shown.from };
+  }
+
+  function addRows() {
+    const { n, place, canvas, largest, data, rows } = picture;
+    if (rows >= shown.rows) return;
+    for (let q = rows; q < shown.rows; q += 1) {
       const line = place[q] * n;
-      drawn[place[q]] = 1;
       for (let k = 0; k <= q; k += 1) {
         const value = valueOf(q, k);
         if (largest[line + place[k]] < value) largest[line + place[k]] = value;
       }
     }
-    const data = new ImageData(n, n);
     const cells = new Uint32Array(data.data.buffer);
     const colors = ptx.packedColormap();
-    for (let y = 0; y < n; y += 1) {
-      if (drawn[y]) for (let x = 0; x <= y; x += 1) cells[y * n + x] = colors[largest[y * n + x]];
+    const [first, last] = [place[rows], place[shown.rows - 1]];
+    for (let y = first; y <= last; y += 1) {
+      for (let x = 0; x <= y; x += 1) cells[y * n + x] = colors[largest[y * n + x]];
     }
-    const made = new OffscreenCanvas(n, n);
-    made.getContext("2d").putImageData(data, 0, 0);
-    return made;
+    canvas.getContext("2d").putImageData(data, 0, 0, 0, first, n, last + 1 - first);
+    picture.rows = shown.rows;
   }
 
   function names(g, gutter, cell, row) {
