@@ -512,12 +512,14 @@ def test_what_is_known_of_a_prompt_is_not_read_again_while_it_goes_on(
             assert float((shown - weights[:rows, :rows]).abs().max()) <= ENCODING + 0.02
 
 
-HELD_AT_100_ROWS = """() => {
+HELD_AT_40_ROWS = """() => {
     const { take } = ptx.writing;
-    ptx.writing.take = (frame) => ptx.growing.picture()?.rows > 100 || take(frame);
+    ptx.writing.take = (frame) => ptx.growing.picture()?.rows > 40 || take(frame);
     ptx.writing.ended = () => {};
 }"""
 """The text stops growing on the page then, and nothing says that it has ended."""
+GROWN = """() => [ptx.growing.picture(), ptx.growing.square("4.1")].map(
+    (one) => [one?.rows, one?.from, one?.read].join())"""
 PIXELS = """() => [".atlas .pictures", ".maps > .card .map"].map((name) => {
     const canvas = document.querySelector(`#heads-panel ${name}`);
     return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.join();
@@ -531,10 +533,13 @@ def test_pictures_that_grew_look_like_those_that_are_painted_at_once(
     playground.read("def area(width, height):\n    return width")
     playground.page.wait_for_function("() => ptx.attention.picture()")
     playground.set("length", CONTEXT - 40)
-    playground.page.evaluate(HELD_AT_100_ROWS)
+    playground.page.evaluate(HELD_AT_40_ROWS)
     playground.generate(wait=False)
-    playground.page.wait_for_function("() => ptx.growing.picture()?.rows > 100")
-    playground.page.wait_for_timeout(1500)
+    playground.page.wait_for_function("() => ptx.growing.picture()?.rows > 40")
+    before, now = None, playground.page.evaluate(GROWN)
+    while before != now:  # the server goes on to the end of the text
+        playground.page.wait_for_timeout(1500)
+        before, now = now, playground.page.evaluate(GROWN)
     grown = playground.page.evaluate(PIXELS)
     playground.page.evaluate(
         """() => {
@@ -560,7 +565,7 @@ def test_maps_that_are_refused_while_a_text_is_written_are_not_asked_for_all_the
             };
         }"""
     )
-    playground.page.evaluate(HELD_AT_100_ROWS)
+    playground.page.evaluate(HELD_AT_40_ROWS)
     playground.prompt("import os\n")  # begins like no text before it
     playground.page.evaluate("ptx.attention.nearest = () => null")
     playground.set("length", 200)
