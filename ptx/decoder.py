@@ -25,9 +25,9 @@ MOST_THREADS = 8
 WORTH_COPYING = 16
 """Positions from which on to copy them is better than to read their tokens again."""
 MANY = 8
-"""Rows of a step from which on they are those of several texts, or of a prompt."""
+"""Rows from which on a step has a choice of threads of its own: prompts, and crowds of texts."""
 EVERY_STEP = 4
-"""So many rows take about as long as what a step takes with however few."""
+"""So many rows take about as long as what a step takes with however few: 4 rows 1.6 times a row."""
 WORTH_DOUBLING = 1.1
 """How many times as fast a step has to be with twice as many threads: others want the cores too."""
 
@@ -228,7 +228,7 @@ class _Native:
         self._helpers = team.Helpers(most - 1)
         options = [most >> i for i in range(most.bit_length())]  # most, half of it, ... 1
         self._threads = defaultdict[Any, Fastest](lambda: Fastest(options, WORTH_DOUBLING))
-        """For steps of one text and of many, with or without logits and attention."""
+        """For steps of few rows and of many, with or without logits and attention."""
 
     def compiled_before(self) -> bool:
         """Whether numba kept the step for such weights, and this version of it, on the disk."""

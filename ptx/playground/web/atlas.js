@@ -140,6 +140,7 @@ ptx.atlas = () => {
     if (wanted !== shape) {
       shape = wanted;
       drawn = {};
+      mark = null;
       build(model);
       rove();
     }

@@ -223,7 +223,7 @@ ptx.heads = ({ element }) => {
   let last = 0; // when it was drawn
   let wrote = false; // when it was last asked for
 
-  // withText: there is more text, so that a picture is made in any case
+  // withText: there is more text, so that the browser draws in any case
   function ask(withText) {
     const { writing, following } = store.state;
     if (writing && !wrote) last = performance.now(); // the text's first token comes first
