@@ -121,18 +121,41 @@ def test_a_broken_link_opens_the_page_all_the_same(
     assert page.evaluate("window.hacked") is None
 
 
-def test_a_link_pasted_into_the_open_page_opens_there(playground: Playground) -> None:
+def write_on(page: Page) -> None:
+    """A thousand tokens more, at once: the address follows no text that is being written."""
+    page.evaluate(
+        """() => {
+            ptx.store.set({ knobs: { ...ptx.store.state.knobs, temperature: 2, length: 1000 } });
+            ptx.writing.goOn();
+        }"""
+    )
+
+
+def paste(playground: Playground, href: str, expected: dict[str, Any]) -> None:
+    """Puts a link into the address and waits for the picture that it is of."""
+    playground.page.evaluate("href => (location.href = href)", href)
+    opened = "!state.writing && state.cursor === arg.cursor && state.ids.length === arg.ids.length"
+    playground.wait_for(opened, expected)
+    assert picture(playground.page) == expected
+
+
+def test_a_link_pasted_while_a_text_is_written_opens_there(playground: Playground) -> None:
     before = arrange(playground)
     href = link(playground.page)
-    playground.set("temperature", 2)
-    playground.set("length", 1000)
-    playground.prompt("import os\n")
-    playground.generate(wait=False)
+    playground.read("import os\n")
+    playground.page.wait_for_function("href => location.href !== href", arg=href)
+    write_on(playground.page)
     playground.wait_for("state.status.generated > 2")
-    playground.page.evaluate("href => (location.href = href)", href)
-    playground.wait_for("!state.writing && state.cursor === 9 && state.ids.length === arg",
-                        len(before["ids"]))  # fmt: skip
-    assert picture(playground.page) == before
+    paste(playground, href, before)
+
+
+def test_a_link_that_the_address_holds_already_opens_there_too(playground: Playground) -> None:
+    before = arrange(playground)
+    href = link(playground.page)
+    playground.page.wait_for_function("href => location.href === href", arg=href)
+    write_on(playground.page)
+    playground.wait_for("state.status.generated > 2")
+    paste(playground, href, before)
 
 
 def test_a_link_of_a_model_that_is_not_here_opens_its_prompt_alone(

@@ -117,7 +117,9 @@ ptx.link = (() => {
   async function start() {
     if (location.hash.length > 1) await openAddress();
     let pasted = false; // into the address of the page as it is open
-    addEventListener("hashchange", () => {
+    // not "hashchange": while a text is written the address still holds the picture before, and a
+    // link to that one changes nothing in it
+    addEventListener("popstate", () => {
       pasted = state.writing;
       openAddress();
     });
