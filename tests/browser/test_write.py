@@ -344,6 +344,43 @@ def test_nothing_moves_while_a_text_streams(playground: Playground) -> None:
     assert page.evaluate("window.places.size") == 1, page.evaluate("[...window.places]")
 
 
+BELOW = """() => {  // pixels of the text under its frame
+    const code = document.querySelector("#text-panel pre.code");
+    return Math.round(code.scrollHeight - code.clientHeight - code.scrollTop);
+}"""
+
+
+@pytest.mark.parametrize("lines", [1, 60])  # 60 are more than the frame shows
+def test_a_text_that_is_followed_is_in_sight_to_its_end(playground: Playground, lines: int) -> None:
+    page = playground.page
+    playground.read("def fibonacci(n):\n    return 1\n" * (lines // 2) + "def fibonacci(n):")
+    playground.set("length", 200)
+    for seed in range(3):
+        playground.set("seed", seed)
+        playground.generate()
+        page.wait_for_function(f"({BELOW})() === 0")
+        page.wait_for_timeout(300)  # nor does it move away
+        assert page.evaluate(BELOW) == 0
+
+
+def test_a_person_who_scrolls_up_is_not_taken_back(playground: Playground) -> None:
+    page = playground.page
+    playground.set("length", 1000)
+    playground.generate(wait=False)
+    page.wait_for_function("document.querySelector('#text-panel pre.code').scrollTop > 200")
+    playground.code.hover()
+    page.mouse.wheel(0, -10_000)
+    page.wait_for_function("document.querySelector('#text-panel pre.code').scrollTop === 0")
+    before = playground.state("ids.length")
+    playground.wait_for("state.ids.length > arg", before + 100)
+    assert playground.code.evaluate("code => code.scrollTop") == 0
+    page.mouse.wheel(0, 100_000)
+    page.wait_for_function(f"({BELOW})() === 0")
+    before = playground.state("ids.length")
+    playground.wait_for("state.ids.length > arg", before + 100)
+    page.wait_for_function(f"({BELOW})() === 0")
+
+
 def test_hints_can_be_followed_and_stay_closed(playground: Playground, app_url: str) -> None:
     page = playground.page
     hints = page.get_by_role("complementary", name="Hints")

@@ -73,6 +73,8 @@ ptx.text = ({ element }) => {
   let chunk = null; // the last block of whole lines
   let marked = null; // the entry under the cursor
   let column = null; // where Up and Down want to be
+  let run = null; // of the text that was drawn last
+  let atEnd = true; // the view stays with the end of a text that is followed
 
   // ---- drawing tokens ----------------------------------------------------------------------------
 
@@ -84,6 +86,7 @@ ptx.text = ({ element }) => {
     if (!chunk || (chunk.childElementCount >= CHUNK && text.endsWith("\n"))) {
       chunk = el("div");
       code.append(chunk);
+      heights.observe(chunk);
     }
     chunk.append(node);
   }
@@ -102,6 +105,7 @@ ptx.text = ({ element }) => {
       text = text.slice(0, start);
       node.remove();
       while (chunk && !chunk.childElementCount) {
+        heights.unobserve(chunk);
         chunk.remove();
         chunk = code.lastElementChild;
       }
@@ -185,8 +189,18 @@ ptx.text = ({ element }) => {
     else entry.node.style.setProperty("--heat", `${Math.round(100 * heat)}%`);
   }
 
+  // The height of a block out of sight is a guess, so that the text's end moves once more when it
+  // comes into sight.
+  const heights = new ResizeObserver(() => {
+    if (atEnd && run !== null && store.state.following) code.scrollTop = code.scrollHeight;
+  });
+  code.addEventListener("scroll", () => {
+    atEnd = code.scrollTop + code.clientHeight >= code.scrollHeight - 24;
+  });
+
   function drawText(list) {
-    const atEnd = code.scrollTop + code.clientHeight >= code.scrollHeight - 24;
+    if (run !== store.state.run) atEnd = true;
+    run = store.state.run;
     let kept = 0;
     while (kept < tokens.length && kept < list.length && same(tokens[kept].token, list[kept])) {
       if (tokens[kept].token !== list[kept]) {
@@ -205,7 +219,6 @@ ptx.text = ({ element }) => {
     paint(Math.max(0, before - changedBefore(before)));
     tokens.slice(kept).forEach(warm);
     if (fresh) code.scrollTop = 0;
-    else if (atEnd && store.state.writing && store.state.following) code.scrollTop = code.scrollHeight;
   }
 
   // ---- the cursor ------------------------------------------------------------------------------
