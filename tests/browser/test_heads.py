@@ -96,7 +96,41 @@ def in_view(ids: list[int], view: str, mute: Mute | None = None) -> tuple[torch.
     return seen.attention, 1.0
 
 
+MARKS = """() => {
+    const canvas = document.querySelector("#heads-panel .atlas .pictures");
+    const frame = canvas.getBoundingClientRect();
+    const probe = new OffscreenCanvas(1, 1).getContext("2d");
+    probe.fillStyle = ptx.color("--color-accent");
+    probe.fillRect(0, 0, 1, 1);
+    const wanted = new Uint32Array(probe.getImageData(0, 0, 1, 1).data.buffer)[0];
+    return [...document.querySelectorAll("#heads-panel .thumb")].map((thumb) => {
+        const box = thumb.getBoundingClientRect();
+        const [width, height] = [Math.floor(box.width), Math.floor(box.height)];
+        const place = [box.left - frame.left, box.top - frame.top, width, height];
+        const { data } = canvas.getContext("2d").getImageData(...place);
+        const pixels = new Uint32Array(data.buffer);
+        const line = (y) => pixels.subarray(y * width, (y + 1) * width);
+        const lines = Array.from({ length: height }, (_, y) => y);
+        return lines.filter((y) => line(y).includes(wanted)).map((y) => y / height);
+    });
+}"""
+"""Where each head's picture has the mark of the cursor, as shares of its height."""
+
+
 # ---- maps ---------------------------------------------------------------------------------------
+
+
+def test_the_cursor_is_marked_in_every_small_picture(playground: Playground) -> None:
+    written(playground, PROMPT, 20)
+    for cursor in (10, 30):
+        playground.cursor_to(cursor)
+        playground.page.wait_for_timeout(100)  # two frames
+        size = playground.page.evaluate("ptx.attention.picture().size")
+        marks = playground.page.evaluate(MARKS)
+        assert len(marks) == len(HEADS)
+        for lines in marks:
+            assert len(lines) == 1
+            assert lines[0] == pytest.approx((cursor - 0.5) / size, abs=0.04)  # two pixels of 56
 
 
 def test_every_head_has_a_picture_and_the_legend_has_every_colour(playground: Playground) -> None:
