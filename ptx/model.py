@@ -8,6 +8,8 @@ K key/value heads, D head size, V vocabulary.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptx import pages
 from ptx.config import ModelConfig
 from ptx.loss import cross_entropy, exponentials
 
@@ -29,8 +32,7 @@ class KVCache:
     def __init__(self, model: GPT, batch: int = 1) -> None:
         c, weight = model.config, model.tok_emb.weight
         shape = (c.n_layer, c.n_kv_head, batch, c.context, c.head_size)
-        self.k = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
-        self.v = torch.zeros_like(self.k)
+        self.k, self.v = _zeros(shape, weight), _zeros(shape, weight)
         self.length = 0
 
     def row(self, i: int, length: int) -> KVCache:
@@ -55,6 +57,14 @@ class KVCache:
         """(T, S), true where each of T new positions may look; None if the usual triangle says it,
         or if there is but one, which sees everything."""
         return causal_mask(t, self.length + t, self.k.device) if t > 1 and self.length else None
+
+
+def _zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Of the type and on the device of `like`."""
+    if like.device.type != "cpu":
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    size = math.prod(shape) * like.element_size()
+    return torch.from_numpy(pages.zeros([size])).view(like.dtype).view(*shape)
 
 
 def make_norm(config: ModelConfig, size: int) -> nn.Module:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ptx.int8 import int8_values
 from ptx.model import GPT
+from ptx.pages import together
 from ptx.team import Team, pieces, team
 from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, packed, row_sums, tile
 
@@ -106,7 +107,7 @@ def pack(model: GPT) -> Weights:
         ]
 
     q, k, v, out, up, down = linears("q", "k", "v", "out", "up", "down")
-    return Weights(
+    weights = Weights(
         tok_emb=_fp32(model.tok_emb.weight),
         pos_emb=_fp32(model.pos_emb.weight) if learned else np.zeros((0, c.d_model), np.float32),
         cos=nothing if learned else _fp32(model.cos),
@@ -131,6 +132,15 @@ def pack(model: GPT) -> Weights:
         activation=ACTIVATIONS.index(c.mlp),
         eps=c.norm_eps,
     )
+    return _in_large_pages(weights)
+
+
+def _in_large_pages(w: Weights) -> Weights:
+    matrices = {name: m for name, m in w._asdict().items() if isinstance(m, Matrix)}
+    different = {id(m.weight): m.weight for m in matrices.values()}  # gate may be up
+    moved = dict(zip(different, together(list(different.values())), strict=True))
+    changed = {name: m._replace(weight=moved[id(m.weight)]) for name, m in matrices.items()}
+    return w._replace(**changed)
 
 
 def _fp32(tensor: Tensor) -> np.ndarray:

@@ -1,0 +1,60 @@
+"""Memory in large pages: what lies in it is what was put there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ptx.pages import LINE, together, zeros
+
+MAPS = Path("/proc/self/smaps")
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 7), (1 << 20, 5)])
+def test_zeros_are_zeros_from_the_start_of_a_line(shape: tuple[int, ...]) -> None:
+    for dtype in (np.float32, np.uint16, np.int8):
+        found = zeros(shape, dtype)
+        assert found.shape == shape
+        assert found.dtype == dtype
+        assert found.ctypes.data % LINE == 0
+        assert found.flags.c_contiguous
+        assert found.flags.writeable
+        assert not found.any()
+
+
+def test_arrays_together_are_the_same_and_overlap_nowhere() -> None:
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.random((3, 5), np.float32),
+        rng.integers(0, 99, (7,), np.uint16),
+        np.zeros((0, 4), np.float32),
+        rng.integers(-9, 9, (2, 3, 4), np.int8),
+    ]
+    copies = together(arrays)
+    for array, copy in zip(arrays, copies, strict=True):
+        assert copy.dtype == array.dtype
+        assert copy.ctypes.data % LINE == 0 or not copy.size
+        np.testing.assert_array_equal(copy, array)
+    copies[0][:] = -1
+    np.testing.assert_array_equal(copies[1], arrays[1])
+    np.testing.assert_array_equal(copies[3], arrays[3])
+
+
+def flags_at(address: int) -> list[str]:
+    """What the system is asked for about the memory at this address."""
+    inside = False
+    for line in MAPS.read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(found[1], 16) <= address < int(found[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    return []
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="a system that does not tell")
+def test_for_what_is_large_together_large_pages_are_asked_for() -> None:
+    copies = together([np.ones(1 << 18, np.float32)] * 16)  # 1 MB each
+    assert "hg" in flags_at(copies[7].ctypes.data)
