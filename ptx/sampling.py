@@ -27,6 +27,7 @@ temperature of 0 leaves one."""
 GREEDY = 1e-30
 """Temperature below which fp32 cannot tell it from 0."""
 CUT = float("-inf")
+NO_NUMBERS = "the model's logits are no numbers: its weights are damaged, or too large"
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,19 @@ def _within_top_p(logits: Tensor, top_p: float) -> Tensor:
     less; the most likely one stays.
     """
     V = logits.shape[-1]
-    rows, probs = (x.cpu().numpy().reshape(-1, V) for x in (logits, logits.softmax(-1)))
+    rows = logits.cpu().numpy().reshape(-1, V)
     left = np.full_like(rows, CUT)  # a masked_fill takes longer than all else here
-    for i in range(len(rows)):
-        kept = _nucleus(probs[i], top_p)
-        left[i, kept] = rows[i, kept]
+    for row, changed in zip(rows, left, strict=True):
+        kept = _nucleus(_softmax(row), top_p)
+        changed[kept] = row[kept]
     return torch.from_numpy(left).to(logits).reshape(logits.shape)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (V,) of logits whose largest is 0."""
+    weights = np.exp(logits)
+    weights /= weights.sum()
+    return weights
 
 
 def _nucleus(probs: np.ndarray, top_p: float) -> np.ndarray:
@@ -200,22 +208,41 @@ def drawn(
         *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, dead))
         best = allowed.float().cpu().numpy().argmax(-1)  # torch's takes ten times as long
         return [(token, 0.0) for token in best.tolist()]
-    *_, (_, processed) = _stages(logits.float(), sampling, ids, dead)
-    rows = processed.cpu().numpy()  # (R, V)
-    return [_drawn_from(row, share) for row, share in zip(rows, shares, strict=True)]
+    if sampling.top_k or sampling.min_p:
+        *_, (_, processed) = _stages(logits.float(), sampling, ids, dead)
+        rows = [_possible(row) for row in processed.cpu().numpy()]
+    else:  # nothing as wide as the vocabulary is written again
+        *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, dead))
+        rows = [_likely(row, sampling) for row in allowed.float().cpu().numpy()]
+    return [_drawn_from(*row, share) for row, share in zip(rows, shares, strict=True)]
 
 
-def _drawn_from(logits: np.ndarray, share: float) -> tuple[int, float]:
-    """`drawn` of (V,): a softmax of the tokens that may come, which are few after most knobs."""
-    possible = np.flatnonzero(logits > CUT)
-    if not len(possible) or math.isinf(logits.max()):
-        raise UserError("the model's logits are no numbers: its weights are damaged, or too large")
-    left = logits if len(possible) == len(logits) else logits[possible]
-    weights = torch.from_numpy(np.exp(left - left.max()))
-    cumulative = weights.double().cumsum(0).numpy()  # three times as fast as numpy's
+def _likely(logits: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of (V,) that temperature and top-p leave, and their weights."""
+    largest = logits.max()
+    if not math.isfinite(largest):
+        raise UserError(NO_NUMBERS)
+    probs = _softmax((logits - largest) / np.float32(sampling.temperature))
+    if sampling.top_p == 1.0:
+        return np.arange(len(probs)), probs
+    kept = _nucleus(probs, sampling.top_p)
+    return kept, probs[kept]
+
+
+def _possible(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of (V,) that may come, and their weights."""
+    tokens = np.flatnonzero(logits > CUT)
+    if not len(tokens) or not math.isfinite(logits.max()):
+        raise UserError(NO_NUMBERS)
+    left = logits if len(tokens) == len(logits) else logits[tokens]
+    return tokens, np.exp(left - left.max())
+
+
+def _drawn_from(tokens: np.ndarray, weights: np.ndarray, share: float) -> tuple[int, float]:
+    cumulative = torch.from_numpy(weights).double().cumsum(0).numpy()  # thrice as fast as numpy's
     i = _where(cumulative, share)
     chance = cumulative[i] - (cumulative[i - 1] if i else 0.0)
-    return int(possible[i]), math.log(chance / cumulative[-1])
+    return int(tokens[i]), math.log(chance / cumulative[-1])
 
 
 def draw(probs: Tensor, generator: torch.Generator) -> int:

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from ptx.errors import UserError
-from ptx.sampling import KNOBS, Choice, Sampling, at, distribution, draw
+from ptx.sampling import KNOBS, Choice, Sampling, at, distribution, draw, drawn
 
 PY16K, O200K = 16_384, 200_019
 IDS = [5, 9, 9, 100, 7_000]
@@ -87,22 +87,34 @@ def test_the_distribution_equals_transformers(
     assert_equal(distribution(logits, sampling, IDS), theirs(logits, sampling))
 
 
-@given(
-    st.builds(
-        Sampling,
-        temperature=st.floats(0.05, 5),
-        top_k=st.integers(0, 40),
-        top_p=st.floats(0.01, 1),
-        min_p=st.floats(0, 1),
-        repetition_penalty=st.floats(0.2, 5),
-        banned=st.lists(st.integers(0, 9), max_size=3).map(tuple),
-        forced=st.lists(st.integers(10, 63), max_size=3).map(tuple),
-    ),
-    st.integers(0, 2**32 - 1),
+ANY_KNOBS = st.builds(
+    Sampling,
+    temperature=st.floats(0.05, 5),
+    top_k=st.integers(0, 40),
+    top_p=st.floats(0.01, 1),
+    min_p=st.floats(0, 1),
+    repetition_penalty=st.floats(0.2, 5),
+    banned=st.lists(st.integers(0, 9), max_size=3).map(tuple),
+    forced=st.lists(st.integers(10, 63), max_size=3).map(tuple),
 )
+
+
+@given(ANY_KNOBS, st.integers(0, 2**32 - 1))
 def test_any_knobs_equal_transformers(sampling: Sampling, seed: int) -> None:
     logits = torch.cat([some_logits(64, 2.0, seed), torch.full((7_000,), -50.0)])
     assert_equal(distribution(logits, sampling, IDS), theirs(logits, sampling))
+
+
+@given(ANY_KNOBS, st.integers(0, 2**32 - 1), st.floats(0, 1, exclude_max=True))
+def test_what_is_drawn_is_where_the_distribution_passes_the_share(
+    sampling: Sampling, seed: int, share: float
+) -> None:
+    logits = torch.cat([some_logits(64, 2.0, seed), torch.full((7_000,), -50.0)])
+    [(token, logprob)] = drawn(logits[None], sampling, [share], IDS)
+    probs = distribution(logits, sampling, IDS).double()
+    assert math.exp(logprob) == pytest.approx(float(probs[token]), rel=1e-3)
+    until = float(probs[: token + 1].sum())
+    assert until - float(probs[token]) - 1e-5 <= share * float(probs.sum()) <= until + 1e-5
 
 
 def test_rows_of_a_batch_are_worked_out_alone() -> None:
