@@ -75,6 +75,7 @@ ptx.text = ({ element }) => {
   let column = null; // where Up and Down want to be
   let run = null; // of the text that was drawn last
   let atEnd = true; // the view stays with the end of a text that is followed
+  let height = 0; // of the text as it was last on the screen; it may have grown since
 
   // ---- drawing tokens ----------------------------------------------------------------------------
 
@@ -192,15 +193,19 @@ ptx.text = ({ element }) => {
   // The height of a block out of sight is a guess, so that the text's end moves once more when it
   // comes into sight.
   const heights = new ResizeObserver(() => {
-    if (atEnd && run !== null && store.state.following) code.scrollTop = code.scrollHeight;
+    height = code.scrollHeight;
+    if (atEnd && run !== null && store.state.following) code.scrollTop = height;
   });
   code.addEventListener("scroll", () => {
-    atEnd = code.scrollTop + code.clientHeight >= code.scrollHeight - 24;
+    atEnd = code.scrollTop + code.clientHeight >= Math.min(height, code.scrollHeight) - 24;
   });
 
   function drawText(list) {
-    if (run !== store.state.run) atEnd = true;
-    run = store.state.run;
+    if (run !== store.state.run) {
+      atEnd = true;
+      height = 0; // until it is on the screen no scrolling is a person's
+      run = store.state.run;
+    }
     let kept = 0;
     while (kept < tokens.length && kept < list.length && same(tokens[kept].token, list[kept])) {
       if (tokens[kept].token !== list[kept]) {
