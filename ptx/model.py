@@ -64,7 +64,7 @@ def _zeros(shape: Sequence[int], like: Tensor) -> Tensor:
     if like.device.type != "cpu":
         return torch.zeros(shape, dtype=like.dtype, device=like.device)
     size = math.prod(shape) * like.element_size()
-    return torch.from_numpy(pages.zeros([size])).view(like.dtype).view(*shape)
+    return torch.from_numpy(pages.zeros(size)).view(like.dtype).view(*shape)
 
 
 def make_norm(config: ModelConfig, size: int) -> nn.Module:

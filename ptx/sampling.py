@@ -204,28 +204,29 @@ def drawn(
     shares: a uniform number from [0, 1) for each row, not asked for at temperature 0; a row's draw
         depends on no other row.
     """
+    logits = logits.float()
+    *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, dead))
     if sampling.temperature < GREEDY:
-        *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, dead))
-        best = allowed.float().cpu().numpy().argmax(-1)  # torch's takes ten times as long
+        best = allowed.cpu().numpy().argmax(-1)  # torch's takes ten times as long
         return [(token, 0.0) for token in best.tolist()]
+    shaped = _shaped(allowed, sampling)
     if sampling.top_k or sampling.min_p:
-        *_, (_, processed) = _stages(logits.float(), sampling, ids, dead)
+        *_, (_, processed) = shaped
         rows = [_possible(row) for row in processed.cpu().numpy()]
-    else:  # nothing as wide as the vocabulary is written again
-        *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, dead))
-        rows = [_likely(row, sampling) for row in allowed.float().cpu().numpy()]
+    else:  # top-p comes last: what it keeps is known without the logits of what it removes
+        _, scaled = next(shaped)
+        rows = [_likely(row, sampling.top_p) for row in scaled.cpu().numpy()]
     return [_drawn_from(*row, share) for row, share in zip(rows, shares, strict=True)]
 
 
-def _likely(logits: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens of (V,) that temperature and top-p leave, and their weights."""
-    largest = logits.max()
-    if not math.isfinite(largest):
+def _likely(logits: np.ndarray, top_p: float) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of (V,), the largest 0, that top-p leaves, and their weights."""
+    probs = _softmax(logits)
+    if math.isnan(probs[0]):  # then all are
         raise UserError(NO_NUMBERS)
-    probs = _softmax((logits - largest) / np.float32(sampling.temperature))
-    if sampling.top_p == 1.0:
+    if top_p == 1.0:
         return np.arange(len(probs)), probs
-    kept = _nucleus(probs, sampling.top_p)
+    kept = _nucleus(probs, top_p)
     return kept, probs[kept]
 
 
