@@ -119,6 +119,11 @@ class Decoder:
         """Frees a slot, whose positions hold these tokens."""
         self.free[slot] = list(ids)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether steps are the compiled function's by now."""
+        return self._native is not None
+
     def can_compile(self) -> bool:
         """Whether there is a compiled step for this model's device, precision and shape."""
         return self.device.type == "cpu" and self.cache.k.dtype == torch.float32
@@ -217,9 +222,9 @@ class _Native:
     """Steps by the compiled function, which threads share where that is faster."""
 
     def __init__(self, model: GPT, cache: KVCache, sources: np.ndarray, same: np.ndarray) -> None:
-        from ptx import native, team  # numba takes half a second to import
+        from ptx import draws, native, team  # numba takes half a second to import
 
-        self._native, self._weights = native, native.pack(model)
+        self._native, self._draws, self._weights = native, draws, native.pack(model)
         self._cache_k, self._cache_v = cache.k.numpy(), cache.v.numpy()
         self._sources, self._same = sources, same
         self._config = c = model.config
@@ -231,17 +236,19 @@ class _Native:
         """For steps of few rows and of many, with or without logits and attention."""
 
     def compiled_before(self) -> bool:
-        """Whether numba kept the step for such weights, and this version of it, on the disk."""
-        return self._native.compiled_before(self._weights)
+        """Whether numba kept the step for such weights, and the draw, on the disk."""
+        return self._native.compiled_before(self._weights) and self._draws.compiled_before()
 
     def try_out(self) -> None:
-        """One step on a cache of its own: compiles, or finds what was compiled before."""
+        """One step on a cache of its own, and a draw: compiles, or finds what was compiled
+        before."""
         c, w, zero = self._config, self._weights, np.zeros(1, np.int64)
         cache = np.zeros((c.n_layer, c.n_kv_head, 1, 1, c.head_size), np.float32)
         arguments = zero, zero, zero, zero, zero, cache, cache.copy(), self._no_weights
         logits = np.empty((1, c.vocab_size), np.float32)
         alone = self._native.team_of(1, w)[0]
         self._native.step(w, *arguments, logits, self._native.scratch(w, 1), alone)
+        self._draws.draw_rows(logits, 1.0, 0, 1.0, 0.0, [0.0])
 
     def read(self, slot: int, ids: Sequence[int], start: int) -> None:
         tokens = np.array(ids)  # (T,)

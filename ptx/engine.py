@@ -151,14 +151,16 @@ class Batch:
         attention: list[Tensor] | None,
     ) -> list[tuple[Stream, list[Step]]]:
         taken, first = [], 0
-        picked = _picked([(seat.stream, guesses) for seat, guesses, _ in ready], logits)
+        compiled = self.decoder.compiled
+        picked = _picked([(seat.stream, guesses) for seat, guesses, _ in ready], logits, compiled)
         for seat, guesses, branches in ready:
             stream, mine = seat.stream, slice(first, first + 1 + len(guesses))
             first = mine.stop
             shown = attention[mine] if attention and stream.attention else None
             before = len(stream.ids)
             try:
-                steps = stream.take(guesses, logits[mine], shown, branches, picked.get(stream))
+                first_draw = picked.get(stream)
+                steps = stream.take(guesses, logits[mine], shown, branches, first_draw, compiled)
                 taken.append((stream, steps))
             except Exception as error:
                 stream.fail(error)
@@ -172,7 +174,7 @@ class Batch:
 
 
 def _picked(
-    ready: list[tuple[Stream, list[int]]], logits: Tensor
+    ready: list[tuple[Stream, list[int]]], logits: Tensor, compiled: bool
 ) -> dict[Stream, tuple[int, float]]:
     """The next token and its log-probability, drawn at once for streams that read one token and
     share their knobs with others, unless logits are no numbers: those end their own stream."""
@@ -189,7 +191,7 @@ def _picked(
             some = logits if len(rows) == len(logits) else logits[list(rows)]  # (members, V)
             if not math.isfinite(float(some.amax(-1).sum())):
                 continue
-            draws = drawn(some, sampling, map(Stream.share, streams))
+            draws = drawn(some, sampling, map(Stream.share, streams), compiled=compiled)
             picked |= zip(streams, draws, strict=True)
     return picked
 

@@ -12,24 +12,20 @@ the company it is decoded in.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, typeof, types
-from numba.extending import intrinsic
+from numba import typeof
 from torch import Tensor
 
+from ptx.compiled import compiled, exp
 from ptx.int8 import int8_values
 from ptx.model import GPT
 from ptx.pages import together
 from ptx.team import Team, pieces, team
 from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, packed, row_sums, tile
 
-FAST = {"reassoc", "contract", "nsz", "arcp"}
-"""Lets sums run in vector lanes; infinities and NaN keep their meaning."""
 ACTIVATIONS = ("relu", "gelu", "swiglu")
 CHUNK = 8
 """Rows that one thread prepares and normalizes at a time."""
@@ -169,26 +165,7 @@ def _matrix(linears: list[torch.nn.Linear]) -> Matrix:
     return Matrix(packed(weight.numpy()), _fp32(ones), _fp32(bias))
 
 
-@intrinsic
-def _float_of(_context: Any, bits: Any) -> Any:
-    """The fp32 number with these 32 bits."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-def _compiled(function: Any, fastmath: set[str] = FAST) -> Any:
-    """Compiled on its first call; kept for later processes where there is a place to keep it."""
-    compile = partial(njit, fastmath=fastmath, error_model="numpy", nogil=True)
-    try:
-        return compile(cache=True)(function)
-    except RuntimeError:  # nowhere to write
-        return compile()(function)
-
-
-@_compiled
+@compiled
 def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
     """y (R, O) = x (R, C) @ weight.T * scale + bias, of one layer and of a piece of its outputs.
 
@@ -220,13 +197,13 @@ def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
         r += 1
 
 
-@_compiled
+@compiled
 def _pieces(m: Matrix) -> int:
     """In how many pieces threads share the outputs of `m`."""
     return (m.weight.shape[1] + BLOCKS - 1) // BLOCKS
 
 
-@_compiled
+@compiled
 def _finish(m: Matrix, layer: int, part: np.ndarray, y: np.ndarray, block: int, n_blocks: int):
     """A tile's sums (rows, n_blocks * LANES) to where they belong in y (rows, O)."""
     scale, bias, first = m.scale[layer], m.bias[layer], block * LANES
@@ -236,7 +213,7 @@ def _finish(m: Matrix, layer: int, part: np.ndarray, y: np.ndarray, block: int, 
             y[r, first + i] = part[r * n_blocks * LANES + i] * scale[first + i] + bias[first + i]
 
 
-@_compiled
+@compiled
 def _normalize(x: np.ndarray, norm: Norm, layer: int, w: Weights, y: np.ndarray):
     """y (R, C) = RMSNorm or LayerNorm of x (R, C)."""
     n, gain, bias = np.float32(x.shape[1]), norm.gain[layer], norm.bias[layer]
@@ -254,7 +231,7 @@ def _normalize(x: np.ndarray, norm: Norm, layer: int, w: Weights, y: np.ndarray)
             y[r, i] = (x[r, i] - mean) * scale * gain[i] + bias[i]
 
 
-@_compiled
+@compiled
 def _prepare_heads(x: np.ndarray, norm: Norm, layer: int, positions: np.ndarray, w: Weights):
     """Normalizes and rotates the heads in x (R, heads * D), in place."""
     D = w.head_size
@@ -278,26 +255,7 @@ def _prepare_heads(x: np.ndarray, norm: Norm, layer: int, positions: np.ndarray,
                     heads[h, i + half] = b * cos[i + half] + a * sin[i + half]
 
 
-@partial(_compiled, fastmath={"contract"})
-def _exp(x: float):
-    """e ** x within two units in the last place, for x from -87 to 88, as which it takes others.
-
-    Unlike the C library's it runs in vector lanes. Source: Cephes' expf.
-    """
-    x = min(max(x, np.float32(-87)), np.float32(88))
-    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)  # less n * log(2)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    p = p * r * r + r + np.float32(1)
-    return p * _float_of((np.int32(n) + np.int32(127)) << np.int32(23))
-
-
-@_compiled
+@compiled
 def _score(q: np.ndarray, keys: np.ndarray, weights: np.ndarray):
     """weights (S,) = q . keys (S, D)"""
     S, D = keys.shape
@@ -313,7 +271,7 @@ def _score(q: np.ndarray, keys: np.ndarray, weights: np.ndarray):
             weights[s] += q[i] * keys[s, i]
 
 
-@_compiled
+@compiled
 def _gather(weights: np.ndarray, values: np.ndarray, y: np.ndarray):
     """y (D,) += weights (S,) . values (S, D), position after position."""
     S, D = values.shape
@@ -331,7 +289,7 @@ def _gather(weights: np.ndarray, values: np.ndarray, y: np.ndarray):
             y[j] += weights[s] * values[s, j]
 
 
-@_compiled
+@compiled
 def _attend(
     q: np.ndarray,
     begun: tuple[np.ndarray, np.ndarray],
@@ -352,7 +310,7 @@ def _attend(
         largest = max(largest, weights[s])
     total = np.float32(0)
     for s in range(S):
-        weights[s] = _exp(weights[s] - largest)
+        weights[s] = exp(weights[s] - largest)
         total += weights[s]
     for s in range(S):
         weights[s] /= total
@@ -361,7 +319,7 @@ def _attend(
     _gather(weights[P:], own[1], y)
 
 
-@_compiled
+@compiled
 def _activate(up: np.ndarray, gate: np.ndarray, activation: int, piece: int):
     """The non-linearity of a piece of the columns of (R, d_mlp), in `up`."""
     first = piece * BLOCKS * LANES
@@ -369,11 +327,11 @@ def _activate(up: np.ndarray, gate: np.ndarray, activation: int, piece: int):
         u, g = up[r, first : first + BLOCKS * LANES], gate[r, first : first + BLOCKS * LANES]
         if activation == 2:  # SwiGLU
             for i in range(len(u)):
-                u[i] *= g[i] / (np.float32(1) + _exp(-g[i]))
+                u[i] *= g[i] / (np.float32(1) + exp(-g[i]))
         elif activation == 1:  # GPT-2's "gelu_new"; (1 + tanh(z)) / 2 = 1 / (1 + e ** -2z)
             for i in range(len(u)):
                 z = np.float32(0.7978845608028654) * (u[i] + np.float32(0.044715) * u[i] ** 3)
-                u[i] /= np.float32(1) + _exp(np.float32(-2) * z)
+                u[i] /= np.float32(1) + exp(np.float32(-2) * z)
         else:
             for i in range(len(u)):
                 u[i] = max(u[i], np.float32(0))
@@ -409,7 +367,7 @@ def team_of(n: int, w: Weights) -> list[Team]:
     return team(2 + 8 * len(w.q.weight), n)
 
 
-@_compiled
+@compiled
 def _add_and_normalize(s: Scratch, piece: int, norm: Norm, layer: int, w: Weights):
     """Adds what half a block found to the residual stream, for what reads it next."""
     x, h = s.x[piece * CHUNK : (piece + 1) * CHUNK], s.h[piece * CHUNK : (piece + 1) * CHUNK]
@@ -417,7 +375,7 @@ def _add_and_normalize(s: Scratch, piece: int, norm: Norm, layer: int, w: Weight
     _normalize(x, norm, layer, w, h)
 
 
-@_compiled
+@compiled
 def step(
     w: Weights,
     tokens: np.ndarray,

@@ -169,21 +169,23 @@ class Stream:
         attention: list[Tensor] | None = None,
         branches: Sequence[tuple[Tensor, list[Tensor] | None]] = (),
         picked: tuple[int, float] | None = None,
+        compiled: bool = False,
     ) -> list[Step]:
         """The steps that come of reading the last token and `guesses`; at least one, unless the
         text ends.
 
         logits: (1 + guesses, V), what follows each; attention: (L, H, S) for each; branches: both
             for each of `branches`; picked: the first token and its log-probability, if it was
-            drawn already, by a `share` of this stream.
+            drawn already, by a `share` of this stream; compiled: whether the others are drawn by
+            the compiled function.
         """
         self._started = self._started or time.monotonic()
         if self._end:
-            return self._heal([(logits, attention), *branches])
+            return self._heal([(logits, attention), *branches], compiled)
         steps = []
         for i in range(len(logits)):
             choice = Choice(_own(logits[i]), self.sampling, self._seen())
-            token, logprob, choice = self._draw(choice, None if i else picked)
+            token, logprob, choice = self._draw(choice, compiled, None if i else picked)
             steps += self._accept(token, logprob, choice, attention and attention[i])
             if self.finish or i == len(guesses) or token != guesses[i]:
                 break
@@ -191,7 +193,7 @@ class Stream:
             self._lookup.note(len(guesses), i)
         return steps
 
-    def _heal(self, read: list[tuple[Tensor, list[Tensor] | None]]) -> list[Step]:
+    def _heal(self, read: list[tuple[Tensor, list[Tensor] | None]], compiled: bool) -> list[Step]:
         """The first new token, together with how much of the prompt's own end goes before it.
 
         read: logits and attention after each token of each of the open end's leaves.
@@ -214,12 +216,12 @@ class Stream:
             return self._length(end.path) - self._length(end.nodes[node_of(token)])
 
         if possible(choice.logits, self.sampling):
-            token, logprob, choice = self._draw(choice, inside=inside)
+            token, logprob, choice = self._draw(choice, compiled, inside=inside)
             node = node_of(token)
         else:  # no token that may come goes on from inside the prompt: the prompt stands as it is
             node = len(end.path)
             choice = Choice(rows[node].clone(), self.sampling, self._seen(end.path))
-            token, logprob, choice = self._draw(choice)
+            token, logprob, choice = self._draw(choice, compiled)
         settled = end.nodes[node]
         self.ids += settled
         self.n_prompt += len(settled)
@@ -237,6 +239,7 @@ class Stream:
     def _draw(
         self,
         choice: Choice,
+        compiled: bool,
         picked: tuple[int, float] | None = None,
         inside: Callable[[int], int] | None = None,
     ) -> tuple[int, float, Choice]:
@@ -248,7 +251,9 @@ class Stream:
         first = None
         while True:
             c, share = choice, map(Stream.share, [self])
-            token, logprob = picked or drawn(c.logits[None], c.sampling, share, c.ids, c.dead)[0]
+            token, logprob = (
+                picked or (drawn(c.logits[None], c.sampling, share, c.ids, c.dead, compiled)[0])
+            )
             if not self._guard or self._guard.allows(token, inside(token) if inside else 0):
                 return token, logprob, choice
             first = first or (token, logprob, choice)

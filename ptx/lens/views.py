@@ -56,8 +56,9 @@ def to_unit(weights: Tensor) -> Tensor:
 def quantize(weights: Tensor) -> Tensor:
     """uint8 of 255 * sqrt(weight): a byte that keeps small weights apart; for looking at, not for
     export (the error reaches 0.004 near 1). weights: 0 to 1."""
-    # by numpy, which takes half of the time
-    return torch.from_numpy(np.rint(np.sqrt(weights.numpy()) * 255).astype(np.uint8))
+    codes = np.sqrt(weights.numpy())  # torch takes twice as long
+    codes *= 255
+    return torch.from_numpy(np.rint(codes, out=codes).astype(np.uint8))
 
 
 def thumbnail_side(heads: int, tokens: int) -> int:

@@ -12,6 +12,8 @@ import json
 from ptx.sampling import Choice
 from ptx.tokenizer import Tokenizer
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 class Transcript:
     """Turns the tokens of a text into lines `[id, text, probability, own, bits, bytes,
@@ -79,7 +81,7 @@ class Transcript:
 
 
 def _json(line: list[object]) -> str:
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return _ENCODER.encode(line) + "\n"
 
 
 def _rounded(value: float | None) -> float | None:

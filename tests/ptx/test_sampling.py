@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
@@ -105,12 +105,13 @@ def test_any_knobs_equal_transformers(sampling: Sampling, seed: int) -> None:
     assert_equal(distribution(logits, sampling, IDS), theirs(logits, sampling))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @given(ANY_KNOBS, st.integers(0, 2**32 - 1), st.floats(0, 1, exclude_max=True))
 def test_what_is_drawn_is_where_the_distribution_passes_the_share(
-    sampling: Sampling, seed: int, share: float
+    compiled: bool, sampling: Sampling, seed: int, share: float
 ) -> None:
     logits = torch.cat([some_logits(64, 2.0, seed), torch.full((7_000,), -50.0)])
-    [(token, logprob)] = drawn(logits[None], sampling, [share], IDS)
+    [(token, logprob)] = drawn(logits[None], sampling, [share], IDS, compiled=compiled)
     probs = distribution(logits, sampling, IDS).double()
     assert math.exp(logprob) == pytest.approx(float(probs[token]), rel=1e-3)
     until = float(probs[: token + 1].sum())
@@ -172,6 +173,43 @@ def test_no_share_draws_a_token_without_probability() -> None:
     probs = torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0])
     assert [at(probs, share) for share in (0.0, 0.49, 0.5, math.nextafter(1, 0))] == [1, 1, 3, 3]
     assert at(torch.tensor([0.0, 1e-30, 0.0]), 0.999) == 1
+
+
+@settings(max_examples=20)
+@given(ANY_KNOBS, st.sampled_from([0.5, 4.0]), st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("n_vocab", [16_384, 200_019])
+def test_compiled_draws_are_those_of_the_distribution_over_whole_vocabularies(
+    n_vocab: int, sampling: Sampling, spread: float, seed: int
+) -> None:
+    """py16k's and o200k_base's, where the knobs keep many tokens or few."""
+    logits, shares = some_logits(n_vocab, spread, seed), torch.linspace(0, 0.99, 8).tolist()
+    probs = distribution(logits, sampling, IDS).double()
+    until = probs.cumsum(0) / probs.sum()
+    draws = drawn(logits.expand(8, -1), sampling, shares, IDS, compiled=True)
+    for (token, logprob), share in zip(draws, shares, strict=True):
+        assert math.exp(logprob) == pytest.approx(float(probs[token]), rel=1e-3)
+        assert until[token] - probs[token] - 1e-4 <= share <= until[token] + 1e-4
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_has_no_probability_is_never_drawn(compiled: bool) -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]] * 4)
+    shares = [0.0, 0.49, 0.5, math.nextafter(1, 0)]
+    found = drawn(logits, Sampling(1.0), shares, compiled=compiled)
+    assert [token for token, _ in found] == [1, 1, 3, 3]
+    assert [logprob for _, logprob in found] == pytest.approx([-math.log(2)] * 4)
+    tied = drawn(torch.zeros(4, 5), Sampling(1.0, top_k=1, min_p=1.0), shares, compiled=compiled)
+    assert [token for token, _ in tied] == [0, 2, 2, 4]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("damage", [[torch.nan], [torch.inf], [-torch.inf] * 3])
+def test_logits_that_are_no_numbers_are_refused(damage: list[float], compiled: bool) -> None:
+    logits = torch.zeros(2, 3)
+    logits[1, : len(damage)] = torch.tensor(damage)
+    for sampling in (Sampling(0.5), Sampling(0.5, top_k=2, top_p=0.9, min_p=0.1)):
+        with pytest.raises(UserError, match="no numbers"):
+            drawn(logits, sampling, [0.5, 0.5], compiled=compiled)
 
 
 def test_a_choice_tells_which_knob_removed_what() -> None:

@@ -1,0 +1,165 @@
+"""Draws by the rules of `ptx.sampling`, as one compiled function.
+
+numpy and torch need a dozen passes over the vocabulary, and Python's lock again after each; other
+threads want that too. Here it is three passes, and what is done with the few tokens that are
+likely enough to stay.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from ptx.compiled import FAST, compiled, exp, float_of
+
+LEAST = np.float32(-87)
+"""Logarithm below which a weight is nothing: fp32 has little beneath."""
+SMALLEST = np.float32(1e-38)
+"""Of the other weights."""
+
+
+@partial(compiled, fastmath=FAST | {"nnan"})
+def _largest(logits: np.ndarray) -> float:
+    """Of (V,) numbers."""
+    largest = np.float32(-np.inf)
+    for x in logits:
+        largest = max(largest, x)
+    return largest
+
+
+@compiled
+def _heavier(weights: np.ndarray, least: float, tokens: np.ndarray) -> int:
+    """Writes which of (V,) weigh so much at least; returns how many do."""
+    n = 0
+    for i in range(len(weights)):
+        tokens[n] = i
+        n += weights[i] >= least
+    return n
+
+
+@compiled
+def _least_kept(some: np.ndarray, left: float, goes: float, counted: bool) -> float:
+    """The smallest weight that stays where a token goes if it and all that weigh no more hold
+    `goes` or less: of the weight, or of the tokens if they are counted.
+
+    some: (n,), at most 1, which is changed. left: what those hold that are missing, and weigh less.
+    """
+    n = len(some)
+    low, high = np.int32(0), np.int32(0x3F800000)  # 0 and 1 as bits, which are ordered as they are
+    while low < high:
+        middle = (low + high) // np.int32(2)
+        most, held = float_of(middle), left
+        for weight in some[:n]:
+            one = np.float32(1) if counted else weight
+            held += one if weight <= most else np.float32(0)
+        too_much, asked, n = held > goes, some[:n], 0
+        for weight in asked:  # on which side of it the smallest lies
+            some[n] = weight
+            n += (weight <= most) == too_much
+        if too_much:
+            high = middle
+        else:
+            low, left = middle + np.int32(1), held
+    return float_of(low)
+
+
+@compiled
+def _weigh(logits: np.ndarray, temperature: float, weights: np.ndarray) -> float:
+    """Writes the weights of (V,), of which the largest is 1; returns their sum, or NaN if the
+    logits are no numbers."""
+    largest = _largest(logits)
+    total = wrong = np.float32(0)
+    for i in range(len(logits)):
+        x = (logits[i] - largest) / temperature
+        weights[i] = exp(x) if x > LEAST else np.float32(0)
+        total += weights[i]
+        wrong += np.float32(x != x)  # NaN; or infinity less infinity
+    return np.float32(np.nan) if wrong else total
+
+
+@compiled
+def _cut(
+    weights: np.ndarray,
+    total: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    some: np.ndarray,
+    kept: np.ndarray,
+) -> tuple[int, float]:
+    """The smallest weight that stays; before it, how many tokens were written to kept (V,), all
+    that weigh so much among them. some: (V,), to be written on."""
+    V, least = len(weights), SMALLEST
+    if 0 < top_k < V:
+        some[:] = weights
+        least = max(least, _least_kept(some, 0.0, V - top_k, True))
+        total = np.float32(0)
+        for weight in weights:
+            total += weight if weight >= least else np.float32(0)
+    goes = (1.0 - top_p) * total
+    little = min(np.float32(goes / V), np.float32(1))  # all that weigh less hold less than that
+    n = _heavier(weights, max(least, min_p, little), kept)
+    if top_p < 1.0:
+        left = 0.0 + total
+        for k in range(n):
+            some[k] = weights[kept[k]]
+            left -= some[k]
+        least = max(least, _least_kept(some[:n], left, goes, False))
+    return n, max(least, min_p)
+
+
+@compiled
+def draw(
+    logits: np.ndarray,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    shares: np.ndarray,
+    tokens: np.ndarray,
+    chances: np.ndarray,
+):
+    """A token for each row of logits (R, V) by its number in shares (R,), from 0 up to 1; writes
+    tokens (R,), -1 where the logits are no numbers, and their probabilities after the knobs,
+    chances (R,).
+
+    temperature, min_p: fp32, the former more than 0.
+    """
+    R, V = logits.shape
+    weights, some, kept = np.empty(V, np.float32), np.empty(V, np.float32), np.empty(V, np.int32)
+    for r in range(R):
+        tokens[r], chances[r] = -1, 1.0
+        total = _weigh(logits[r], temperature, weights)
+        if not np.isfinite(total):
+            continue
+        n, least = _cut(weights, total, top_k, top_p, min_p, some, kept)
+        all_kept, passed = 0.0, 0.0
+        for i in kept[:n]:
+            all_kept += weights[i] if weights[i] >= least else np.float32(0)
+        for i in kept[:n]:
+            if weights[i] >= least:
+                passed += weights[i]
+                tokens[r], chances[r] = i, weights[i] / all_kept
+                if passed > shares[r] * all_kept:
+                    break
+
+
+def draw_rows(
+    logits: np.ndarray,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    shares: list[float],
+) -> tuple[list[int], list[float]]:
+    """`draw` of logits fp32 (R, V): the tokens and their probabilities."""
+    R, knobs = len(logits), (np.float32(temperature), top_k, float(top_p), np.float32(min_p))
+    tokens, chances = np.empty(R, np.int64), np.empty(R)
+    draw(np.ascontiguousarray(logits), *knobs, np.array(shares), tokens, chances)
+    return tokens.tolist(), chances.tolist()
+
+
+def compiled_before() -> bool:
+    """Whether numba kept `draw`, and this version of it, on the disk."""
+    return bool(draw._cache._cache_file._load_index())
