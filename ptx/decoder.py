@@ -249,6 +249,7 @@ class _Native:
         alone = self._native.team_of(1, w)[0]
         self._native.step(w, *arguments, logits, self._native.scratch(w, 1), alone)
         self._draws.draw_rows(logits, 1.0, 0, 1.0, 0.0, [0.0])
+        self._draws.logprob(logits[0], 0)
 
     def read(self, slot: int, ids: Sequence[int], start: int) -> None:
         tokens = np.array(ids)  # (T,)

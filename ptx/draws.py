@@ -145,6 +145,19 @@ def draw(
                     break
 
 
+@compiled
+def _logprob(logits: np.ndarray, token: int) -> float:
+    largest, total = _largest(logits), np.float32(0)
+    for x in logits:
+        total += exp(x - largest)
+    return logits[token] - largest - np.log(np.float64(total))
+
+
+def logprob(logits: np.ndarray, token: int) -> float:
+    """Natural logarithm of a token's probability by logits fp32 (V,)."""
+    return _logprob(np.ascontiguousarray(logits), token)
+
+
 def draw_rows(
     logits: np.ndarray,
     temperature: float,
@@ -161,5 +174,5 @@ def draw_rows(
 
 
 def compiled_before() -> bool:
-    """Whether numba kept `draw`, and this version of it, on the disk."""
-    return bool(draw._cache._cache_file._load_index())
+    """Whether numba kept these functions, and this version of them, on the disk."""
+    return all(f._cache._cache_file._load_index() for f in (draw, _logprob))

@@ -203,8 +203,8 @@ def drawn(
     logarithm of its probability there.
 
     shares: a uniform number from [0, 1) for each row, not asked for at temperature 0; a row's draw
-        depends on no other row. compiled: by one compiled function (`ptx.draws`), which rounds
-        otherwise, in a fraction of the time.
+        depends on no other row.
+    compiled: by one function (`ptx.draws`), which rounds otherwise, in a fraction of the time.
     """
     logits = logits.float()
     *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, dead))
@@ -295,6 +295,8 @@ class Choice:
     """Tokens drawn before the one that came, but with which the text could not become Python."""
     dead: tuple[int, ...] = ()
     """They, and those that begin with the characters that were too much: none may come."""
+    compiled: bool = False
+    """Whether `ptx.draws` is at hand, which takes a fraction of the time."""
 
     @cached_property
     def raw(self) -> Tensor:
@@ -334,9 +336,11 @@ class Choice:
 
     def logprob(self, token: int) -> float:
         """Natural logarithm of a token's probability, before the knobs."""
-        logits = self.logits.float().cpu().numpy()  # torch's softmax takes twice as long
-        largest = float(logits.max())
-        return float(logits[token]) - largest - math.log(np.exp(logits - largest).sum())
+        if self.compiled:
+            from ptx import draws  # numba takes half a second to import
+
+            return draws.logprob(self.logits.float().cpu().numpy(), token)
+        return float(self.logits.float().log_softmax(-1)[token])
 
     def rank(self, token: int) -> int:
         """1 for the token that the model finds most likely."""

@@ -176,16 +176,15 @@ class Stream:
 
         logits: (1 + guesses, V), what follows each; attention: (L, H, S) for each; branches: both
             for each of `branches`; picked: the first token and its log-probability, if it was
-            drawn already, by a `share` of this stream; compiled: whether the others are drawn by
-            the compiled function.
+            drawn already, by a `share` of this stream; compiled: whether `ptx.draws` is at hand.
         """
         self._started = self._started or time.monotonic()
         if self._end:
             return self._heal([(logits, attention), *branches], compiled)
         steps = []
         for i in range(len(logits)):
-            choice = Choice(_own(logits[i]), self.sampling, self._seen())
-            token, logprob, choice = self._draw(choice, compiled, None if i else picked)
+            choice = Choice(_own(logits[i]), self.sampling, self._seen(), compiled=compiled)
+            token, logprob, choice = self._draw(choice, None if i else picked)
             steps += self._accept(token, logprob, choice, attention and attention[i])
             if self.finish or i == len(guesses) or token != guesses[i]:
                 break
@@ -205,7 +204,8 @@ class Stream:
             rows[numbers] = logits
             shown |= zip(numbers, attention or ())
         found = healer(self.tokenizer).candidates(rows, end)
-        choice = Choice(found.together(rows), self.sampling, self._seen(end.path))
+        seen = self._seen(end.path)
+        choice = Choice(found.together(rows), self.sampling, seen, compiled=compiled)
 
         @cache
         def node_of(token: int) -> int:
@@ -216,12 +216,12 @@ class Stream:
             return self._length(end.path) - self._length(end.nodes[node_of(token)])
 
         if possible(choice.logits, self.sampling):
-            token, logprob, choice = self._draw(choice, compiled, inside=inside)
+            token, logprob, choice = self._draw(choice, inside=inside)
             node = node_of(token)
         else:  # no token that may come goes on from inside the prompt: the prompt stands as it is
             node = len(end.path)
-            choice = Choice(rows[node].clone(), self.sampling, self._seen(end.path))
-            token, logprob, choice = self._draw(choice, compiled)
+            choice = Choice(rows[node].clone(), self.sampling, seen, compiled=compiled)
+            token, logprob, choice = self._draw(choice)
         settled = end.nodes[node]
         self.ids += settled
         self.n_prompt += len(settled)
@@ -239,7 +239,6 @@ class Stream:
     def _draw(
         self,
         choice: Choice,
-        compiled: bool,
         picked: tuple[int, float] | None = None,
         inside: Callable[[int], int] | None = None,
     ) -> tuple[int, float, Choice]:
@@ -251,9 +250,8 @@ class Stream:
         first = None
         while True:
             c, share = choice, map(Stream.share, [self])
-            token, logprob = (
-                picked or (drawn(c.logits[None], c.sampling, share, c.ids, c.dead, compiled)[0])
-            )
+            what = c.logits[None], c.sampling, share, c.ids, c.dead, c.compiled
+            token, logprob = picked or drawn(*what)[0]
             if not self._guard or self._guard.allows(token, inside(token) if inside else 0):
                 return token, logprob, choice
             first = first or (token, logprob, choice)

@@ -237,7 +237,8 @@ def test_a_choice_shows_the_distribution_before_and_after() -> None:
     assert [a.cut_by for a in choice.top(3)] == [None, None, "top_k"]
     assert [a.token for a in choice.top_final(3)] == [1, 3]
     assert [choice.rank(t) for t in range(4)] == [4, 1, 3, 2]
-    assert choice.logprob(3) == pytest.approx(math.log(float(choice.raw[3])), abs=1e-6)
+    for one in (choice, replace(choice, compiled=True)):
+        assert one.logprob(3) == pytest.approx(math.log(float(choice.raw[3])), abs=1e-6)
     uniform = Choice(torch.zeros(8), Sampling(1.0, banned=(0, 1, 2, 3)))
     assert (uniform.entropy, uniform.final_entropy) == pytest.approx((3.0, 2.0))
 
