@@ -125,7 +125,7 @@ class Healer:
         self._spellings, self._spelling = self._by_spelling()
         self._left, self._levels = self._last_merges()
         self._cuts = lru_cache(maxsize=1 << 10)(self._find_cuts)
-        self._fits = lru_cache(maxsize=1 << 17)(self._find_fits)
+        self._answers = lru_cache(maxsize=1 << 10)(self._no_answers)
         self._merging = lru_cache(maxsize=256)(self._find_merging)
         self._neighbours = lru_cache(maxsize=256)(self._find_neighbours)
 
@@ -237,43 +237,71 @@ class Healer:
 
     def _starts(self, text: str) -> list[int]:
         """Where pieces begin, and where the last one ends."""
-        return [0, *(match.end() for match in self._pattern.finditer(text))]
+        return [0, *[match.end() for match in self._pattern.finditer(text)]]
 
-    def _find_fits(self, window: str, cuts: Cuts, new: str) -> bool:
-        """Whether some text that begins with `window + new` is cut at `cuts` and then not before
-        the end of `new`."""
-        if len(new) > 1 and not self._fits(window, cuts, new[:-1]):
-            return False
-        end = len(window) + len(new)
-        for probe in self._probes:
-            starts = self._starts(window + new + probe)
-            following = starts[len(cuts)] if len(starts) > len(cuts) else end
-            if following >= end and tuple(starts[: len(cuts)]) == cuts:
-                return True
-        return False
+    def _no_answers(self, _window: str, _cuts: Cuts) -> dict[str, bool]:
+        """To be filled in by `_failing`."""
+        return {}
+
+    def _failing(self, window: str, cuts: Cuts, new: str, known: dict[str, bool]) -> str | None:
+        """The shortest start of `new` for which no text that begins with `window` and it is cut at
+        `cuts` and then not before its end; None if there is none. known: of this window so cut,
+        for which starts some text is."""
+        # Nearly always the first character decides, or nothing fails.
+        for size in (*range(1, min(2, len(new))), len(new), *range(2, len(new))):
+            start, end = new[:size], len(window) + size
+            if start not in known:
+                probed = (self._is_cut(window + start + probe, cuts, end) for probe in self._probes)
+                known[start] = any(probed)
+            if known[start] == (size == len(new)):
+                return None if known[start] else start
+        return new
+
+    def _is_cut(self, text: str, cuts: Cuts, end: int) -> bool:
+        """Whether the pattern cuts a text at `cuts`, and then not before `end`."""
+        for start, stop in pairwise(cuts):
+            piece = self._pattern.match(text, start)
+            if not piece or piece.end() != stop:
+                return False
+        last = self._pattern.match(text, cuts[-1])
+        return last.end() >= end if last else cuts[-1] >= end
 
     def _fitting(self, window: str, cuts: Cuts, tokens: np.ndarray, known: bytes) -> np.ndarray:
         """Which (n,) bool of `tokens` may go on behind `window` with what follows `known`, with
         which they all begin."""
+        answers = self._answers(window, cuts)
         try:
             skip = len(known.decode())
         except UnicodeDecodeError:  # they begin inside a character, and are few
             new = [self._kinds.spellings(self._bytes[token][len(known) :]) for token in tokens]
-            fits = [any(self._fits(window, cuts, one) for one in some) for some in new]
+            fits = [
+                any(self._failing(window, cuts, one, answers) is None for one in some)
+                for some in new
+            ]
             return np.array(fits, dtype=bool)
         numbers = self._spelling[tokens]
-        fits = np.zeros(len(self._spellings), dtype=bool)
-        for number in set(numbers.tolist()):
-            spellings = self._spellings[number]
-            fits[number] = any(self._fits(window, cuts, one[skip:]) for one in spellings)
+        asked, fits = np.zeros((2, len(self._spellings)), dtype=bool)
+        asked[numbers] = True
+        failing, longer = None, ""
+        # backwards: of those that begin alike the longer ones first
+        for number in np.flatnonzero(asked)[::-1].tolist():
+            for one in self._spellings[number]:
+                new = one[skip:]
+                if longer.startswith(new):
+                    fits[number] = True
+                elif failing is None or not new.startswith(failing):
+                    failing = self._failing(window, cuts, new, answers)
+                    if failing is None:
+                        fits[number], longer = True, new
         return fits[numbers]
 
     def _by_spelling(self) -> tuple[list[tuple[str, ...]], np.ndarray]:
-        """The different spellings of tokens, and the number (V,) of each token's."""
-        number: dict[tuple[str, ...], int] = {}
-        spellings = (self._kinds.spellings(t) if t else () for t in self._bytes)
-        of = [number.setdefault(some, len(number)) for some in spellings]
-        return list(number), np.array(of)
+        """The different spellings of tokens, in order, so that those that begin alike stand
+        together; and the number (V,) of each token's."""
+        of = [self._kinds.spellings(token) if token else () for token in self._bytes]
+        different = sorted(set(of))
+        number = {spellings: i for i, spellings in enumerate(different)}
+        return different, np.array([number[spellings] for spellings in of])
 
     # How the byte pairs of a piece are merged
 
