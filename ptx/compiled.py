@@ -1,4 +1,8 @@
-"""What the compiled functions share: how numba compiles them, and the exponential."""
+"""What the compiled functions share: how numba compiles them, and the exponential.
+
+numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py and
+ptx/draws.py after changes here.
+"""
 
 from __future__ import annotations
 
