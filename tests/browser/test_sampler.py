@@ -17,9 +17,7 @@ from ptx.playground.web import WEB
 from ptx.sampling import Choice, Sampling
 
 SMALL, LARGE = 16_384, 200_019
-APART = 1e-5
-"""Of probabilities. torch's fp32 softmax of the larger vocabulary is 1.5e-5 of each off on CPUs
-without AVX-512, which an entropy sums up."""
+APART = 1e-6
 AFTER = """({logits, ids, settings, dead}) => {
     const values = new Float32Array(ptx.bytes(logits).buffer);
     const choice = ptx.sampler.choice(values, ids, dead);
@@ -89,9 +87,9 @@ def compare(
         differing = (answer["cut"] != codes(choice)).sum()
         assert differing <= 2, told  # tokens on the very edge of what rounding decides
         assert answer["left"] == pytest.approx(int((choice.cut == 0).sum()), abs=2), told
-        assert answer["rawEntropy"] == pytest.approx(choice.entropy, abs=1e-3), told
-        assert answer["entropy"] == pytest.approx(choice.final_entropy, abs=1e-3), told
-        assert sum(answer["removed"].values()) == pytest.approx(choice.tail_mass, abs=1e-4), told
+        assert answer["rawEntropy"] == pytest.approx(choice.entropy, abs=1e-4), told
+        assert answer["entropy"] == pytest.approx(choice.final_entropy, abs=1e-4), told
+        assert sum(answer["removed"].values()) == pytest.approx(choice.tail_mass, abs=1e-5), told
         assert answer["rank"] == choice.rank(7), told
 
 
