@@ -125,6 +125,58 @@ def test_stop_keeps_what_was_written_and_continue_goes_on(playground: Playground
     assert playground.state("prompt") < len(ids)
 
 
+def test_a_text_asked_for_in_the_moment_in_which_another_ends_is_written(
+    playground: Playground,
+) -> None:
+    """What comes with the last frame is no Stop any more: Gradio would tell of two ends, and the
+    second would be taken for the new text's."""
+    playground.set("temperature", 2)
+    playground.set("length", 20)
+    for delay in (0, 3, 8):
+        playground.page.evaluate(
+            """(delay) => {
+                const { take } = ptx.writing;
+                window.asked = false;
+                ptx.writing.take = (frame) => {
+                    take(frame);
+                    if (!frame?.finish) return;
+                    ptx.writing.take = take;
+                    setTimeout(() => {
+                        ptx.writing.generate();
+                        window.asked = true;
+                    }, delay);
+                };
+            }""",
+            delay,
+        )
+        playground.generate(wait=False)
+        playground.page.wait_for_function("window.asked && !ptx.store.state.writing")
+        assert playground.state("status")["finish"] in ("length", "end of text")
+        assert len(playground.state("ids")) > playground.state("prompt")
+
+
+def test_the_end_of_a_stopped_text_told_twice_is_not_that_of_the_next(
+    playground: Playground,
+) -> None:
+    playground.set("temperature", 2)
+    playground.set("length", 300)
+    playground.generate(wait=False)
+    expect(playground.page.locator("#text-panel .stats")).to_contain_text("tokens/s")
+    playground.page.evaluate(
+        """() => {
+            const { ended } = ptx.writing;
+            ptx.writing.ended = () => {
+                ptx.writing.ended = ended;
+                ended();
+                setTimeout(ended, 1); // once the next text is asked for
+            };
+            ptx.writing.generate();
+        }"""
+    )
+    playground.finished("length", "end of text")
+    assert len(playground.state("ids")) > playground.state("prompt")
+
+
 def test_what_is_typed_while_a_text_streams_stays_and_is_read_then(
     playground: Playground,
 ) -> None:

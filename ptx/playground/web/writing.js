@@ -22,6 +22,7 @@ ptx.writing = (() => {
   let lines = ""; // of the text being written, as far as they were read
   let begun = false; // whether the text at hand is the one being written
   let stopping = false;
+  let again = false; // whether the end of the request before may be told once more
   let timer = null;
   let turn = 0; // of reading the prompt: a newer one, or another text, overtakes it
 
@@ -165,6 +166,7 @@ ptx.writing = (() => {
     clearTimeout(timer);
     asked += 1;
     base = from;
+    again = stopping; // where Stop meets the end, Gradio tells of both
     stopping = false;
     set({ writing: true, following: true });
     begun = false;
@@ -207,7 +209,7 @@ ptx.writing = (() => {
   }
 
   function stop() {
-    if (!state.writing) return;
+    if (!state.writing || state.status.finish) return; // the end is on its way
     stopping = true;
     panel.trigger("stop");
   }
@@ -247,6 +249,10 @@ ptx.writing = (() => {
     setTimeout(async () => {
       if (!state.writing) return;
       const { finish } = state.status;
+      if (again && state.status.waiting && !stopping) {
+        again = false;
+        return;
+      }
       set({ writing: false });
       const end = { finish: finish ?? (stopping ? "stopped" : "interrupted"), waiting: false, place: 0 };
       report(end);
