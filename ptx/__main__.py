@@ -78,6 +78,8 @@ class Complete:
 
 @report_errors()
 def main() -> None:
+    if sys.stdout is None:
+        raise UserError("standard output is closed: there is nowhere to write")
     sys.stdout.reconfigure(errors="replace")  # half a character in a prompt is no reason to fail
     args = tyro.cli(Complete, prog="python -m ptx")
     prompt = read_prompt() if args.prompt == "-" else args.prompt
@@ -106,14 +108,13 @@ def main() -> None:
         *(python_notes(tokenizer, prompt) if args.python else ()),
     ):
         print(f"note: {note}", file=sys.stderr)
-    try:
-        write_lines(generation, tokenizer) if args.json else write_text(generation, prompt)
-    except KeyboardInterrupt:
-        print()
+    write_lines(generation, tokenizer) if args.json else write_text(generation, prompt)
 
 
 def read_prompt() -> str:
     """Standard input as text, its line endings as they are."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed: give the prompt itself")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
@@ -135,9 +136,11 @@ def tokens_of(tokenizer: Tokenizer, option: str, texts: tuple[str, ...]) -> tupl
 
 def write_text(generation: Generation, prompt: str) -> None:
     print(prompt, end="", flush=True)
-    for step in generation:
-        print(step.text, end="", flush=True)
-    print()
+    try:
+        for step in generation:
+            print(step.text, end="", flush=True)
+    finally:
+        print(flush=True)  # before what stopped it is told
 
 
 def write_lines(generation: Generation, tokenizer: Tokenizer) -> None:

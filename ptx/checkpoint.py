@@ -138,7 +138,11 @@ def load_model(
             f"{path / CONFIG}: vocab_size is {shape.vocab_size} and the tokenizer has "
             f"{tokenizer.n_vocab} tokens: one of them is another model's"
         )
-    model = GPT(shape).to(device, dtype)
+    try:
+        model = GPT(shape)
+    except (RuntimeError, MemoryError):
+        raise UserError(f"{path / CONFIG}: memory holds no model of such a shape") from None
+    model.to(device, dtype)
     load_weights(model, path / WEIGHTS)
     model.source = path
     return model.eval(), tokenizer, config.get("info", {})
@@ -155,6 +159,8 @@ def load_weights(model: GPT, path: Path) -> None:
         if tensor.shape != tensors[name].shape:
             have, want = tuple(tensors[name].shape), tuple(tensor.shape)
             raise UserError(f"{path}: tensor {name!r} has shape {have}, config.json says {want}")
+        if not tensors[name].is_floating_point():
+            raise UserError(f"{path}: tensor {name!r} is {tensors[name].dtype}, no fp32 or bf16")
         tensor.copy_(tensors[name])
 
 
@@ -175,7 +181,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     try:
         config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): restore it") from None
     if isinstance(config, dict) and "model_type" in config:
         raise UserError(

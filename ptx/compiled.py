@@ -1,4 +1,4 @@
-"""What the compiled functions share: how numba compiles them, and the exponential.
+"""What the compiled functions share: how numba compiles and keeps them, and the exponential.
 
 numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py and
 ptx/draws.py after changes here.
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -20,11 +21,23 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 def compiled(function: Any, fastmath: set[str] = FAST) -> Any:
     """Compiled on its first call; kept for later processes where there is a place to keep it."""
-    compile = partial(njit, fastmath=fastmath, error_model="numpy", nogil=True)
+    jit = partial(njit, fastmath=fastmath, error_model="numpy", nogil=True)
     try:
-        return compile(cache=True)(function)
+        return jit(cache=True)(function)
     except RuntimeError:  # nowhere to write
-        return compile()(function)
+        return jit()(function)
+
+
+def at_hand(function: Any, first: Any = None) -> bool:
+    """Whether a compiled function needs no compiling any more: numba kept it on the disk, this
+    version of it and for a processor like this one, or has it in memory.
+
+    first: the type of its first argument, if it is called with several.
+    """
+    file = getattr(function._cache, "_cache_file", None)  # there is none with nowhere to write
+    processor = cpu_target.target_context.codegen().magic_tuple()
+    kept = [s for s, made_for, _ in (file._load_index() if file else ()) if made_for == processor]
+    return any(first in (None, s[0]) for s in [*kept, *function.signatures])
 
 
 @intrinsic

@@ -42,7 +42,8 @@ class ModelConfig:
     write into the residual stream at zero, so that every block starts as the identity."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context", "n_layer", "n_head", "n_kv_head", "head_size"):
+        sizes = ("vocab_size", "context", "n_layer", "n_head", "n_kv_head", "head_size")
+        for name in (*sizes, "d_model", "d_mlp"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.n_head % self.n_kv_head:

@@ -121,7 +121,7 @@ class Decoder:
 
     @property
     def compiled(self) -> bool:
-        """Whether steps are the compiled function's by now."""
+        """Whether steps are the compiled function's by now, and `ptx.draws` is at hand."""
         return self._native is not None
 
     def can_compile(self) -> bool:
@@ -132,18 +132,22 @@ class Decoder:
         """Makes the steps to come compiled ones, where that can be; the very first time takes a
         quarter of a minute, and later ones a fraction of a second. From any thread.
 
-        if_found: only if an earlier process compiled the step for such weights.
+        if_found: only if that was done before on such a machine, and kept.
         """
         if self._native or not self.can_compile():
             return
         try:
             made = _Native(self.model, self.cache, self._sources, self._same)
-            if if_found and not made.compiled_before():
+            if if_found and not made.ready():
                 return
             made.try_out()
         except Exception as error:  # whatever numba or LLVM raise, torch's operations work
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            warnings.warn(f"the decoder is not compiled here ({reason})", stacklevel=2)
+            warnings.warn(
+                f"the decoder is not compiled here and slower ({reason}): if numba kept something "
+                "damaged, delete the folder __pycache__ of ptx",
+                stacklevel=2,
+            )
             return
         self._native = made
 
@@ -235,9 +239,9 @@ class _Native:
         self._threads = defaultdict[Any, Fastest](lambda: Fastest(options, WORTH_DOUBLING))
         """For steps of few rows and of many, with or without logits and attention."""
 
-    def compiled_before(self) -> bool:
-        """Whether numba kept the step for such weights, and the draw, on the disk."""
-        return self._native.compiled_before(self._weights) and self._draws.compiled_before()
+    def ready(self) -> bool:
+        """Whether nothing needs compiling any more."""
+        return self._native.ready(self._weights) and self._draws.ready()
 
     def try_out(self) -> None:
         """One step on a cache of its own, and a draw: compiles, or finds what was compiled

@@ -1,8 +1,9 @@
 """Draws by the rules of `ptx.sampling`, as one compiled function.
 
 numpy and torch need a dozen passes over the vocabulary, and Python's lock again after each; other
-threads want that too. Here it is three passes, and what is done with the few tokens that are
-likely enough to stay.
+threads want that too. Here it is four passes, and what is done with the few tokens that are likely
+enough to stay; top-k takes more, over ever fewer. Tokens are as likely as each other here whose
+weights are the same fp32 numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from ptx.compiled import FAST, compiled, exp, float_of
+from ptx.compiled import FAST, at_hand, compiled, exp, float_of
 
 LEAST = np.float32(-87)
 """Logarithm below which a weight is nothing: fp32 has little beneath."""
@@ -65,17 +66,25 @@ def _least_kept(some: np.ndarray, left: float, goes: float, counted: bool) -> fl
 
 
 @compiled
+def _sum(weights: np.ndarray, least: float) -> float:
+    """Of those of (V,) that weigh so much at least, in fp64: many small ones get lost in fp32."""
+    total = 0.0
+    for i in range(len(weights)):
+        total += weights[i] if weights[i] >= least else np.float32(0)
+    return total
+
+
+@compiled
 def _weigh(logits: np.ndarray, temperature: float, weights: np.ndarray) -> float:
     """Writes the weights of (V,), of which the largest is 1; returns their sum, or NaN if the
     logits are no numbers."""
     largest = _largest(logits)
-    total = wrong = np.float32(0)
+    wrong = np.float32(0)
     for i in range(len(logits)):
         x = (logits[i] - largest) / temperature
         weights[i] = exp(x) if x > LEAST else np.float32(0)
-        total += weights[i]
         wrong += np.float32(x != x)  # NaN; or infinity less infinity
-    return np.float32(np.nan) if wrong else total
+    return np.nan if wrong else _sum(weights, np.float32(0))
 
 
 @compiled
@@ -94,9 +103,7 @@ def _cut(
     if 0 < top_k < V:
         some[:] = weights
         least = max(least, _least_kept(some, 0.0, V - top_k, True))
-        total = np.float32(0)
-        for weight in weights:
-            total += weight if weight >= least else np.float32(0)
+        total = _sum(weights, least)
     goes = (1.0 - top_p) * total
     little = min(np.float32(goes / V), np.float32(1))  # all that weigh less hold less than that
     n = _heavier(weights, max(least, min_p, little), kept)
@@ -147,14 +154,15 @@ def draw(
 
 @compiled
 def _logprob(logits: np.ndarray, token: int) -> float:
-    largest, total = _largest(logits), np.float32(0)
-    for x in logits:
-        total += exp(x - largest)
-    return logits[token] - largest - np.log(np.float64(total))
+    total = _weigh(logits, np.float32(1), np.empty(len(logits), np.float32))
+    return logits[token] - _largest(logits) - np.log(total)
 
 
 def logprob(logits: np.ndarray, token: int) -> float:
-    """Natural logarithm of a token's probability by logits fp32 (V,)."""
+    """Natural logarithm of a token's probability by logits fp32 (V,); IndexError for a token that
+    is none of them."""
+    if not 0 <= token < len(logits):
+        raise IndexError(f"token {token} is not in 0 to {len(logits) - 1}")
     return _logprob(np.ascontiguousarray(logits), token)
 
 
@@ -173,6 +181,6 @@ def draw_rows(
     return tokens.tolist(), chances.tolist()
 
 
-def compiled_before() -> bool:
-    """Whether numba kept these functions, and this version of them, on the disk."""
-    return all(f._cache._cache_file._load_index() for f in (draw, _logprob))
+def ready() -> bool:
+    """Whether these functions need no compiling any more."""
+    return at_hand(draw) and at_hand(_logprob)

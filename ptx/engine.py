@@ -18,12 +18,11 @@ are: a draw right between two roundings, rare in fp32 and not in bf16, gives ano
 from __future__ import annotations
 
 import atexit
-import math
 import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -177,7 +176,7 @@ def _picked(
     ready: list[tuple[Stream, list[int]]], logits: Tensor, compiled: bool
 ) -> dict[Stream, tuple[int, float]]:
     """The next token and its log-probability, drawn at once for streams that read one token and
-    share their knobs with others, unless logits are no numbers: those end their own stream."""
+    share their knobs with others, but for those whose draw fails: it ends their own stream."""
     alike: dict[Sampling, list[tuple[Stream, int]]] = {}
     row = 0
     for stream, guesses in ready:
@@ -189,11 +188,22 @@ def _picked(
         if len(members) > 1:
             streams, rows = zip(*members, strict=True)
             some = logits if len(rows) == len(logits) else logits[list(rows)]  # (members, V)
-            if not math.isfinite(float(some.amax(-1).sum())):
-                continue
-            draws = drawn(some, sampling, map(Stream.share, streams), compiled=compiled)
-            picked |= zip(streams, draws, strict=True)
+            shares = [stream.share() for stream in streams]
+            try:
+                draws = drawn(some, sampling, shares, compiled=compiled)
+            except UserError:  # of one of them, or of all
+                draws = [_draw_or_none(*one, sampling, compiled) for one in zip(some, shares)]
+            picked |= {s: draw for s, draw in zip(streams, draws, strict=True) if draw}
     return picked
+
+
+def _draw_or_none(
+    logits: Tensor, share: float, sampling: Sampling, compiled: bool
+) -> tuple[int, float] | None:
+    try:
+        return drawn(logits[None], sampling, [share], compiled=compiled)[0]
+    except UserError:
+        return None
 
 
 class Generation:
@@ -204,8 +214,11 @@ class Generation:
     finish: why it ended, or None.
     """
 
-    def __init__(self, stream: Stream, steps: Iterator[Step]) -> None:
+    def __init__(self, stream: Stream, steps: Generator[Step, None, None]) -> None:
+        """stream: one that nothing works on yet."""
         self.ids, self.n_prompt = list(stream.ids), stream.n_prompt
+        self._open = stream.prompt_ids()[self.n_prompt :]
+        """The prompt's own end, until a step says how it is read."""
         self._stream, self._steps = stream, steps
         self._cancelled = False
         self.finish: str | None = None
@@ -218,6 +231,7 @@ class Generation:
         if step is None or self._cancelled:
             self._end()
             raise StopIteration
+        self._open = []
         self.n_prompt += len(step.settled)
         self.ids += step.settled
         if step.token is not None:
@@ -226,10 +240,13 @@ class Generation:
 
     def _end(self) -> None:
         """Takes over what no step brought: a prompt's end that was never gone beyond."""
+        self._steps.close()
         self.finish = self._stream.finish
-        rest = self._stream.prompt_ids()[self.n_prompt :]
+        # a cancelled text may be further than its reader, or still on its way
+        rest = self._open if self._cancelled else self._stream.prompt_ids()[self.n_prompt :]
         self.ids += rest
         self.n_prompt += len(rest)
+        self._open = []
 
     def cancel(self) -> None:
         """Ends it now, from any thread: no further step comes."""
@@ -262,7 +279,7 @@ def generate(
     if decoder and decoder.model is not model:
         raise ValueError("the decoder is another model's")
 
-    def steps() -> Iterator[Step]:
+    def steps() -> Generator[Step, None, None]:
         batch = Batch(decoder or Decoder(model))
         batch.join(stream)
         try:
@@ -334,6 +351,7 @@ class Engine:
             self.tokenizer, self.model.config.context, prompt, sampling, limits, seed, **options
         )
         steps: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        generation = Generation(stream, _drain(steps))
         with self._changed:
             if self._closed:
                 raise UserError("the engine is closed")
@@ -348,7 +366,6 @@ class Engine:
             if self._thread is None:
                 self._start()
             self._changed.notify()
-        generation = Generation(stream, _drain(steps))
         # Nobody reads it any more. This may run at any moment in any thread: it takes no lock.
         weakref.finalize(generation, stream.cancel)
         return generation
@@ -445,7 +462,7 @@ class Engine:
                 self._changed.wait(PAUSE)
 
 
-def _drain(steps: queue.SimpleQueue[Any]) -> Iterator[Step]:
+def _drain(steps: queue.SimpleQueue[Any]) -> Generator[Step, None, None]:
     """What is put into the queue, until None ends it or an exception."""
     while (step := steps.get()) is not None:
         if isinstance(step, Exception):

@@ -30,7 +30,8 @@ def report_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         raise SystemExit(1) from None
     except OSError as error:
-        _exit(f"error: {error.filename or 'a file'}: {error.strerror}", 2)
+        where = f"{error.filename}: " if error.filename else ""
+        _exit(f"error: {where}{error.strerror}", 2)
 
 
 def _exit(sentence: str, status: int) -> None:

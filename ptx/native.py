@@ -19,7 +19,7 @@ import torch
 from numba import typeof
 from torch import Tensor
 
-from ptx.compiled import compiled, exp
+from ptx.compiled import at_hand, compiled, exp
 from ptx.int8 import int8_values
 from ptx.model import GPT
 from ptx.pages import together
@@ -469,7 +469,6 @@ def step(
         _linear(w.head, 0, piece, s.h[R - len(logits) :], logits)
 
 
-def compiled_before(weights: Weights) -> bool:
-    """Whether numba kept `step` for such weights, and for this version of it, on the disk."""
-    index = step._cache._cache_file._load_index()
-    return any(signature[0] == typeof(weights) for signature, *_ in index)
+def ready(weights: Weights) -> bool:
+    """Whether `step` needs no compiling any more for such weights."""
+    return at_hand(step, typeof(weights))

@@ -22,8 +22,9 @@ GOES_ON = "\\\n"
 BLANK = " \t\f\r"
 WORDS = [*keyword.kwlist, *keyword.softkwlist]
 LAST_WORD = re.compile(r"\w+\Z")
-OPENING = re.compile(r"\w*['\"]")
-"""Of a string: its prefix and its first quote."""
+TRIPLE = ('"""', "'''")
+OPENING = re.compile(rf"\w*({'|'.join(TRIPLE)}|['\"])")
+"""Of a string: its prefix and its quotes."""
 OPERATORS = ("!=", "==", "->", ":=", "...", "**")
 """Those that begin with what is none, or another one."""
 STRING_FAULT = re.compile(r"f-string|\(unicode error\)|\(value error\)|bytes can only")
@@ -38,11 +39,11 @@ warnings.filterwarnings("ignore", module=NAME)
 _alone = threading.Lock()
 
 
-def parse(text: str) -> None:
+def parse(text: str, flags: int = FLAGS) -> None:
     """Raises what Python's parser does. One text at a time: Python 3.11 counts how deep trees are
     that several threads make as if they were one thread's."""
     with _alone:
-        compile(text, NAME, "exec", FLAGS, dont_inherit=True)
+        compile(text, NAME, "exec", flags, dont_inherit=True)
 
 
 def _after_fork() -> None:
@@ -72,19 +73,19 @@ if sys.version_info < (3, 11):  # noqa: UP036  (ZeroGPU has 3.10)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_start)  # threads stay behind
 
-    def parse(text: str) -> None:
+    def parse(text: str, flags: int = FLAGS) -> None:
         """Raises what Python's parser does."""
-        _thread.submit(_parse, text).result()
+        _thread.submit(_parse, text, flags).result()
 
 
-def syntax_error(text: str, ended: bool = False) -> SyntaxError | None:
+def syntax_error(text: str, ended: bool = False, flags: int = FLAGS) -> SyntaxError | None:
     """Why a text is not Python, or would not be if it went on after its last whole line; None if it
     is.
 
     ended: nothing is to come, so it has to be whole.
     """
     try:
-        parse(text if ended else text[: text.rfind("\n") + 1])
+        parse(text if ended else text[: text.rfind("\n") + 1], flags)
     except SyntaxError as error:
         lacks_its_end = error.msg == INCOMPLETE
         if ended and lacks_its_end:
@@ -100,10 +101,11 @@ def can_go_on(text: str) -> bool:
     text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\\")
     since = _open_string(text)
     if since is not None:
-        opening = OPENING.match(text[since:]).group()
-        if _wrong_inside(text + opening[-1], since):
+        opening = OPENING.match(text[since:])
+        quotes = opening.group(1)
+        if len(quotes) == 1 and _wrong_inside(text + quotes, since):
             return False
-        text = text[:since] + opening + opening[-1]  # whether there may be one
+        text = text[:since] + opening.group() + quotes  # whether there may be one
     elif text.endswith(("'", '"')) and _wrong_inside(text):
         return False
     if not _last_line(text).strip(BLANK):  # nothing but an indent, or nothing at all
@@ -116,13 +118,17 @@ def _last_line(text: str) -> str:
 
 
 def _open_string(text: str) -> int | None:
-    """Where a string begins, with its prefix, that is open and has to end on the last line."""
-    line = _last_line(text)
-    if "'" not in line and '"' not in line:
+    """Where a string begins, with its prefix, that is open; one of several lines may be missed that
+    has such quotes in it."""
+    lines, flags = text.split("\n"), FLAGS
+    if any(text.count(quotes) % 2 for quotes in TRIPLE):
+        flags = ast.PyCF_ONLY_AST  # so that it is no text that only lacks its end
+    elif "'" not in lines[-1] and '"' not in lines[-1]:
         return None
-    lines = text.split("\n")
-    error = syntax_error(text + "\n")
-    if error is None or not str(error.msg).endswith(f"literal (detected at line {len(lines)})"):
+    error = syntax_error(text + "\n", flags=flags)
+    message = str(error and error.msg)
+    on_last_line = message.endswith(f"literal (detected at line {len(lines)})")
+    if not (on_last_line or message.startswith("unterminated triple-quoted")):
         return None
     return sum(len(line) + 1 for line in lines[: error.lineno - 1]) + error.offset - 1
 

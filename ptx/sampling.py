@@ -26,6 +26,8 @@ KNOBS = ("prompt", "forced", "banned", "python", "temperature", "top_k", "top_p"
 temperature of 0 leaves one."""
 GREEDY = 1e-30
 """Temperature below which fp32 cannot tell it from 0."""
+LEAST_PENALTY = 0.01
+"""Logits divided by less may be too large for fp32."""
 CUT = float("-inf")
 NO_NUMBERS = "the model's logits are no numbers: its weights are damaged, or too large"
 
@@ -52,17 +54,20 @@ class Sampling:
     """Draw again where Python's parser would give up."""
 
     def __post_init__(self) -> None:
+        for name in ("banned", "forced"):  # of any sequence
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not 0.0 <= self.temperature <= 100.0:
             raise UserError(f"temperature must lie between 0 and 100, not {self.temperature}")
-        if self.top_k < 0:
-            raise UserError(f"top-k must be 0 (off) or more, not {self.top_k}")
+        if not isinstance(self.top_k, int) or self.top_k < 0:
+            raise UserError(f"top-k must be a whole number, 0 (off) or more, not {self.top_k}")
         if not 0.0 < self.top_p <= 1.0:
             raise UserError(f"top-p must lie in (0, 1], not {self.top_p}")
         if not 0.0 <= self.min_p <= 1.0:
             raise UserError(f"min-p must lie in [0, 1], not {self.min_p}")
-        if not 0.0 < self.repetition_penalty <= 100.0:
+        if not LEAST_PENALTY <= self.repetition_penalty <= 100.0:
             raise UserError(
-                f"the repetition penalty must lie in (0, 100], not {self.repetition_penalty}"
+                f"the repetition penalty must lie between {LEAST_PENALTY} and 100, not "
+                f"{self.repetition_penalty}"
             )
         if not isinstance(self.python, bool):
             raise UserError(f"python must be on or off, not {self.python!r}")
@@ -214,8 +219,11 @@ def drawn(
     logits = logits.float()
     *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, dead))
     if sampling.temperature < GREEDY:
-        best = allowed.cpu().numpy().argmax(-1)  # torch's takes ten times as long
-        return [(token, 0.0) for token in best.tolist()]
+        rows = allowed.cpu().numpy()
+        best = rows.argmax(-1).tolist()  # torch's takes ten times as long
+        if not all(math.isfinite(row[token]) for row, token in zip(rows, best, strict=True)):
+            raise UserError(NO_NUMBERS)
+        return [(token, 0.0) for token in best]
     if compiled:
         return _drawn_at_once(allowed.cpu().numpy(), sampling, list(shares))
     *_, (_, processed) = _shaped(allowed, sampling)
@@ -229,7 +237,8 @@ def _drawn_at_once(
     from ptx import draws  # numba takes half a second to import
 
     s = sampling
-    tokens, chances = draws.draw_rows(logits, s.temperature, s.top_k, s.top_p, s.min_p, shares)
+    top_k = min(s.top_k, logits.shape[-1])
+    tokens, chances = draws.draw_rows(logits, s.temperature, top_k, s.top_p, s.min_p, shares)
     if min(tokens) < 0:
         raise UserError(NO_NUMBERS)
     return list(zip(tokens, map(math.log, chances), strict=True))

@@ -48,11 +48,13 @@ class Limits:
     """Ends with the token that completes one of these in the new text; nothing is cut off."""
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise UserError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if not isinstance(self.max_tokens, int) or self.max_tokens < 1:
+            raise UserError(
+                f"the limit in tokens must be a whole number, at least 1, not {self.max_tokens}"
+            )
         if self.max_seconds is not None and not self.max_seconds > 0:
-            raise UserError(f"max_seconds must be more than 0, not {self.max_seconds}")
-        if len(self.stop) > STOPS or not all(self.stop):
+            raise UserError(f"the limit in seconds must be more than 0, not {self.max_seconds}")
+        if isinstance(self.stop, str) or len(self.stop) > STOPS or not all(self.stop):
             raise UserError(f"stop takes at most {STOPS} strings, none of them empty")
 
 
@@ -107,7 +109,7 @@ class Stream:
     ) -> None:
         """prompt: a text, which may end anywhere; or the `ids` of an earlier one, or a part of
         them, that stay as they are."""
-        if not 0 <= seed < 2**63:
+        if not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise UserError(f"the seed must be a whole number from 0 to 2**63 - 1, not {seed}")
         self.sampling, self.limits = sampling or Sampling(), limits or Limits()
         self.sampling.check(tokenizer.n_vocab)

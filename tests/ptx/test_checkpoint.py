@@ -77,13 +77,43 @@ def test_weights_of_another_shape_are_refused_by_tensor(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("n_layer", "6"), ("norm", "foo"), ("bias", 1), ("vocab_size", 99)]
+    ("field", "value"),
+    [
+        ("n_layer", "6"),
+        ("norm", "foo"),
+        ("bias", 1),
+        ("vocab_size", 99),
+        ("d_model", 0),
+        ("d_mlp", -1),
+    ],
 )
 def test_a_config_field_of_the_wrong_kind_is_refused_by_name(saved: Path, field, value) -> None:
     config = json.loads((saved / "config.json").read_text())
     config["model"][field] = value
     (saved / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=field):
+        load_model(saved)
+
+
+def test_a_shape_that_no_memory_holds_is_refused(saved: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["model"]["d_model"] = 10**9
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config\.json: memory holds no model of such a shape"):
+        load_model(saved)
+    (saved / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"config\.json cannot be read as JSON"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_fractions_are_refused_by_tensor(
+    saved: Path, kind: torch.dtype
+) -> None:
+    tensors = load_file(saved / "model.safetensors")
+    tensors["norm.weight"] = tensors["norm.weight"].to(kind)
+    save_file(tensors, saved / "model.safetensors")
+    with pytest.raises(UserError, match=r"tensor 'norm\.weight' is torch\."):
         load_model(saved)
 
 

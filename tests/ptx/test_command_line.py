@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,19 @@ def test_a_text_may_be_kept_python(run: Any) -> None:
     assert set(refused) == {"]"}
 
 
+def test_an_interrupted_text_says_so_and_leaves_whole_lines(directory: Path) -> None:
+    command = [sys.executable, "-m", "ptx", "x", "--json", "--tokens", "100000"]
+    with subprocess.Popen(
+        [*command, "--model", str(directory)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert all("id" in json.loads(line) for line in (first + rest).splitlines())
+    assert errors.decode().splitlines()[-1] == "stopped"
+
+
 def test_a_stop_string_and_a_time_end_the_text(run: Any) -> None:
     few = ("--force", "a", "\\n", "--temperature", "1", "--json")
     records, end = steps(run("", *few, "--stop", "\\na"))
@@ -103,7 +118,8 @@ def test_guessing_and_int8_are_options(run: Any) -> None:
     [
         (("x", "--ban", "import numpy"), b"", "--ban 'import numpy' is 2 tokens of this model"),
         (("-",), b"\xff", "standard input is not UTF-8 (byte 0)"),
-        (("x", "--tokens", "0"), b"", "max_tokens must be at least 1"),
+        (("x", "--tokens", "0"), b"", "the limit in tokens must be a whole number, at least 1"),
+        (("x", "--seconds", "0"), b"", "the limit in seconds must be more than 0"),
         (("x", "--stop", ""), b"", "none of them empty"),
         (("x", "--min-p", "2"), b"", "min-p must lie in"),
     ],

@@ -29,10 +29,10 @@ from hypothesis.stateful import (
 
 from ptx.config import PRESETS
 from ptx.decoder import Decoder
-from ptx.engine import AHEAD, Batch, Busy, Engine, Generation, generate
+from ptx.engine import AHEAD, Batch, Busy, Engine, Generation, _picked, generate
 from ptx.errors import UserError
 from ptx.model import GPT
-from ptx.sampling import Sampling
+from ptx.sampling import Sampling, drawn
 from ptx.stream import Limits, Stream, visible_from
 from ptx.tokenizer import Tokenizer, get_tokenizer
 
@@ -65,6 +65,60 @@ def test_cached_logits_equal_uncached_ones_at_every_position_of_three_contexts(
             torch.testing.assert_close(step.choice.logits, expected, atol=1e-4, rtol=1e-4)
         checked += 1
     assert checked == 3 * context
+
+
+def test_a_draw_that_fails_ends_its_own_text_alone(py16k: Tokenizer) -> None:
+    """Of texts whose tokens are drawn together."""
+    sampling = Sampling(1.0, forced=(5, 6))
+    good, bad, alone = (Stream(py16k, 64, [py16k.eot], sampling, seed=3) for _ in range(3))
+    logits = torch.zeros(2, py16k.n_vocab)
+    logits[1, [5, 6]] = -torch.inf
+    for compiled in (False, True):
+        picked = _picked([(good, []), (bad, [])], logits, compiled)
+        assert list(picked) == [good]
+        assert picked[good] == drawn(logits[:1], sampling, [alone.share()], compiled=compiled)[0]
+        with pytest.raises(UserError, match="no numbers"):
+            bad.take([], logits[1:], compiled=compiled)
+
+
+def test_a_text_cancelled_before_its_first_step_keeps_its_prompt(
+    model: GPT, py16k: Tokenizer
+) -> None:
+    """Also where the engine is further than its reader."""
+    prompt = "import os\n\ndef fibona"
+    with Engine(model, py16k) as engine:
+        for pause in (0.0, 0.001, 0.01, 0.1):
+            generation = engine.generate(prompt, limits=Limits(50))
+            time.sleep(pause)
+            generation.cancel()
+            assert list(generation) == []
+            assert py16k.decode(generation.ids).decode() == prompt
+            assert generation.n_prompt == len(generation.ids)
+
+
+def test_a_text_that_is_written_before_its_reader_looks_is_read_once(
+    model: GPT, py16k: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = Generation.__init__
+
+    def late(self: Generation, *args: Any) -> None:
+        time.sleep(0.1)
+        begun(self, *args)
+
+    monkeypatch.setattr(Generation, "__init__", late)
+    with Engine(model, py16k) as engine:
+        generation = engine.generate("def fibona", limits=Limits(5))
+        new = b"".join(step.bytes for step in generation)
+    assert py16k.decode(generation.ids) == b"def fibona" + new
+
+
+def test_a_cancelled_text_gives_its_slot_back(model: GPT, py16k: Tokenizer) -> None:
+    decoder = Decoder(model)
+    first = generate(model, py16k, "def f(", decoder=decoder)
+    next(first)
+    first.cancel()
+    assert list(first) == []
+    assert list(generate(model, py16k, "def f(", None, Limits(3), decoder=decoder))
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another(

@@ -104,6 +104,11 @@ def test_a_text_that_stops_anywhere_can_go_on(text: str) -> None:
         "x = 'a\\x4g",
         "x = b'é",
         "x = b'é'",
+        'if x:\n"""',
+        "if x:\n'''doc\n",
+        'def f():\nr"""a',
+        'x = 1\n  """',
+        '@f\n"""a\nb',
     ],
 )
 def test_a_text_that_cannot_be_python_any_more_cannot(text: str) -> None:

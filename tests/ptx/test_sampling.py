@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from ptx import draws
 from ptx.errors import UserError
 from ptx.sampling import KNOBS, Choice, Sampling, at, distribution, draw, drawn
 
@@ -147,8 +149,8 @@ def test_a_tiny_temperature_is_almost_zero() -> None:
 def test_ten_thousand_draws_follow_the_distribution() -> None:
     probs = distribution(some_logits(50, 1.5), Sampling(1.2, top_k=20))
     generator = torch.Generator().manual_seed(1)
-    draws = [draw(probs, generator) for _ in range(10_000)]
-    counts = torch.bincount(torch.tensor(draws), minlength=50)
+    tokens = [draw(probs, generator) for _ in range(10_000)]
+    counts = torch.bincount(torch.tensor(tokens), minlength=50)
     possible = probs > 0
     assert counts[~possible].sum() == 0
     expected = probs[possible].double()
@@ -185,10 +187,39 @@ def test_compiled_draws_are_those_of_the_distribution_over_whole_vocabularies(
     logits, shares = some_logits(n_vocab, spread, seed), torch.linspace(0, 0.99, 8).tolist()
     probs = distribution(logits, sampling, IDS).double()
     until = probs.cumsum(0) / probs.sum()
-    draws = drawn(logits.expand(8, -1), sampling, shares, IDS, compiled=True)
-    for (token, logprob), share in zip(draws, shares, strict=True):
+    found = drawn(logits.expand(8, -1), sampling, shares, IDS, compiled=True)
+    for (token, logprob), share in zip(found, shares, strict=True):
         assert math.exp(logprob) == pytest.approx(float(probs[token]), rel=1e-3)
         assert until[token] - probs[token] - 1e-4 <= share <= until[token] + 1e-4
+
+
+def test_a_compiled_draw_loses_no_small_probabilities() -> None:
+    """Summed in fp32, 200,019 of them are 2e-5 off: more than such a top-p cuts."""
+    logits, top_p = some_logits(200_019, 4.0), 1 - 1e-6
+    exact = logits.double().softmax(-1)
+    ascending, order = exact.sort()
+    goes = order[ascending.cumsum(0) <= 1 - top_p]
+    kept = np.empty(len(logits), np.int32)
+    weights, some = np.empty((2, len(logits)), np.float32)
+    total = draws._weigh(logits.numpy(), np.float32(1), weights)
+    n, least = draws._cut(weights, total, 0, top_p, np.float32(0), some, kept)
+    stays = torch.ones(len(logits), dtype=torch.bool)
+    stays[goes] = False
+    found = torch.zeros_like(stays)
+    found[torch.from_numpy(kept[:n][weights[kept[:n]] >= least]).long()] = True
+    assert float(exact[stays != found].sum()) < 1e-8
+    choice = Choice(logits, Sampling(), compiled=True)
+    for token in (0, 777, 200_018, int(logits.argmax())):
+        assert choice.logprob(token) == pytest.approx(math.log(float(exact[token])), abs=1e-5)
+    with pytest.raises(IndexError, match="token 200019 is not in"):
+        choice.logprob(200_019)
+
+
+def test_a_top_k_beyond_any_vocabulary_keeps_all() -> None:
+    logits, sampling = some_logits(1000, 1.0)[None], Sampling(1.0, top_k=10**20)
+    assert drawn(logits, sampling, [0.5], compiled=True) == drawn(
+        logits, Sampling(1.0), [0.5], compiled=True
+    )
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -207,7 +238,7 @@ def test_what_has_no_probability_is_never_drawn(compiled: bool) -> None:
 def test_logits_that_are_no_numbers_are_refused(damage: list[float], compiled: bool) -> None:
     logits = torch.zeros(2, 3)
     logits[1, : len(damage)] = torch.tensor(damage)
-    for sampling in (Sampling(0.5), Sampling(0.5, top_k=2, top_p=0.9, min_p=0.1)):
+    for sampling in (Sampling(0.0), Sampling(0.5), Sampling(0.5, 2, top_p=0.9, min_p=0.1)):
         with pytest.raises(UserError, match="no numbers"):
             drawn(logits, sampling, [0.5, 0.5], compiled=compiled)
 
@@ -245,8 +276,9 @@ def test_a_choice_shows_the_distribution_before_and_after() -> None:
 
 @pytest.mark.parametrize(
     ("knob", "values"),
-    [("temperature", (-1.0, float("nan"), 101.0)), ("top_k", (-1,)), ("top_p", (0.0, 1.1)),
-     ("min_p", (-0.1, 1.1, float("nan"))), ("repetition_penalty", (0.0, -1.0, float("nan"))),
+    [("temperature", (-1.0, float("nan"), 101.0)), ("top_k", (-1, 2.0)), ("top_p", (0.0, 1.1)),
+     ("min_p", (-0.1, 1.1, float("nan"))),
+     ("repetition_penalty", (0.0, 1e-300, -1.0, float("nan"))),
      ("python", (1, "x", None))],
 )  # fmt: skip
 def test_knobs_out_of_range_are_refused_by_name(knob: str, values: tuple[float, ...]) -> None:

@@ -195,9 +195,9 @@ def test_prompts_no_file_could_begin_with_are_refused_in_one_sentence() -> None:
 
 
 def test_impossible_limits_are_refused(py16k: Tokenizer) -> None:
-    with pytest.raises(UserError, match="max_tokens must be at least 1, not 0"):
+    with pytest.raises(UserError, match="in tokens must be a whole number, at least 1, not 0"):
         Limits(0)
-    with pytest.raises(UserError, match="max_seconds must be more than 0"):
+    with pytest.raises(UserError, match="in seconds must be more than 0"):
         Limits(1, max_seconds=float("nan"))
     with pytest.raises(UserError, match="none of them empty"):
         Limits(1, stop=("",))
