@@ -69,7 +69,8 @@ def describe_machine(device: torch.device) -> str:
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        hardware = f"{torch.get_num_threads()} threads of {processor()}"
+        threads = torch.get_num_threads()
+        hardware = f"{threads} thread{'' if threads == 1 else 's'} of {processor()}"
     else:
         hardware = device.type
     return f"{hardware}, torch {torch.__version__}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ptx.checkpoint import WEIGHTS
+from ptx.checkpoint import STEP_DIR, WEIGHTS
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.playground.curves import Curves, logged
@@ -17,12 +17,16 @@ from ptx.playground.web import panel
 
 # Facts of config.json that have a better name than their own; the others are shown as they are.
 NAMES = {
-    "val_bpb": "validation, bits per byte",
+    "val_bpb": "held-out packages, bits per byte",
+    "test_bpb": "packages of a last test, bits per byte",
+    "val_tokens_per_project": "tokens read of each package",
     "step": "training steps",
     "steps": "training steps",
     "tokens": "training tokens",
     "seconds": "training seconds",
     "hours": "training hours",
+    "cpu_hours": "training hours of one core",
+    "cpu_seconds": "training seconds of one core",
 }
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 JOINER = "\u2060"
@@ -139,11 +143,14 @@ def summary(served: Served) -> list[str]:
 
 
 def card(served: Served) -> str:
-    """The model card as Markdown that cannot load anything from elsewhere."""
-    try:
-        text = (served.directory / "README.md").read_text("utf-8", "replace")
-    except OSError:
+    """The model card as Markdown that cannot load anything from elsewhere; that of its run, if it
+    is a checkpoint of one."""
+    folder = served.directory
+    places = [folder, folder.parent.parent] if STEP_DIR.fullmatch(folder.name) else [folder]
+    cards = [place / "README.md" for place in places if (place / "README.md").is_file()]
+    if not cards:
         return "This model has no card (`README.md` in its directory)."
+    text = cards[0].read_text("utf-8", "replace")
     return harmless(FRONT_MATTER.sub("", text.replace("\r\n", "\n")))
 
 

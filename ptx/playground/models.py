@@ -21,6 +21,8 @@ HUB = "hub:"
 """Before a name of the Hugging Face Hub, it makes the key of that model."""
 INSIDE = "/checkpoints/"
 """Between a run's key and the name of one of its checkpoints: the pinned key of that one."""
+EARLIER = 20
+"""Checkpoints of a run, before its newest, that can be chosen."""
 HUB_BYTES = 2_000_000_000
 """Of a model from the Hub."""
 
@@ -48,10 +50,15 @@ class Models:
         return found | self._from_hub
 
     def listing(self) -> list[dict[str, str]]:
-        """What a person chooses from."""
-        keys = [key for key in self.paths() if key != FIRST]
-        named = [{"key": key, "name": key.removeprefix(HUB)} for key in keys]
-        return [{"key": FIRST, "name": self.first.name}, *named]
+        """What a person chooses from; `run` is in a checkpoint of one, which has others."""
+        others = {key: path for key, path in self.paths().items() if key != FIRST}
+        named = [{"key": key, "name": key.removeprefix(HUB)} for key in others]
+        steps = [
+            {"key": key + INSIDE + step.name, "name": f"{key}, step {step_of(step):,}", "run": key}
+            for key, path in others.items()
+            for step in (checkpoints(path) if is_run(path) else [])[:-1][-EARLIER:]
+        ]
+        return [{"key": FIRST, "name": self.first.name}, *named, *steps]
 
     def path_to(self, key: str) -> str:
         """What `ptx.load_model` is given for it, from the repository's root; a name of the Hub."""
@@ -121,6 +128,10 @@ class Models:
             )
         if key not in self._from_hub:
             self._from_hub[key] = hub_model(key.removeprefix(HUB), max_bytes=HUB_BYTES)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step_"))
 
 
 def _is_model(path: Path) -> bool:

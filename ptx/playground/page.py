@@ -51,7 +51,6 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
                     with gr.Column(scale=6, min_width=320):
                         panel("heads")
                         panel("why")
-                        panel("bench")
             with gr.Tab("Training", id="training"):
                 training.build(trainer)
             with gr.Tab("Model", id="model"):

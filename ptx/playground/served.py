@@ -9,7 +9,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from ptx import lens
-from ptx.checkpoint import find_model, load_model
+from ptx.checkpoint import STEP_DIR, find_model, load_model
 from ptx.engine import Engine
 from ptx.model import GPT
 from ptx.playground import zero_gpu
@@ -45,10 +45,7 @@ class Served:
     def name(self) -> str:
         """`mini` for checkpoints/mini, `nano/step_000400` for a checkpoint of a run."""
         directory = self.directory.resolve()
-        if (
-            directory.parent.name == "checkpoints"
-            and (directory.parent.parent / "config.json").is_file()
-        ):
+        if directory.parent.name == "checkpoints" and STEP_DIR.fullmatch(directory.name):
             return f"{directory.parent.parent.name}/{directory.name}"
         return directory.name
 

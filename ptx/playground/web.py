@@ -43,6 +43,7 @@ SCRIPTS = (
     "curves.js",
     "form.js",
     "training.js",
+    "editor.js",
     "keys.js",
 )
 

@@ -39,7 +39,7 @@ TEXT_LIMIT = 16 * LONGEST
 """Characters of a text whose syntax is asked for: a prompt and what was written after it."""
 
 EXAMPLES = {
-    "function": "def fibonacci(n):",
+    "function": "def count_words(text):",
     "class": 'class Stack:\n    """A last-in, first-out collection."""\n\n    def __init__(self):',
     "test": "import unittest\n\n\nclass TestStack(unittest.TestCase):\n    def test_push(self):",
     "docstring": 'def read_config(path, encoding="utf-8"):\n    """',
@@ -277,6 +277,7 @@ def build() -> Controls:
     facts = {"examples": EXAMPLES, "prompt": FIRST, "longest": LONGEST}
     write = panel("write", facts, server=[parse])
     panel("text")
+    panel("bench")
     panel("knobs", {"length": LIMITS.new_tokens, "seed": MAX_SEED})
     return Controls(prompt, write)
 

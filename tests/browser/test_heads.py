@@ -434,6 +434,10 @@ def test_muting_says_what_it_costs(playground: Playground) -> None:
     playground.page.wait_for_function("() => ptx.store.state.muted.length === 2")
     expect(line).to_contain_text(f"{bits[0]:.2f} → {bits[0] + bits[1]:.2f} bits")
     expect(line).to_contain_text(f"{loss[0]:.2f} → {loss[0] - -loss[1]:.2f} bits")
+    expect(line).to_contain_text("Generate writes with all heads")
+    for panel in ("text", "bench", "why"):  # whose figures are the muted model's
+        place = playground.page.locator(f"#{panel}-panel")
+        expect(place).to_contain_text("without heads 1.2, 3.2")
     # the heads above read something else now
     weights, _ = in_view(ids, "raw", mute)
     playground.page.wait_for_function(HAS, arg="4.1")

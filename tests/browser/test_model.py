@@ -49,7 +49,7 @@ def test_another_model_takes_the_place_of_the_first(page: Page, app_url: str, ru
     page.select_option("#model-choice", run)
     expect(page.locator(".header .summary")).to_contain_text("7.500 bits per byte")
     playground.tab("Model")
-    expect(page.locator("#model-panel h2")).to_have_text("step_000010")
+    expect(page.locator("#model-panel h2")).to_have_text("elsewhere/step_000010")
     expect(page.locator("#model-panel")).to_contain_text("<img src=x")
     expect(page.locator("#card")).to_contain_text("has no card")
     assert page.evaluate("window.hacked") is None
@@ -102,7 +102,7 @@ def test_a_look_at_the_models_keeps_the_text_and_undo(
     assert playground.text == text
     expect(page.locator("#write-panel .place")).to_have_text("text 2 of 2")
     page.get_by_role("button", name="Undo", exact=True).click()
-    assert playground.text == "def fibonacci(n):"
+    assert playground.text == "def count_words(text):"
 
 
 def test_another_model_while_a_text_is_written_drops_the_rest_of_it(
@@ -117,9 +117,9 @@ def test_another_model_while_a_text_is_written_drops_the_rest_of_it(
     playground.wait_for(
         "!state.writing && state.model.layers === 2 && state.look?.at === state.cursor"
     )
-    assert playground.text == "def fibonacci(n):"
+    assert playground.text == "def count_words(text):"
     expect(page.locator("#write-panel .place")).to_have_text("")
     playground.set("length", 3)
     playground.generate()
-    assert playground.text.startswith("def fibonacci(n):")
+    assert playground.text.startswith("def count_words(text):")
     assert playground.state("ids.length") == playground.state("prompt") + 3

@@ -64,6 +64,51 @@ def test_a_link_opens_the_same_picture_in_another_browser(
     other.close()
 
 
+def reload(page: Page) -> None:
+    """Until the page's own scripts are there again."""
+    page.reload()
+    page.wait_for_function("window.ptx?.store?.state.model")
+
+
+def test_a_reload_finds_a_text_that_was_being_written(playground: Playground) -> None:
+    playground.set("temperature", 2)
+    playground.set("length", 200)
+    playground.generate(wait=False)
+    playground.wait_for("state.status.generated > 50")
+    # as a reload tells it; one in the middle of a request makes Gradio complain in the console
+    text = playground.page.evaluate(
+        "() => { dispatchEvent(new PageTransitionEvent('pagehide'));"
+        " return ptx.store.state.tokens.map((token) => token.text).join(''); }"
+    )
+    playground.page.keyboard.press("Escape")
+    playground.finished("stopped", "length")
+    reload(playground.page)
+    playground.wait_for("state.tokens.length > 50 && state.look")
+    assert playground.text == text
+    expect(playground.notes).to_contain_text("The page was left while this text was written")
+    playground.page.wait_for_timeout(1000)  # the address follows
+    reload(playground.page)
+    playground.wait_for("state.tokens.length > 50 && state.look")
+    assert playground.text == text
+    expect(playground.notes).to_have_text("")
+
+
+def test_a_reload_shows_the_cursor_and_the_theme(playground: Playground) -> None:
+    playground.read("x = 1\n" * 80)
+    at = playground.state("ids.length") - 9
+    playground.page.evaluate("at => ptx.store.set({ cursor: at, following: false })", at)
+    playground.page.click("#theme")
+    dark = playground.page.evaluate("ptx.isDark()")
+    playground.page.wait_for_function("ptx.link && location.hash.length > 1")
+    playground.page.wait_for_timeout(1000)  # the address follows
+    reload(playground.page)
+    playground.wait_for("state.cursor === arg && state.look?.at === arg", at)
+    frame = playground.code.bounding_box()
+    box = playground.code.locator(".token.at").bounding_box()
+    assert frame["y"] <= box["y"] <= frame["y"] + frame["height"]
+    assert playground.page.evaluate("ptx.isDark()") == dark
+
+
 def test_a_reload_changes_nothing(playground: Playground) -> None:
     before = arrange(playground)
     playground.page.wait_for_function("location.hash.length > 100")

@@ -13,7 +13,7 @@ import pytest
 import ptx
 from ptx import save_model
 from ptx.errors import UserError
-from ptx.playground.card import describe
+from ptx.playground.card import card, describe
 from ptx.playground.curves import Curves
 from ptx.playground.jobs import Jobs
 from ptx.playground.limits import LIMITS, SPACE
@@ -42,6 +42,22 @@ def test_a_run_means_its_newest_checkpoint(models: Models, served: Served) -> No
     add(models.runs / "a" / "checkpoints" / "step_000020", served)
     assert models.get("runs/a").info == {"of": "step_000020"}
     assert models.get("runs/a") is models.get("runs/a")
+
+
+def test_earlier_checkpoints_of_a_run_can_be_chosen(models: Models, served: Served) -> None:
+    run = models.released / "nano"
+    for step in (5, 1000, 2000):
+        add(run / "checkpoints" / f"step_{step:06}", served)
+    (run / "README.md").write_text("The card of the run.")
+    assert models.listing()[1:] == [
+        {"key": "nano", "name": "nano"},
+        {"key": "nano/checkpoints/step_000005", "name": "nano, step 5", "run": "nano"},
+        {"key": "nano/checkpoints/step_001000", "name": "nano, step 1,000", "run": "nano"},
+    ]
+    found = models.get("nano/checkpoints/step_001000")
+    assert found.info == {"of": "step_001000"}
+    assert found.name == "nano/step_001000"
+    assert card(found) == "The card of the run."
 
 
 def test_released_models_are_offered_once(models: Models, served: Served) -> None:

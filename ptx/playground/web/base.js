@@ -143,5 +143,22 @@ window.ptx = (() => {
     return Number(size) === 0 ? size : `${value < 0 ? "−" : "+"}${size}`;
   }
 
-  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, packedColormap, diverging, onDiverging, bytes, copy, fit, number, signed };
+  // What a person chose on this page, for the next visit; null where a browser stores nothing.
+  function remember(name, value) {
+    try {
+      localStorage.setItem(name, value);
+    } catch {
+      // then it is chosen anew
+    }
+  }
+
+  function remembered(name) {
+    try {
+      return localStorage.getItem(name);
+    } catch {
+      return null;
+    }
+  }
+
+  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, packedColormap, diverging, onDiverging, bytes, copy, fit, number, remember, remembered, signed };
 })();

@@ -94,7 +94,9 @@ ptx.bench = ({ element }) => {
     tokens.forEach((id, i) => drawRow(rows[i], id, after));
     drawRest(tokens.filter((id) => id !== null), after);
     drawSummary(after);
-    where.textContent = look.token === null ? "at the end of the text" : `for token ${look.at}`;
+    const { muted } = store.state;
+    const at = look.token === null ? "at the end of the text" : `for token ${ptx.number(look.at)}`;
+    where.textContent = muted.length ? `${at}, ${ptx.pins.without(muted)}` : at;
   }
 
   function drawRow(one, id, after) {
@@ -126,8 +128,8 @@ ptx.bench = ({ element }) => {
     const sum = (probs) => Math.max(0, 1 - tokens.reduce((total, id) => total + probs[id], 0));
     rest.name.textContent = `${ptx.number(choice.raw.length - tokens.length)} more`;
     rest.raw.show(sum(choice.raw));
-    rest.final.show(sum(after.final));
     const among = after.left - tokens.filter((id) => !after.cut[id]).length;
+    rest.final.show(among ? sum(after.final) : 0); // what rounding leaves is none
     rest.cut.textContent = among ? `${ptx.number(among)} may come` : "none may come";
   }
 

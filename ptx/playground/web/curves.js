@@ -7,7 +7,7 @@ ptx.curves = ({ onChoose }) => {
     step: "step",
     tokens: "tokens read",
     bpb: "training, bits per byte",
-    val_bpb: "validation, bits per byte",
+    val_bpb: "validation windows, bits per byte",
     loss: "loss, nats per token",
     lr: "learning rate",
     muon_lr: "learning rate of the matrices",
@@ -338,6 +338,19 @@ ptx.curves = ({ onChoose }) => {
     }));
   }
 
+  // The nodes of a text, of which what the model wrote is marked.
+  function written(nodes, from) {
+    let at = 0;
+    return nodes.flatMap((node) => {
+      const cut = Math.min(Math.max(from - at, 0), node.textContent.length);
+      at += node.textContent.length;
+      const own = node.cloneNode(true);
+      own.textContent = node.textContent.slice(0, cut);
+      node.textContent = node.textContent.slice(cut);
+      return [own, el("span", { class: "new" }, node)].filter((part) => part.textContent);
+    });
+  }
+
   function drawSamples() {
     const texts = histories.get(run)?.texts ?? [];
     const current = `${run} ${histories.get(run)?.read?.texts}`;
@@ -346,7 +359,7 @@ ptx.curves = ({ onChoose }) => {
     const newest = texts.at(-1)?.step;
     const figure = ({ step, prompt, text }) => {
       const code = el("pre", { class: "code", tabindex: "0" });
-      code.append(...ptx.colored(prompt + text));
+      code.append(...written(ptx.colored(prompt + text), prompt.length));
       return el("figure", {}, el("figcaption", {}, `written at step ${number(step)}`), code);
     };
     const [now, before] = [true, false].map((fresh) =>

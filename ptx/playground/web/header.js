@@ -27,9 +27,19 @@ ptx.header = ({ element, props, trigger, server }) => {
     const all = [...models, ...(listed ? [] : [{ key, name: title }]), ...(hub ? [{ key: ELSEWHERE, name: "from the Hub…" }] : [])];
     if (JSON.stringify(all) !== offered) {
       offered = JSON.stringify(all);
-      choice.replaceChildren(...all.map((one) => el("option", { value: one.key }, one.name)));
+      choice.replaceChildren(...grouped(all));
     }
     choice.value = key;
+  }
+
+  // Earlier checkpoints of a run stand together, under its name.
+  function grouped(all) {
+    const option = (one) => el("option", { value: one.key }, one.name);
+    const runs = [...new Set(all.map(({ run }) => run).filter(Boolean))];
+    const groups = runs.map((run) =>
+      el("optgroup", { label: `${run} while it learned` }, ...all.filter((one) => one.run === run).map(option)));
+    const alone = all.filter(({ run, key }) => !run && key !== ELSEWHERE).map(option);
+    return [...alone, ...groups, ...all.filter(({ key }) => key === ELSEWHERE).map(option)];
   }
 
   function show(about) {
@@ -77,8 +87,14 @@ ptx.header = ({ element, props, trigger, server }) => {
   ptx.chooseModel = choose;
   ptx.complain = complain;
 
+  const THEME = "ptx-theme"; // what a person chose here; the system's is followed until then
   const label = () => (toggle.textContent = ptx.isDark() ? "Light" : "Dark");
-  toggle.addEventListener("click", () => document.body.classList.toggle("dark"));
+  toggle.addEventListener("click", () => {
+    const dark = document.body.classList.toggle("dark");
+    ptx.remember(THEME, dark ? "dark" : "light");
+  });
+  const theme = ptx.remembered(THEME);
+  if (theme && !new URLSearchParams(location.search).has("__theme")) document.body.classList.toggle("dark", theme === "dark");
   ptx.onTheme(label);
   label();
   show(props.value);

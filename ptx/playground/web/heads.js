@@ -114,7 +114,7 @@ ptx.heads = ({ element }) => {
   // ---- in words --------------------------------------------------------------------------------
 
   const show = (weight) =>
-    store.state.view === "weighted" ? weight.toPrecision(2) : `${(100 * weight).toFixed(weight < 0.1 ? 1 : 0)} %`;
+    store.state.view === "weighted" ? ptx.number(Number(weight.toPrecision(2)), 2) : `${(100 * weight).toFixed(weight < 0.1 ? 1 : 0)} %`;
 
   function tellCell(found) {
     cell = found;
@@ -192,14 +192,15 @@ ptx.heads = ({ element }) => {
     if (!muted.every(exists)) store.set({ muted: muted.filter(exists) });
   }
 
-  // The clearest of the most telling role, in place of the head that happens to be the first.
+  // The clearest of the most telling role, in place of the head that happens to be the first; that
+  // one where none has such a role.
   function choose({ roles }) {
     choosing = false;
     if (!pins.chosen() || (emptied && !store.state.pinned.length)) {
       const heads = roles.flatMap((row, l) => row.map((role, h) => ({ ...role, name: `${l}.${h}` })));
       const rank = ({ label, score }) => TELLING.length - TELLING.indexOf(label) + score;
       const telling = heads.filter(({ label }) => TELLING.includes(label)).sort((a, b) => rank(b) - rank(a));
-      if (telling.length) store.set({ pinned: [telling[0].name] });
+      store.set({ pinned: [(telling[0] ?? heads[0]).name] });
     }
   }
 

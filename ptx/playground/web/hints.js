@@ -16,7 +16,7 @@ ptx.hints = ({ element }) => {
     ["Click any token of the text, or use the arrow keys: everything on the page is then about that one.",
       () => { go("text-panel"); select(); }],
     ["Turn the temperature: the bars under Next token follow at once.",
-      () => { go("bench-panel"); document.querySelector("#temperature input[type=range]")?.focus(); }],
+      () => { go("bench-panel"); go("knobs-panel").querySelector("#temperature input[type=range]")?.focus({ preventScroll: true }); }],
     ["Click another token under Next token: the text goes on from it, and Undo brings the old one back.",
       () => go("bench-panel")?.querySelector("button.candidate:not(.chosen)")?.focus()],
     ["Point at a small picture under Heads: lines over the code show where that head looks.",
@@ -28,21 +28,6 @@ ptx.hints = ({ element }) => {
     if (ids.length > 2) store.set({ cursor: Math.min(3, ids.length - 1), following: false });
     document.querySelector("#text-panel pre.code")?.focus({ preventScroll: true });
   }
-
-  const remember = (closed) => {
-    try {
-      localStorage.setItem(CLOSED, closed ? "1" : "");
-    } catch {
-      // a browser that stores nothing shows them again
-    }
-  };
-  const remembered = () => {
-    try {
-      return localStorage.getItem(CLOSED) === "1";
-    } catch {
-      return false;
-    }
-  };
 
   let at = 0;
   const count = el("span", { class: "count" });
@@ -70,10 +55,10 @@ ptx.hints = ({ element }) => {
   function toggle(closed) {
     strip.hidden = closed;
     open.hidden = !closed;
-    remember(closed);
+    ptx.remember(CLOSED, closed ? "1" : "");
   }
 
   turn(0);
-  strip.hidden = remembered();
+  strip.hidden = ptx.remembered(CLOSED) === "1";
   open.hidden = !strip.hidden;
 };

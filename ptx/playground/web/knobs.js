@@ -20,7 +20,8 @@ ptx.knobs = ({ element, props }) => {
   const shown = {}; // key: [inputs]
   const PYTHON = ["Only Python", "Draws again where Python's parser would give up."];
 
-  const least = (key, low) => (key === "top_p" ? 0.001 : low && Math.min(low, 0.05));
+  const LEAST = { top_p: 0.001, repetition_penalty: 0.05 }; // the slider's lowest is more than that
+  const least = (key, low) => LEAST[key] ?? low;
   const within = ([key, , , low, , step, most], value) =>
     Math.min(most, Math.max(least(key, low), step === 1 ? Math.round(value) : value));
 

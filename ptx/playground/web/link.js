@@ -90,6 +90,7 @@ ptx.link = (() => {
       ids: list(found.i, Number.isInteger) ?? [],
       prompt: Number.isInteger(found.n) ? found.n : 0,
       cursor: Number.isInteger(found.c) ? found.c : null,
+      note: found.note,
     });
   }
 
@@ -104,6 +105,28 @@ ptx.link = (() => {
     }, PAUSE);
   }
 
+  // A text that was being written while the page was left is no longer, and the address does not
+  // have it: a reload finds it here, as far as it had come.
+  const LEFT = "ptx-left";
+  addEventListener("pagehide", () => {
+    if (!state.writing || !state.ids.length) return;
+    try {
+      sessionStorage.setItem(LEFT, JSON.stringify(picture()));
+    } catch {
+      // a browser that stores nothing, or a text too long for it, loses it
+    }
+  });
+
+  function left() {
+    try {
+      const found = JSON.parse(sessionStorage.getItem(LEFT));
+      sessionStorage.removeItem(LEFT);
+      return found;
+    } catch {
+      return null;
+    }
+  }
+
   // What the address holds, as soon as no text is being written.
   async function openAddress() {
     if (state.writing) return ptx.writing.stop();
@@ -115,7 +138,11 @@ ptx.link = (() => {
   }
 
   async function start() {
-    if (location.hash.length > 1) await openAddress();
+    const unfinished = left();
+    if (unfinished) {
+      await open({ ...unfinished, note: "The page was left while this text was written: it ends where it was then." });
+      follow();
+    } else if (location.hash.length > 1) await openAddress();
     let pasted = false; // into the address of the page as it is open
     // not "hashchange": while a text is written the address still holds the picture before, and a
     // link to that one changes nothing in it

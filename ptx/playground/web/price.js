@@ -95,6 +95,7 @@ ptx.price = ({ relabel }) => {
         ...change("", answer.base_next, answer.next),
         ...(answer.loss === null ? [] : [" · ", ...change("a token of the text", answer.base_loss, answer.loss)]),
       );
+      line.append(el("span", { class: "hint" }, " · Generate writes with all heads"));
     } // else what is there stays until the new price has come
     line.classList.toggle("stale", Boolean(muted.length && now && answer?.about !== `${now.key}|${muted.join()}`));
   }

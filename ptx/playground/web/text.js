@@ -200,6 +200,7 @@ ptx.text = ({ element }) => {
     atEnd = code.scrollTop + code.clientHeight >= Math.min(height, code.scrollHeight) - 24;
   });
 
+  // Returns whether it is another text than before, or a longer one.
   function drawText(list) {
     if (run !== store.state.run) {
       atEnd = true;
@@ -214,6 +215,7 @@ ptx.text = ({ element }) => {
       }
       kept += 1;
     }
+    const changed = kept < list.length || kept < tokens.length;
     const fresh = kept === 0;
     caret.remove();
     cutTo(kept);
@@ -224,6 +226,7 @@ ptx.text = ({ element }) => {
     paint(Math.max(0, before - changedBefore(before)));
     tokens.slice(kept).forEach(warm);
     if (fresh) code.scrollTop = 0;
+    return changed;
   }
 
   // ---- the cursor ------------------------------------------------------------------------------
@@ -362,7 +365,16 @@ ptx.text = ({ element }) => {
   const namesOf = (refused, most) =>
     refused.slice(0, most).map(nameOf).join("  ") + (refused.length > most ? ` and ${refused.length - most} more` : "");
 
-  function drawSeen({ cursor, ids, tokens: list, prompt, look, writing: busy, following }) {
+  // What the model saw while it chose the token at the cursor; before the first there is only the
+  // start of a file.
+  function windowOf(cursor) {
+    const from = store.state.model ? store.visibleFrom(cursor) : 0;
+    if (cursor === 1) return "nothing but the start of a file";
+    const all = `${ptx.number(cursor - 1)} token${cursor === 2 ? "" : "s"}`;
+    return from ? `the last ${ptx.number(cursor - from)} of ${all} before it` : `all ${all} before it`;
+  }
+
+  function drawSeen({ cursor, ids, tokens: list, prompt, look, writing: busy, following, muted }) {
     // a screen reader is not told of every token while the text streams past
     seen.setAttribute("aria-live", busy && following ? "off" : "polite");
     if (cursor === null || ids.length < 2) {
@@ -371,20 +383,18 @@ ptx.text = ({ element }) => {
     }
     const token = list[cursor];
     const about = look?.at === cursor ? look : null;
-    const from = store.state.model ? store.visibleFrom(cursor) : 0;
-    const window = from ? `the last ${cursor - from} of ${cursor} tokens before it` : `all ${cursor} tokens before it`;
     if (!token) {
       const bits = about ? `, ${about.entropy.toFixed(1)} bits undecided` : "";
-      seen.textContent = `The end of the text${bits}: what could come next is listed under Next token.`;
+      seen.textContent = `The end of the text${bits}${about && muted.length ? ` ${ptx.pins.without(muted)}` : ""}: what could come next is listed under Next token.`;
       return;
     }
-    const parts = [`Token ${cursor} of ${ids.length - 1}`, cursor < prompt ? "prompt" : "generated"];
+    const parts = [`Token ${ptx.number(cursor)} of ${ptx.number(ids.length - 1)}`, cursor < prompt ? "prompt" : "generated"];
     const likely = about && about.prob !== null
-      ? `The model gave it ${percent(about.prob)}, rank ${ptx.number(about.rank)}, ${about.bits.toFixed(1)} bits of surprise`
+      ? `The model ${muted.length ? `${ptx.pins.without(muted)} gives` : "gave"} it ${percent(about.prob)}, rank ${ptx.number(about.rank)}, ${about.bits.toFixed(1)} bits of surprise`
       : token.bits !== null ? `The model gave it ${percent(2 ** -token.bits)}, ${token.bits.toFixed(1)} bits of surprise` : "";
     seen.replaceChildren(
       el("code", {}, ptx.visible(token.bytes ?? token.text, 40)),
-      ` ${parts.join(", ")}. ${likely}${likely ? "; it" : "It"} saw ${window}.${token.refused ? ` Drawn before, and no Python: ${namesOf(token.refused, 6)}.` : ""}`,
+      ` ${parts.join(", ")}. ${likely}${likely ? "; it" : "It"} saw ${windowOf(cursor)}.${token.refused ? ` Drawn before, and no Python: ${namesOf(token.refused, 6)}.` : ""}`,
     );
   }
 
@@ -404,7 +414,7 @@ ptx.text = ({ element }) => {
     finish.textContent = stateOf(status, busy);
     finish.dataset.finish = busy ? "" : status.error ? "refused" : (status.finish ?? "");
     stats.textContent = status.generated
-      ? `${status.generated} token${status.generated === 1 ? "" : "s"} · ${status.rate.toFixed(1)} tokens/s · seed ${status.seed}`
+      ? `${ptx.number(status.generated)} token${status.generated === 1 ? "" : "s"} · ${status.rate.toFixed(1)} tokens/s · seed ${status.seed}`
       : "";
     const parsed = status.syntax;
     syntax.hidden = !parsed?.state;
@@ -473,8 +483,11 @@ ptx.text = ({ element }) => {
   document.addEventListener("scroll", () => (tip.hidden = true), { passive: true });
 
   store.on(["tokens", "cursor", "ids", "model"], (state, changed) => {
-    if (changed.has("tokens")) drawText(state.tokens);
+    const another = changed.has("tokens") && drawText(state.tokens) && !state.writing;
     drawCursor(state);
+    if (!another || state.following) return;
+    reveal(); // a link's, or that of a text from before
+    requestAnimationFrame(reveal); // where blocks that come into sight are not as high as guessed
   });
   store.on(["tokens", "cursor", "ids", "prompt", "look", "writing", "following"], drawSeen);
   store.on(["status", "writing"], drawStatus);

@@ -17,6 +17,7 @@ ptx.training = ({ element, server }) => {
   let run = null; // the run at hand, as the server lists it
   let chosen = ""; // its key
   let refused = ""; // why the last action was not done
+  let pace = { run: "", speed: 0 }; // tokens a second, lately
 
   // ---- parts -----------------------------------------------------------------------------------
 
@@ -151,13 +152,15 @@ ptx.training = ({ element, server }) => {
     state.textContent = starting ? "starting" : STATES[run.state];
     state.className = `state ${run.state}${live || run.state === "pausing" ? " live" : ""}`;
     const parts = [run.steps ? `step ${number(run.step)} of ${number(run.steps)}` : `step ${number(run.step)}`];
+    if (starting && mine) parts.push(axes.duration(mine.seconds));
     if (live && run.steps && latest.tokens_per_s && latest.tokens && run.step) {
-      const left = ((run.steps - run.step) * (latest.tokens / latest.step)) / latest.tokens_per_s;
+      const left = ((run.steps - run.step) * (latest.tokens / latest.step)) / lately(latest.tokens_per_s);
       parts.push(`${axes.duration(left)} left`);
     }
     place.textContent = parts.join(" · ");
     bar.hidden = !run.steps;
-    bar.value = run.steps ? run.step / run.steps : 0;
+    if (starting) bar.removeAttribute("value"); // it only says that something goes on
+    else bar.value = run.steps ? run.step / run.steps : 0;
     const can = options !== "off";
     pause.hidden = stop.hidden = run.state !== "training" || !mine;
     now.hidden = run.state !== "pausing" || !mine;
@@ -170,6 +173,13 @@ ptx.training = ({ element, server }) => {
     lines.textContent = said.join("\n");
     if (run.state === "failed" && output.dataset.run !== chosen) output.open = true;
     output.dataset.run = run.state === "failed" ? chosen : "";
+  }
+
+  // One step's speed says little: the first compile, and others disturb some.
+  function lately(speed) {
+    if (pace.run !== chosen) pace = { run: chosen, speed };
+    pace.speed += 0.1 * (speed - pace.speed);
+    return pace.speed;
   }
 
   async function toWrite() {

@@ -116,7 +116,7 @@ ptx.why = ({ element }) => {
     ].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, NAMED);
     return [
       token(chosen.text), `: ${when}; in the end ${compared(total)} `, token(other.text),
-      `. Most of it: ${all.map(([name, value]) => `${name} ${ptx.signed(value)}`).join(", ")}.`,
+      `. The largest parts: ${all.map(([name, value]) => `${name} ${ptx.signed(value)}`).join(", ")}.`,
     ];
   }
 
@@ -141,7 +141,7 @@ ptx.why = ({ element }) => {
 
   // ---- together --------------------------------------------------------------------------------
 
-  function draw({ look: answer, cursor, ids, model }) {
+  function draw({ look: answer, cursor, ids, model, muted }) {
     if (!answer) {
       if (model && rows.length !== model.layers + 1) buildRows(model.layers);
       if (model) parts.reserve(model);
@@ -155,7 +155,10 @@ ptx.why = ({ element }) => {
     drawLayers(answer.lens);
     drawOptions(answer);
     parts.draw(answer.parts);
-    healed.textContent = answer.healed ? "drawn with the prompt's end open" : ""; // HEALED on hover
+    healed.textContent = [
+      answer.healed && "drawn with the prompt's end open", // HEALED on hover
+      muted.length && ptx.pins.without(muted),
+    ].filter(Boolean).join(", ");
     read();
   }
 

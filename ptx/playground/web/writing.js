@@ -209,9 +209,9 @@ ptx.writing = (() => {
   }
 
   function stop() {
-    if (!state.writing || state.status.finish) return; // the end is on its way
+    if (!state.writing || stopping || state.status.finish) return; // the end is on its way
     stopping = true;
-    panel.trigger("stop");
+    if (begun) panel.trigger("stop"); // before its first frame Gradio does not know what to stop
   }
 
   // One frame from the server, see write.py.
@@ -227,6 +227,7 @@ ptx.writing = (() => {
       begun = true;
       add({ written: base.written, origin: base.origin ?? null, tokens: [], run: v.run });
       if (!typed) fillEditor();
+      if (stopping) panel.trigger("stop");
     }
     const one = text();
     const goesOn = v.lines.startsWith(lines) && lines !== "";
@@ -294,7 +295,7 @@ ptx.writing = (() => {
 
   // A text from elsewhere: {written, origin, ids, prompt, cursor}, from a link, so that anything in it
   // may be wrong; then a sentence is on the page and the text at hand stays.
-  async function open({ written, origin, ids, prompt, cursor }) {
+  async function open({ written, origin, ids, prompt, cursor, note }) {
     const answer = ids.length > 1 ? await ptx.ask("tokens", { text: written, ids }) : null;
     if (state.writing) return;
     if (!answer) {
@@ -307,7 +308,7 @@ ptx.writing = (() => {
     const inside = (n, least) => Math.min(tokens.length, Math.max(least, n ?? tokens.length));
     const syntax = await panel.server.parse({ text: tokens.map((token) => token.text).join("") });
     if (mine !== turn || state.writing) return;
-    const status = { finish: null, notes: [], syntax, error: null };
+    const status = { finish: null, notes: note ? [note] : [], syntax, error: null };
     add({ written, origin, tokens, prompt: inside(prompt, 1), run: null, cursor: inside(cursor, 1), status });
     set({ following: false });
     show();
