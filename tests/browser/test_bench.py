@@ -233,7 +233,7 @@ def test_a_branch_inside_the_prompt_and_while_another_text_streams(playground: P
     playground.set("length", 400)
     playground.generate(wait=False)
     playground.wait_for("state.status.generated > 3")
-    playground.page.locator("#text-panel .token", has_text="fi").first.click()
+    playground.page.locator("#text-panel .token", has_text="count").first.click()
     at = playground.state("cursor")
     playground.looked(at)
     playground.set("length", 5)

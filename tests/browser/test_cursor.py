@@ -32,9 +32,9 @@ def test_a_click_selects_a_token_of_the_prompt_and_one_that_was_generated(
 ) -> None:
     playground.set("length", 6)
     playground.generate()
-    playground.page.locator("#text-panel .token", has_text="fi").first.click()
+    playground.page.locator("#text-panel .token", has_text="count").first.click()
     index = playground.state("cursor")
-    assert "fi" in under_cursor(playground)
+    assert "count" in under_cursor(playground)
     playground.looked(index)
     expect(playground.seen).to_contain_text(f"Token {index} of")
     expect(playground.seen).to_contain_text("prompt. The model gave it")
@@ -106,13 +106,13 @@ def test_a_click_while_the_text_streams_keeps_the_cursor_there(playground: Playg
     playground.generate(wait=False)
     playground.wait_for("state.status.generated > 5")
     assert playground.state("following")
-    playground.page.locator("#text-panel .token", has_text="fi").first.click()
+    playground.page.locator("#text-panel .token", has_text="count").first.click()
     index = playground.state("cursor")
     assert playground.state("writing")
     playground.looked(index)
     playground.finished("length", "end of text")
     assert playground.state("cursor") == index
-    assert "fi" in under_cursor(playground)
+    assert "count" in under_cursor(playground)
 
 
 def test_while_nobody_moves_it_the_cursor_follows_the_newest_token(playground: Playground) -> None:

@@ -366,14 +366,16 @@ ptx.ticks = (low, high, count, steps = [1, 2, 5, 10]) => {
 // What a curve can be drawn over.
 ptx.axes = (() => {
   const { number } = ptx;
-  const short = (value) =>
-    value >= 1e9 ? `${number(value / 1e9, 2)}B`
-      : value >= 1e6 ? `${number(value / 1e6, 2)}M`
-        : value >= 1e4 ? `${number(value / 1e3, 1)}k` : number(value, 1);
-  const plain = (low, high, count) => ({
-    ticks: ptx.ticks(low, high, count).filter(Number.isInteger),
-    text: short,
-  });
+  // In the unit of the largest beside it.
+  const short = (value, largest = value) =>
+    !value ? "0"
+      : largest >= 1e9 ? `${number(value / 1e9, 2)}B`
+        : largest >= 1e6 ? `${number(value / 1e6, 2)}M`
+          : largest >= 1e4 ? `${number(value / 1e3, 1)}k` : number(value, 1);
+  function plain(low, high, count) {
+    const ticks = ptx.ticks(low, high, count).filter(Number.isInteger);
+    return { ticks, text: (value) => short(value, ticks.at(-1)) };
+  }
   const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
   function time(low, high, count) {
     const [size, name] = UNITS.find(([seconds]) => high - low > 2 * seconds) ?? UNITS[3];

@@ -106,7 +106,7 @@ ptx.link = (() => {
   }
 
   // A text that was being written while the page was left is no longer, and the address does not
-  // have it: a reload finds it here, as far as it had come.
+  // have it: who comes back finds it here, as far as it had come.
   const LEFT = "ptx-left";
   addEventListener("pagehide", () => {
     if (!state.writing || !state.ids.length) return;
@@ -121,7 +121,8 @@ ptx.link = (() => {
     try {
       const found = JSON.parse(sessionStorage.getItem(LEFT));
       sessionStorage.removeItem(LEFT);
-      return found;
+      const [{ type }] = performance.getEntriesByType("navigation");
+      return type === "navigate" ? null : found; // a link that was followed here says what to open
     } catch {
       return null;
     }
