@@ -12,7 +12,7 @@ from ptx.playground.served import Served
 def test_facts_show_the_shape_and_whatever_was_saved(served: Served) -> None:
     rows = dict(facts(served))
     assert rows["context"] == "32"
-    assert rows["validation, bits per byte"] == "1.234"
+    assert rows["held-out packages, bits per byte"] == "1.234"
     assert rows["training steps"] == "10"
     assert rows["made of"].startswith("<img")  # as text; the page makes a text node of it
 

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,17 @@ def test_a_text_may_be_kept_python(run: Any) -> None:
     assert set(refused) == {"]"}
 
 
-def test_an_interrupted_text_says_so_and_leaves_whole_lines(directory: Path) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl+C, and so does what that starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_text_says_so_and_leaves_whole_lines(
+    directory: Path, interruptible: None
+) -> None:
     command = [sys.executable, "-m", "ptx", "x", "--json", "--tokens", "100000"]
     with subprocess.Popen(
         [*command, "--model", str(directory)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
