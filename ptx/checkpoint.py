@@ -220,4 +220,15 @@ def checkpoints(run: Path) -> list[Path]:
     """The complete checkpoints of a run directory, oldest first."""
     folder = run / "checkpoints"
     found = [p for p in folder.iterdir() if STEP_DIR.fullmatch(p.name)] if folder.is_dir() else []
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step_")))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def run_of(model: Path) -> Path | None:
+    """The run directory that a model is a checkpoint of; None if it is none's."""
+    model = model.resolve()
+    inside = model.parent.name == "checkpoints" and STEP_DIR.fullmatch(model.name)
+    return model.parent.parent if inside else None

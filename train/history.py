@@ -13,7 +13,7 @@ import tyro
 
 from ptx import runlog
 from ptx.atomic import atomic_directory
-from ptx.checkpoint import CONFIG, checkpoints, is_run, load_model, write_model
+from ptx.checkpoint import CONFIG, checkpoints, is_run, load_model, step_of, write_model
 from ptx.errors import UserError
 from train import origin
 
@@ -44,7 +44,7 @@ def history(args: History) -> None:
     if args.out.exists() and not (is_run(args.out) and not (args.out / CONFIG).exists()):
         raise UserError(f"{args.out} exists and is no history: name another directory")
     found = checkpoints(run)
-    steps = [int(path.name.removeprefix("step_")) for path in found]
+    steps = [step_of(path) for path in found]
     with atomic_directory(args.out) as directory:
         for step in log_spaced(steps, args.count):
             _write_small(found[steps.index(step)], directory / "checkpoints")

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ptx.checkpoint import STEP_DIR, WEIGHTS
+from ptx.checkpoint import WEIGHTS, run_of
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.playground.curves import Curves, logged
@@ -145,12 +145,13 @@ def summary(served: Served) -> list[str]:
 def card(served: Served) -> str:
     """The model card as Markdown that cannot load anything from elsewhere; that of its run, if it
     is a checkpoint of one."""
-    folder = served.directory
-    places = [folder, folder.parent.parent] if STEP_DIR.fullmatch(folder.name) else [folder]
-    cards = [place / "README.md" for place in places if (place / "README.md").is_file()]
-    if not cards:
+    own = served.directory / "README.md"
+    run = run_of(served.directory)
+    try:
+        path = run / "README.md" if run and not own.is_file() else own
+        text = path.read_text("utf-8", "replace")
+    except OSError:
         return "This model has no card (`README.md` in its directory)."
-    text = cards[0].read_text("utf-8", "replace")
     return harmless(FRONT_MATTER.sub("", text.replace("\r\n", "\n")))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ptx.checkpoint import checkpoints
+from ptx.checkpoint import checkpoints, run_of, step_of
 from ptx.playground.history import History, is_number
 from ptx.playground.jobs import Jobs
 from ptx.playground.served import Served
@@ -131,7 +131,7 @@ class Curves:
             "state": "done" if own else self._state(run, step, steps),
             "step": step,
             "steps": steps,
-            "checkpoint": int(found[-1].name.removeprefix("step_")) if found else None,
+            "checkpoint": step_of(found[-1]) if found else None,
             "lines": self._note(run).get("lines", []),
         }
 
@@ -174,9 +174,7 @@ class Curves:
 
 def logged(model: Path) -> Path | None:
     """Where the log of a model's own training is, if there is any: a checkpoint's is its run's."""
-    folder = model.resolve()
-    if folder.parent.name == "checkpoints" and not (folder / METRICS).is_file():
-        folder = folder.parent.parent
+    folder = model if (model / METRICS).is_file() else run_of(model) or model
     return folder if (folder / METRICS).is_file() else None
 
 

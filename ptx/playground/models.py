@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ptx.checkpoint import STEP_DIR, checkpoints, find_model, is_run
+from ptx.checkpoint import STEP_DIR, checkpoints, find_model, is_run, step_of
 from ptx.errors import UserError
 from ptx.hub import hub_model
 from ptx.playground.limits import LIMITS, Limits
@@ -128,10 +128,6 @@ class Models:
             )
         if key not in self._from_hub:
             self._from_hub[key] = hub_model(key.removeprefix(HUB), max_bytes=HUB_BYTES)
-
-
-def step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("step_"))
 
 
 def _is_model(path: Path) -> bool:

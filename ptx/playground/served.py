@@ -9,7 +9,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from ptx import lens
-from ptx.checkpoint import STEP_DIR, find_model, load_model
+from ptx.checkpoint import find_model, load_model, run_of
 from ptx.engine import Engine
 from ptx.model import GPT
 from ptx.playground import zero_gpu
@@ -44,10 +44,9 @@ class Served:
     @property
     def name(self) -> str:
         """`mini` for checkpoints/mini, `nano/step_000400` for a checkpoint of a run."""
-        directory = self.directory.resolve()
-        if directory.parent.name == "checkpoints" and STEP_DIR.fullmatch(directory.name):
-            return f"{directory.parent.parent.name}/{directory.name}"
-        return directory.name
+        name = self.directory.resolve().name
+        run = run_of(self.directory)
+        return f"{run.name}/{name}" if run else name
 
     @property
     def engine(self) -> Engine | zero_gpu.GpuEngine:

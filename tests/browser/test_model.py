@@ -113,10 +113,18 @@ def test_another_model_while_a_text_is_written_drops_the_rest_of_it(
     playground.set("length", 1000)
     playground.generate(wait=False)
     playground.wait_for("state.status.generated > 3")
+    page.evaluate(
+        """() => {  // a text that is only dropped would be written on, to its end
+            window.frames_after = [];
+            const { take } = ptx.writing;
+            ptx.writing.take = (frame) => { window.frames_after.push(frame?.finish); take(frame); };
+        }"""
+    )
     page.select_option("#model-choice", run)
     playground.wait_for(
         "!state.writing && state.model.layers === 2 && state.look?.at === state.cursor"
     )
+    assert not any(page.evaluate("window.frames_after"))
     assert playground.text == "def count_words(text):"
     expect(page.locator("#write-panel .place")).to_have_text("")
     playground.set("length", 3)

@@ -67,7 +67,7 @@ ptx.link = (() => {
   }
 
   // A link may come from anyone: what does not fit is left out.
-  async function open(found) {
+  async function open(found, note = null) {
     if (typeof found?.w !== "string") return;
     const knobsOf = await ptx.fitKnobs;
     ptx.complain("");
@@ -90,8 +90,7 @@ ptx.link = (() => {
       ids: list(found.i, Number.isInteger) ?? [],
       prompt: Number.isInteger(found.n) ? found.n : 0,
       cursor: Number.isInteger(found.c) ? found.c : null,
-      note: found.note,
-    });
+    }, note);
   }
 
   let timer = null;
@@ -141,7 +140,7 @@ ptx.link = (() => {
   async function start() {
     const unfinished = left();
     if (unfinished) {
-      await open({ ...unfinished, note: "The page was left while this text was written: it ends where it was then." });
+      await open(unfinished, "The page was left while this text was written: it ends where it was then.");
       follow();
     } else if (location.hash.length > 1) await openAddress();
     let pasted = false; // into the address of the page as it is open

@@ -17,10 +17,12 @@ ptx.writing = (() => {
   let at = -1; // the index of the text at hand
   let editor = ""; // what it holds
   let asked = 0; // the number of the last request: answers to others come too late
+  let dropped = false; // whether nobody wants its text any more
   let base = null; // {written, origin, tokens} that the text being written goes on from
   let next = null; // a request that waits for the end of the text being written
   let lines = ""; // of the text being written, as far as they were read
   let begun = false; // whether the text at hand is the one being written
+  let known = false; // whether it has a frame: before, Gradio does not know what to stop
   let stopping = false;
   let again = false; // whether the end of the request before may be told once more
   let timer = null;
@@ -165,6 +167,7 @@ ptx.writing = (() => {
     }
     clearTimeout(timer);
     asked += 1;
+    dropped = known = false;
     base = from;
     again = stopping; // where Stop meets the end, Gradio tells of both
     stopping = false;
@@ -211,12 +214,15 @@ ptx.writing = (() => {
   function stop() {
     if (!state.writing || stopping || state.status.finish) return; // the end is on its way
     stopping = true;
-    if (begun) panel.trigger("stop"); // before its first frame Gradio does not know what to stop
+    if (known) panel.trigger("stop");
   }
 
   // One frame from the server, see write.py.
   function take(v) {
     if (!v || v.asked !== asked || !state.writing) return;
+    if (!known && stopping && !v.error && !v.finish) panel.trigger("stop");
+    known = true;
+    if (dropped) return;
     if (v.error) {
       report({ finish: "refused", error: v.error, waiting: false });
       return;
@@ -227,7 +233,6 @@ ptx.writing = (() => {
       begun = true;
       add({ written: base.written, origin: base.origin ?? null, tokens: [], run: v.run });
       if (!typed) fillEditor();
-      if (stopping) panel.trigger("stop");
     }
     const one = text();
     const goesOn = v.lines.startsWith(lines) && lines !== "";
@@ -295,7 +300,7 @@ ptx.writing = (() => {
 
   // A text from elsewhere: {written, origin, ids, prompt, cursor}, from a link, so that anything in it
   // may be wrong; then a sentence is on the page and the text at hand stays.
-  async function open({ written, origin, ids, prompt, cursor, note }) {
+  async function open({ written, origin, ids, prompt, cursor }, note = null) {
     const answer = ids.length > 1 ? await ptx.ask("tokens", { text: written, ids }) : null;
     if (state.writing) return;
     if (!answer) {
@@ -321,7 +326,7 @@ ptx.writing = (() => {
     clearTimeout(timer);
     texts = [];
     at = -1;
-    asked += 1;
+    dropped = true;
     next = null;
     begun = false;
     set({ ids: [], tokens: [], prompt: 0, run: null, cursor: null, look: null, status: {} });
