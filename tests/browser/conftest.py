@@ -103,7 +103,7 @@ def page(browser: Browser) -> Iterator[Page]:
             problems.append(f"outside request: {request.url}")
 
     page.on("console", on_console)
-    page.on("pageerror", lambda error: problems.append(f"page error: {error}"))
+    page.on("pageerror", lambda error: problems.append(f"page error: {error.stack or error}"))
     page.on("request", on_request)
     yield page
     page.close()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from ptx import lens, load_model
 from ptx.lens.trace import Mute
@@ -507,6 +507,27 @@ def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
     told, shown = square(playground, "4.1")
     assert told["rows"] == len(ids)
     assert float((shown - weights[: len(ids), : len(ids)]).abs().max()) <= ENCODING
+
+
+def test_a_text_may_begin_before_any_head_has_a_role(page: Page, app_url: str) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        asks_for_maps = '"maps"' in (route.request.post_data or "")
+        held.append(route) if asks_for_maps else route.continue_()
+
+    page.route("**/component_server/", hold)
+    playground = Playground(page, app_url)
+    playground.set("length", 40)
+    playground.generate()
+    assert held
+    assert not playground.page.evaluate("ptx.attention.roles().length")
+    while held:
+        held.pop().continue_()
+    page.unroute("**/component_server/")
+    # and one that has a role is chosen once they are known
+    role = page.locator("#heads-panel .maps > .card .role").first
+    expect(role).to_have_text(re.compile("induction|same name|definition|bracket|previous"))
 
 
 def test_what_is_known_of_a_prompt_is_not_read_again_while_it_goes_on(

@@ -206,7 +206,7 @@ ptx.heads = ({ element }) => {
 
   function draw() {
     picture = attention.picture() ?? picture;
-    if (picture && choosing) choose(picture);
+    if (choosing && picture?.roles.length) choose(picture);
     const { pinned, peek: name, view } = store.state;
     atlas.draw(picture, labelOf);
     maps.dataset.count = pinned.length;
