@@ -187,7 +187,15 @@ def build(models: Models, header: gr.HTML) -> None:
         except UserError as error:
             return harmless(str(error))
 
-    header.select(on_choice, None, text, show_progress="hidden", api_visibility="private")
+    # "multiple": a second choice is not skipped while the card of the first is on its way
+    header.select(
+        on_choice,
+        None,
+        text,
+        show_progress="hidden",
+        trigger_mode="multiple",
+        api_visibility="private",
+    )
 
 
 def build_header(models: Models, curves: Curves) -> gr.HTML:

@@ -323,6 +323,7 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
     browser = {"api_visibility": "private", "show_progress": "hidden"}
     # also after Stop, which ends `on_generate` wherever it was
     run.then(None, js="() => ptx.writing.ended()", **browser)
+    run.failure(None, js="() => ptx.writing.failed()", **browser)
     write.stop(None, cancels=[run], api_visibility="private")
     # in the browser, because gr.Code strips what the server sends
     write.edit(None, js="() => ptx.writing.editor", outputs=prompt, **browser)

@@ -37,9 +37,8 @@ class Playground:
         self.seen = page.locator("#text-panel .seen")
         self.syntax = page.locator("#text-panel .syntax")
         self.candidates = page.locator("#bench-panel button.candidate:visible")
-        # the prompt has been read, and the model asked about what could follow it
-        page.wait_for_function("ptx.store.state.look && ptx.store.state.tokens.length > 1")
-        expect(page.locator("#heads-panel .atlas .role").first).to_be_visible()
+        # the prompt has been read, the model asked about what could follow it, and its heads judged
+        self.wait_for("state.look && state.tokens.length > 1 && ptx.attention.roles().length")
 
     def prompt(self, text: str) -> None:
         """In one step: an editor that is empty for a moment would be read as an empty prompt."""

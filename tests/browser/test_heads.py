@@ -248,6 +248,39 @@ def label(ids: list[int], i: int) -> str:
     return text if len(text) <= 24 else text[:23] + "…"
 
 
+def test_a_cell_that_the_text_has_no_more_is_not_told_of(playground: Playground) -> None:
+    playground.read(PROMPT)
+    pin(playground, "4.1")
+    large = map_of(playground)
+    large.focus()
+    large.press("ArrowUp")
+    expect(playground.readout).to_contain_text("looks at")
+    playground.page.evaluate("ptx.writing.edit('x = 1')")
+    expect(playground.readout).to_contain_text("it looks at")
+
+
+def test_a_view_that_is_left_and_taken_again_is_asked_for_again(playground: Playground) -> None:
+    """Its first answer was overtaken; that is no refusal, after which it would have to wait."""
+    playground.read(PROMPT)
+    playground.page.evaluate(
+        """async () => {
+            const real = ptx.ask;
+            window.asked = 0;
+            ptx.ask = (name, request) => {
+                if (name === "maps" && request.view === "no sink") window.asked += 1;
+                return real(name, request);
+            };
+            for (const view of ["no sink", "weighted", "no sink"]) {
+                ptx.store.set({ view });
+                await new Promise(requestAnimationFrame);
+                await new Promise(requestAnimationFrame);
+            }
+        }"""
+    )
+    playground.page.wait_for_function("asked === 2", timeout=4000)
+    playground.page.wait_for_function("ptx.attention.picture()", timeout=4000)
+
+
 def test_the_roles_are_the_librarys(playground: Playground) -> None:
     ids = written(playground, PROMPT * 3, 60)
     told = playground.page.evaluate(
@@ -516,8 +549,10 @@ def test_a_text_may_begin_before_any_head_has_a_role(page: Page, app_url: str) -
         asks_for_maps = '"maps"' in (route.request.post_data or "")
         held.append(route) if asks_for_maps else route.continue_()
 
-    page.route("**/component_server/", hold)
     playground = Playground(page, app_url)
+    page.route("**/component_server/", hold)
+    page.goto(f"{app_url}/?anew")
+    page.wait_for_function("window.ptx?.store?.state.look")
     playground.set("length", 40)
     playground.generate()
     assert held

@@ -62,11 +62,12 @@ def test_the_heads_are_those_of_the_other_model(
     page: Page, app_url: str, run: str, runs_dir: Path
 ) -> None:
     playground = Playground(page, app_url)
-    page.evaluate("ptx.store.set({ pinned: ['5.3', '1.2'], muted: ['4.1'] })")
+    page.evaluate("ptx.store.set({ pinned: ['5.3', '1.2'], muted: ['4.1'], peek: '8.0' })")
     page.select_option("#model-choice", run)
     thumbs = page.locator("#heads-panel .atlas .thumb")
     expect(thumbs).to_have_count(6)
     assert page.evaluate("[ptx.store.state.pinned, ptx.store.state.muted]") == [["1.2"], []]
+    assert playground.state("peek") is None
     page.wait_for_function("() => ptx.attention.square('1.2')")
     told = page.evaluate("Array.from(ptx.attention.square('1.2').values)")
     model, _, _ = load_model(runs_dir / "elsewhere")
@@ -103,6 +104,19 @@ def test_a_look_at_the_models_keeps_the_text_and_undo(
     expect(page.locator("#write-panel .place")).to_have_text("text 2 of 2")
     page.get_by_role("button", name="Undo", exact=True).click()
     assert playground.text == "def count_words(text):"
+
+
+def test_the_model_that_is_there_chosen_again_keeps_the_text_and_undo(
+    page: Page, app_url: str
+) -> None:
+    playground = Playground(page, app_url)
+    playground.set("length", 4)
+    playground.generate()
+    playground.wait_for("!state.writing")
+    text = playground.text
+    page.evaluate("ptx.chooseModel(ptx.store.state.model.key)")
+    assert playground.text == text
+    expect(page.locator("#write-panel .place")).to_have_text("text 2 of 2")
 
 
 def test_another_model_while_a_text_is_written_drops_the_rest_of_it(

@@ -120,6 +120,25 @@ def test_an_overtaken_question_has_no_answer_but_that_of_another_head_has(shown:
     assert answers == [None, 4, 3]
 
 
+def test_what_is_read_for_a_file_overtakes_no_picture(shown: Page) -> None:
+    answers = shown.evaluate(
+        """async () => {
+            const { ids } = ptx.store.state;
+            const asked = { ids, at: 4, layer: 0, head: 0 };
+            const found = [ptx.ask("head", asked), ptx.ask("head", { ...asked, exact: true })];
+            return (await Promise.all(found)).map((answer) => answer && answer.at);
+        }"""
+    )
+    assert answers == [4, 4]
+
+
+def test_a_refusal_of_what_nobody_asks_again_is_not_said_for_ever(shown: Page) -> None:
+    message = shown.locator("#reading-panel .message")
+    shown.evaluate("ptx.ask('head', { ids: [1, 2], at: 9, layer: 0, head: 0 })")
+    expect(message).to_be_visible()
+    expect(message).to_be_hidden()
+
+
 def test_a_refusal_is_said_once_and_goes_when_the_next_answer_comes(shown: Page) -> None:
     message = shown.locator("#reading-panel .message")
     expect(message).to_be_hidden()

@@ -91,6 +91,24 @@ def test_the_contributions_are_those_of_the_lens_and_add_up(playground: Playgrou
     assert summands[1] == pytest.approx(float(found.heads.sum()), abs=0.0051)
 
 
+def test_a_cell_under_the_pointer_tells_of_the_token_at_the_cursor(playground: Playground) -> None:
+    ids = playground.ids
+    page = playground.page
+    playground.look(len(ids) - 4)
+    page.locator("#why-panel canvas.parts").focus()
+    page.keyboard.press("ArrowDown")  # the first cell: head 0.0
+    readout = page.locator("#why-panel .readout")
+    expect(readout).to_contain_text("Head 0.0:")
+    for at in (len(ids) - 6, len(ids) - 9):
+        page.evaluate("at => ptx.store.set({ cursor: at })", at)
+        playground.looked(at)
+        against = int(page.locator("#why-panel select").input_value())
+        found = lens.attribution(MODEL, lens.trace(MODEL, ids[:at]), ids[at], against)
+        expect(readout).to_contain_text("Head 0.0:")
+        said = number(readout.locator("b").text_content())
+        assert said == pytest.approx(float(found.heads[0, 0]), abs=0.0051)
+
+
 def test_another_token_to_compare_with(playground: Playground) -> None:
     ids = playground.ids
     at = 5

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from gradio_client import Client
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from ptx.sampling import USUAL
 from tests.browser.driving import Playground
@@ -224,6 +224,49 @@ def test_the_end_of_a_stopped_text_told_twice_is_not_that_of_the_next(
     )
     playground.finished("length", "end of text")
     assert len(playground.state("ids")) > playground.state("prompt")
+
+
+def test_a_server_that_takes_no_more_texts_ends_the_waiting(browser: Browser, app_url: str) -> None:
+    page = browser.new_page()  # whose console may tell of the refusal
+    playground = Playground(page, app_url)
+    full = {"status": 503, "json": {"detail": "Queue is full."}}
+    page.route("**/queue/join*", lambda route: route.fulfill(**full))
+    playground.generate(wait=False)
+    playground.finished("interrupted")
+    page.unroute("**/queue/join*")
+    playground.set("length", 4)
+    playground.generate()
+    playground.wait_for("!state.writing && state.status.generated === 4")
+    page.close()
+
+
+def test_a_late_answer_about_the_prompt_does_not_take_the_place_of_the_text(
+    playground: Playground,
+) -> None:
+    playground.page.evaluate(
+        """() => {
+            const real = ptx.ask;
+            const ended = new Promise((resolve) => (window.release = resolve));
+            ptx.ask = async (name, request) => {
+                const answer = await real(name, request);
+                if (name === "tokens") {
+                    window.held = true;
+                    await ended;
+                }
+                return answer;
+            };
+        }"""
+    )
+    playground.set("length", 4)
+    playground.prompt("import json")
+    playground.page.wait_for_function("window.held")
+    playground.generate()
+    playground.wait_for("!state.writing")
+    text, ids = playground.text, playground.ids
+    playground.page.evaluate("release()")
+    playground.page.wait_for_timeout(500)
+    assert (playground.text, playground.ids) == (text, ids)
+    assert text.startswith("import json")
 
 
 def test_what_is_typed_while_a_text_streams_stays_and_is_read_then(

@@ -51,7 +51,7 @@ ptx.attention = (() => {
     const { key } = current();
     ask().then((answer) => {
       if (answer) held[name] = read(answer);
-      else if (current()?.key !== key) delete held[name]; // overtaken: may be asked for again
+      else if (answer === undefined || current()?.key !== key) delete held[name]; // overtaken: may be asked for again
       else setTimeout(() => {
         delete held[name];
         changed();

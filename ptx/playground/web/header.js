@@ -46,7 +46,8 @@ ptx.header = ({ element, props, trigger, server }) => {
     offer(about, about.model);
     const [, ...facts] = about.summary; // the first is the name, which the choice shows
     summary.replaceChildren(...facts.map((fact) => el("span", {}, fact)));
-    store.set({ model: about.model, about });
+    const { model } = store.state;
+    store.set({ model: model?.key === about.model.key ? model : about.model, about }); // whose texts stay
   }
 
   async function choose(key) {

@@ -56,7 +56,7 @@ ptx.heads = ({ element }) => {
       const labels = ptx.labels(answer.start, answer.at - answer.start);
       for (let q = 0, i = 0; q < labels.length; q += 1) {
         for (let k = 0; k <= q; k += 1, i += 1) {
-          found.push({ layer, head, view: store.state.view, query: answer.start + q, key: answer.start + k,
+          found.push({ layer, head, view: now.question.view, query: answer.start + q, key: answer.start + k,
             query_text: labels[q], key_text: labels[k], weight: weights[i] });
         }
       }
@@ -185,6 +185,7 @@ ptx.heads = ({ element }) => {
     if (!model) return;
     const exists = (name) => name.split(".").every((n, i) => Number(n) < [model.layers, model.heads][i]);
     picture = null;
+    store.set({ peek: null }); // the button under the pointer may be gone
     if (!pinned.every(exists)) {
       store.set({ pinned: pinned.filter(exists) });
       choosing = emptied = !store.state.pinned.length;

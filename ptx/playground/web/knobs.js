@@ -16,6 +16,8 @@ ptx.knobs = ({ element, props }) => {
     ["length", "Length", "Stop after this many new tokens.", 1, length, 1, length],
     ["seed", "Seed", "The same seed writes the same text.", 0, null, 1, seed],
   ];
+  const usual = store.state.knobs;
+  store.set({ knobs: { ...usual, length: Math.min(length, usual.length) } });
   const defaults = { ...store.state.knobs };
   const shown = {}; // key: [inputs]
   const PYTHON = ["Only Python", "Draws again where Python's parser would give up."];

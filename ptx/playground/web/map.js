@@ -29,8 +29,13 @@ ptx.map = ({ tell, label }) => {
         && square.read === shown.read && square.rows > shown.rows && head === name;
       if (!grown) picture = null;
       shown = { ...square, square, labels: ptx.labels(square.start, square.size) };
-      if (at && (at[0] < shown.from || at[0] >= shown.rows || head !== name)) at = null;
+      const stays = at && at[0] >= shown.from && at[0] < shown.rows && head === name;
       name = head;
+      if (stays) tellCell();
+      else if (at) {
+        at = null;
+        tell(null);
+      }
     }
     colour = hue;
     canvas.setAttribute("aria-label", label(head));
@@ -144,6 +149,10 @@ ptx.map = ({ tell, label }) => {
     q = Math.min(shown.rows - 1, Math.max(shown.from, q));
     at = [q, Math.min(q, Math.max(0, k))];
     paint();
+    tellCell();
+  }
+
+  function tellCell() {
     const token = (i) => ({ text: shown.labels[i], index: shown.start + i });
     tell({ name, from: token(at[0]), to: token(at[1]), weight: weightOf(...at) });
   }

@@ -48,6 +48,9 @@ ptx.model = ({ element }) => {
   }
 
   ptx.onTheme(() => draw(store.state));
-  store.on(["about"], draw);
+  store.on(["about"], (state) => {
+    view.set({ zoom: null, hover: null }); // of another model's training
+    draw(state);
+  });
   if (store.state.about) draw(store.state);
 };

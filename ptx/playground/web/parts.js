@@ -43,8 +43,8 @@ ptx.parts = ({ tell }) => {
   const xOf = (column, { columns, cell, mlp }) => (column === columns - 1 ? mlp : LEFT + column * cell);
 
   function draw(given) {
-    if (given.heads.length !== parts?.heads.length) at = null; // another model
     parts = given;
+    if (at) retell();
     paint();
     const heads = parts.heads.flat().reduce((a, b) => a + b, 0);
     const mlps = parts.mlps.reduce((a, b) => a + b, 0);
@@ -125,6 +125,13 @@ ptx.parts = ({ tell }) => {
     at = [row, column];
     paint();
     tell(rows[row].cells[column]);
+  }
+
+  // Other numbers stand in the cell; another model may have none there.
+  function retell() {
+    const told = table()[at[0]]?.cells[at[1]] ?? null;
+    if (!told) at = null;
+    tell(told);
   }
 
   function leave() {

@@ -2,9 +2,9 @@
 //
 //     const answer = await ptx.ask("maps", { ids, at, view });
 //
-// The questions and their answers are those of reading.py. null means that there is no answer to
-// draw: a newer question of the same kind, about the same head, overtook this one, another model
-// was chosen meanwhile, or the server refused; then its sentence is on the page already.
+// The questions and their answers are those of reading.py. There may be no answer to draw: null means
+// that the server refused, and its sentence is on the page already; undefined, that a newer question
+// of the same kind, about the same head, overtook this one, or another model was chosen meanwhile.
 (() => {
   const { el, store } = ptx;
   const PATIENCE = 30_000; // milliseconds
@@ -13,35 +13,42 @@
   const RAREST = 5000; // but not longer than this
   const FIRST = 150; // milliseconds until the first of them: the text's first token comes before it
   const AGAIN = 5000; // milliseconds until a look that was refused is tried again
+  const LAPSE = 15_000; // milliseconds after which a problem that did not come again is none
 
   let mount; // called with the server's functions once the panel is there
   const mounted = new Promise((resolve) => (mount = resolve));
   const newest = new Map(); // lane: number of its last question
-  const problems = new Map(); // lane: sentence
+  const problems = new Map(); // lane: {sentence}
   const message = el("p", { class: "message error", role: "alert", hidden: "" });
 
   ptx.ask = async (name, request = {}) => {
-    const lane = [name, request.layer, request.head].join(" ");
+    const lane = [name, request.layer, request.head, request.exact].join(" ");
     const turn = (newest.get(lane) ?? 0) + 1;
     newest.set(lane, turn);
     const { ask } = await mounted;
     const { key } = store.state.model;
     const late = new Promise((resolve) => setTimeout(resolve, PATIENCE));
     const answer = await Promise.race([ask({ model: key, ...request, ask: name }), late]).catch(() => undefined);
-    if (newest.get(lane) !== turn || store.state.model.key !== key) return null;
+    if (newest.get(lane) !== turn || store.state.model.key !== key) return undefined;
     complain(lane, answer ? answer.error : "The server does not answer. Is it still running?");
     return answer && !answer.error ? answer : null;
   };
 
-  // The newest problem that has not gone away.
+  // The newest problem that has not gone away. Not every question is asked again.
   function complain(lane, sentence) {
     problems.delete(lane);
-    if (sentence) problems.set(lane, sentence);
+    if (sentence) {
+      const problem = { sentence };
+      problems.set(lane, problem);
+      setTimeout(() => {
+        if (problems.get(lane) === problem) complain(lane);
+      }, LAPSE);
+    }
     tell();
   }
 
   function tell() {
-    message.textContent = [...problems.values()].at(-1) ?? "";
+    message.textContent = [...problems.values()].at(-1)?.sentence ?? "";
     message.hidden = !problems.size;
   }
 

@@ -124,6 +124,7 @@ ptx.training = ({ element, server }) => {
   // ---- drawing ---------------------------------------------------------------------------------
 
   let jobBefore = null;
+  let kindBefore = null;
   function drawJob(job) {
     form.busy(Boolean(job));
     const shown = job && (job.kind !== "train" || chosen !== `runs/${job.name}`);
@@ -131,7 +132,8 @@ ptx.training = ({ element, server }) => {
     command.hidden = !job;
     command.textContent = job ? `In a terminal: ${job.command}` : "";
     if (Boolean(job) !== Boolean(jobBefore) && narrow.matches) details.open = !job; // what goes on is worth the room
-    if (job?.kind === "train" && jobBefore?.kind === "prepare") choose(`runs/${job.name}`);
+    if (job?.kind === "train" && kindBefore === "prepare") choose(`runs/${job.name}`);
+    kindBefore = (job ?? jobBefore)?.kind; // between two that follow each other there is none for a moment
     jobBefore = job;
     if (!shown) return;
     jobTitle.textContent = `${job.asked ? "Ending" : JOBS[job.kind]}: ${job.name}`;

@@ -166,6 +166,7 @@ ptx.writing = (() => {
       return;
     }
     clearTimeout(timer);
+    turn += 1;
     asked += 1;
     dropped = known = false;
     base = from;
@@ -284,6 +285,11 @@ ptx.writing = (() => {
     });
   }
 
+  // The server failed, or took no more requests: Gradio tells that alone. Of a stop it tells both.
+  function failed() {
+    if (!(stopping && known)) ended();
+  }
+
   // ---- before and after ------------------------------------------------------------------------
 
   function move(by) {
@@ -344,7 +350,7 @@ ptx.writing = (() => {
 
   const api = {
     editor, // what the editor is to hold, when Gradio asks
-    connect, edited, take, ended, generate, goOn, stop, open,
+    connect, edited, take, ended, failed, generate, goOn, stop, open,
     written: () => text()?.written ?? editor,
     origin: () => text()?.origin ?? null,
     undo: () => move(-1),
