@@ -31,7 +31,7 @@ CHROMIUM_ARGS = [
     "--disable-dev-shm-usage",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]
-READY_SECONDS = 60
+READY_SECONDS = 110
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

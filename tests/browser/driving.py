@@ -89,6 +89,12 @@ class Playground:
             self.page.keyboard.press("ArrowRight")
         self.looked(index)
 
+    def drawn(self) -> None:
+        """Waits until what is there is drawn, which waits for a frame; while no text streams."""
+        frame = "new Promise((done) => requestAnimationFrame(() => setTimeout(done)))"
+        for _ in range(3):
+            self.page.evaluate(frame)
+
     def looked(self, index: int) -> None:
         """Waits until all that is asked about the cursor is there."""
         self.wait_for("state.cursor === arg && state.look?.at === arg", index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,21 @@ def square(playground: Playground, name: str) -> tuple[dict[str, Any], torch.Ten
     return told, roots(told["values"], told["rows"])
 
 
-def roots(values: list[int], rows: int) -> torch.Tensor:
+CODED = """({ values, rows }) => {
+    const bytes = values.subarray(0, (rows * (rows + 1)) / 2);
+    let text = "";
+    for (let i = 0; i < bytes.length; i += 8192)
+        text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+    return btoa(text);
+}"""
+"""The rows of a square that are known, as letters: as numbers they travel for seconds."""
+
+
+def decoded(letters: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(letters), np.uint8)
+
+
+def roots(values: list[int] | np.ndarray, rows: int) -> torch.Tensor:
     found = np.zeros((rows, rows))
     found[np.tril_indices(rows)] = np.array(values[: rows * (rows + 1) // 2]) / 255
     return torch.from_numpy(found)
@@ -124,7 +139,8 @@ def test_the_cursor_is_marked_in_every_small_picture(playground: Playground) -> 
     written(playground, PROMPT, 20)
     for cursor in (10, 30):
         playground.cursor_to(cursor)
-        playground.page.wait_for_timeout(100)  # two frames
+        playground.page.wait_for_function("() => ptx.attention.picture()")
+        playground.drawn()
         size = playground.page.evaluate("ptx.attention.picture().size")
         marks = playground.page.evaluate(MARKS)
         assert len(marks) == len(HEADS)
@@ -135,7 +151,8 @@ def test_the_cursor_is_marked_in_every_small_picture(playground: Playground) -> 
 
 def test_every_head_has_a_picture_and_the_legend_has_every_colour(playground: Playground) -> None:
     playground.page.wait_for_function("() => ptx.attention.picture()")
-    playground.page.wait_for_timeout(200)
+    playground.wait_for("ptx.pins.shown(state).every(ptx.attention.square)")
+    playground.drawn()
     colors = playground.page.evaluate(COLORS_OF_PICTURES)
     assert len(colors) == len(HEADS)
     assert min(colors) > 3
@@ -179,7 +196,7 @@ def test_a_view_does_not_change_the_raw_map(playground: Playground) -> None:
 def test_the_colours_of_a_map_are_those_of_its_legend(playground: Playground) -> None:
     pin(playground, "4.1")
     told, _ = square(playground, "4.1")
-    playground.page.wait_for_timeout(300)
+    playground.drawn()
     # the prompt is short, so that a cell is many pixels; the cursor's row has a frame, so not that
     wrong = playground.page.evaluate(
         """({ rows, size, values }) => {
@@ -262,23 +279,28 @@ def test_a_cell_that_the_text_has_no_more_is_not_told_of(playground: Playground)
 def test_a_view_that_is_left_and_taken_again_is_asked_for_again(playground: Playground) -> None:
     """Its first answer was overtaken; that is no refusal, after which it would have to wait."""
     playground.read(PROMPT)
-    playground.page.evaluate(
-        """async () => {
-            const real = ptx.ask;
-            window.asked = 0;
-            ptx.ask = (name, request) => {
-                if (name === "maps" && request.view === "no sink") window.asked += 1;
-                return real(name, request);
-            };
-            for (const view of ["no sink", "weighted", "no sink"]) {
-                ptx.store.set({ view });
-                await new Promise(requestAnimationFrame);
-                await new Promise(requestAnimationFrame);
-            }
-        }"""
-    )
-    playground.page.wait_for_function("asked === 2", timeout=4000)
+    playground.page.wait_for_function("ptx.attention.picture()")
+    asked: list[str] = []
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        data = route.request.post_data or ""
+        if '"maps"' in data:
+            asked.append("no sink" if '"no sink"' in data else "weighted")
+        held.append(route) if asked == ["no sink"] else route.continue_()
+
+    playground.page.route("**/component_server/", hold)
+    for view, wanted in (("no sink", 1), ("weighted", 2), ("no sink", 2)):
+        playground.page.evaluate("view => ptx.store.set({ view })", view)
+        playground.drawn()
+        while len(asked) < wanted:
+            playground.page.wait_for_timeout(10)
+    assert asked == ["no sink", "weighted"]
+    while held:
+        held.pop().continue_()
     playground.page.wait_for_function("ptx.attention.picture()", timeout=4000)
+    assert asked == ["no sink", "weighted", "no sink"]
+    playground.page.unroute("**/component_server/")
 
 
 def test_the_roles_are_the_librarys(playground: Playground) -> None:
@@ -420,7 +442,7 @@ def test_lines_go_where_the_pinned_heads_look(playground: Playground) -> None:
     wanted = [line for line in wanted if line[0] >= 0.025][:12]
     lines = playground.page.locator(".attention-lines .line")
     expect(lines.first).to_be_attached()
-    playground.page.wait_for_timeout(200)
+    playground.drawn()
     drawn = lines.evaluate_all(
         "all => all.map(({ dataset: d }) => [Number(d.weight), d.head, Number(d.to)])"
     )
@@ -501,7 +523,9 @@ def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
     pin(playground, "4.1")
     playground.set("length", CONTEXT - 20)
     playground.page.evaluate(
-        """() => {
+        "() => { const coded = "
+        + CODED
+        + """;
             window.seen = [];
             const panels = ["#why-panel", "#heads-panel .legend"];
             const watch = () => {
@@ -512,7 +536,7 @@ def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
                 const tops = panels.map((name) => top(name) + scrollY);
                 if (square && picture) window.seen.push({
                     ids, rows: square.rows, from: square.from, room: square.size, tops,
-                    values: Array.from(square.values), pictured: picture.rows });
+                    values: coded(square), pictured: picture.rows });
                 if (!window.done) setTimeout(watch, 30);
             };
             watch();
@@ -529,7 +553,7 @@ def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
     assert len({str(s["tops"]) for s in seen}) == 1  # and nothing moved
     for s in seen:
         assert s["rows"] <= s["room"]
-        shown = roots(s["values"], s["rows"])[s["from"] :]
+        shown = roots(decoded(s["values"]), s["rows"])[s["from"] :]
         # the end of a prompt may be cut into other tokens once the first new one is chosen
         # (and rows may come before the text that they are of)
         cut = s["ids"] != ids[: len(s["ids"])] and s["rows"] <= len(s["ids"])
@@ -575,7 +599,9 @@ def test_what_is_known_of_a_prompt_is_not_read_again_while_it_goes_on(
     )
     playground.set("length", CONTEXT - 40)
     playground.page.evaluate(
-        """() => {
+        "() => { const coded = "
+        + CODED
+        + """;
             const real = ptx.ask;
             window.asked = [];
             window.grown = [];
@@ -587,7 +613,7 @@ def test_what_is_known_of_a_prompt_is_not_read_again_while_it_goes_on(
                     const square = ptx.growing.square("4.1");
                     if (square) grown.push({
                         ids, rows: square.rows, from: square.from,
-                        values: Array.from(square.values), picture: ptx.growing.picture().from });
+                        values: coded(square), picture: ptx.growing.picture().from });
                 }
                 return answer;
             };
@@ -602,7 +628,7 @@ def test_what_is_known_of_a_prompt_is_not_read_again_while_it_goes_on(
         assert (seen["from"], seen["picture"]) == (0, 0)
         rows = seen["rows"]
         if seen["ids"] == playground.ids[: len(seen["ids"])]:
-            shown = roots(seen["values"], rows)
+            shown = roots(decoded(seen["values"]), rows)
             assert float((shown - weights[:rows, :rows]).abs().max()) <= ENCODING + 0.02
 
 
@@ -689,6 +715,6 @@ def test_on_a_phone_in_the_dark(page: Page, app_url: str) -> None:
     pin(playground, "4.1", "5.1", "3.2", "2.1")
     assert playground.overflow() <= 0
     playground.wait_for("ptx.pins.shown(state).every(ptx.attention.square)")
-    playground.page.wait_for_timeout(500)  # then they are drawn
+    playground.drawn()
     for i in range(4):
         assert playground.colors(map_of(playground, i)) > 4

@@ -31,7 +31,9 @@ def test_the_dark_page_is_dark_and_its_maps_too(page: Page, app_url: str) -> Non
     legend = page.locator("#heads-panel .ramp")
     assert legend.evaluate(brightness) < 80  # no weight looks like the background
     page.locator("#theme").click()
-    assert legend.evaluate(brightness) > 200
+    page.wait_for_function(
+        f"() => ({brightness})(document.querySelector('#heads-panel .ramp')) > 200"
+    )
     assert playground.colors(playground.map) > 8
 
 

@@ -35,6 +35,12 @@ def picture(page: Page) -> dict[str, Any]:
     return page.evaluate(PICTURE)
 
 
+def address_follows(page: Page) -> None:
+    """Waits until the address is that of what is on the screen."""
+    while not page.evaluate("async () => (await ptx.link.address()).href === location.href"):
+        page.wait_for_timeout(50)
+
+
 def arrange(playground: Playground) -> dict[str, Any]:
     """A text, a cursor, knobs and heads that are not what a page begins with."""
     playground.prompt("class Añejo:\n    def grüße(self):\n        return '\\u00e9 🐍'\n")
@@ -86,7 +92,7 @@ def test_a_reload_finds_a_text_that_was_being_written(playground: Playground) ->
     playground.wait_for("state.tokens.length > 50 && state.look")
     assert playground.text == text
     expect(playground.notes).to_contain_text("The page was left while this text was written")
-    playground.page.wait_for_timeout(1000)  # the address follows
+    address_follows(playground.page)
     reload(playground.page)
     playground.wait_for("state.tokens.length > 50 && state.look")
     assert playground.text == text
@@ -99,8 +105,7 @@ def test_a_reload_shows_the_cursor_and_the_theme(playground: Playground) -> None
     playground.page.evaluate("at => ptx.store.set({ cursor: at, following: false })", at)
     playground.page.click("#theme")
     dark = playground.page.evaluate("ptx.isDark()")
-    playground.page.wait_for_function("ptx.link && location.hash.length > 1")
-    playground.page.wait_for_timeout(1000)  # the address follows
+    address_follows(playground.page)
     reload(playground.page)
     playground.wait_for("state.cursor === arg && state.look?.at === arg", at)
     frame = playground.code.bounding_box()
@@ -111,8 +116,7 @@ def test_a_reload_shows_the_cursor_and_the_theme(playground: Playground) -> None
 
 def test_a_reload_changes_nothing(playground: Playground) -> None:
     before = arrange(playground)
-    playground.page.wait_for_function("location.hash.length > 100")
-    playground.page.wait_for_timeout(600)
+    address_follows(playground.page)
     playground.page.reload()
     playground.page.wait_for_function("window.ptx?.store?.state.cursor === 9")
     assert picture(playground.page) == before

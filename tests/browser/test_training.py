@@ -111,11 +111,10 @@ def test_only_new_points_travel(playground: Playground, run: Path) -> None:
     def is_follow(response) -> bool:
         return "component_server" in response.url and "follow" in (response.request.post_data or "")
 
-    append(run, 51, 52)
     with playground.page.expect_response(
         lambda r: is_follow(r) and '"step":[51,52]' in r.text().replace(" ", "")
     ) as found:
-        pass
+        append(run, 51, 52)
     part = json.loads(found.value.text())["shown"][f"runs/{run.name}"]
     assert part["train"]["step"] == [51, 52]
     assert part["val"]["step"] == []

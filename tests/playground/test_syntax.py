@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import sys
 import threading
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptx.playground.syntax import ERROR, PARSES, UNFINISHED, Watch, syntax
+from ptx.playground.syntax import ERROR, EVERY, PARSES, UNFINISHED, Watch, syntax
 from ptx.playground.write import TEXT_LIMIT
 
 WHOLE = '''class Stack:
@@ -88,9 +89,13 @@ def test_any_text_has_a_state(text: str) -> None:
     assert syntax(text)["state"] in (PARSES, UNFINISHED, ERROR)
 
 
-def test_a_watch_looks_now_and_then() -> None:
+def test_a_watch_looks_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     watch = Watch()
     assert watch.due
     watch.look("x = 1")
     assert watch.state == syntax("x = 1")
     assert not watch.due
+    now += EVERY
+    assert watch.due

@@ -117,16 +117,21 @@ def test_an_error_ends_the_step_for_all_and_reaches_the_caller(who: int) -> None
 def test_who_is_interrupted_leaves_nothing_to_do() -> None:
     done, _, places = shared_by(2)
     seen = np.zeros((2, len(PHASES)), np.int64)
+    begun, goes_on, over = threading.Event(), threading.Event(), threading.Event()
 
     def part(team: Team) -> None:
         if team.place.me == 0:
+            assert begun.wait(10)
             raise KeyboardInterrupt
-        time.sleep(0.05)
+        begun.set()
+        goes_on.wait(10)
         work(np.array(PHASES), done, seen, team)
+        over.set()
 
     with pytest.raises(KeyboardInterrupt):
         Helpers(1).run(part, places)
-    time.sleep(0.2)
+    goes_on.set()
+    assert over.wait(10)
     assert not done.any()
 
 

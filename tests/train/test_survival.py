@@ -46,7 +46,9 @@ def test_kill_9_at_random_moments_changes_nothing(data: Path, tmp_path: Path) ->
         given = Settings(resume=run) if run.exists() else settings(data, tmp_path, "killed")
         child = context.Process(target=train, args=(given,))
         child.start()
-        if life % 4:  # every fourth dies somewhere in its start
+        if life % 4 == 3:
+            wait_for_a_checkpoint(run, child)
+        elif life % 4:  # every fourth dies somewhere in its start
             wait_for_a_step(run, child)
         time.sleep(chance.uniform(0.0, 0.35))
         child.kill()
@@ -72,6 +74,13 @@ def wait_for_a_step(run: Path, child: multiprocessing.Process) -> None:
         if size > before:
             return
         before = min(before, size)
+        time.sleep(0.01)
+
+
+def wait_for_a_checkpoint(run: Path, child: multiprocessing.Process) -> None:
+    """Until the child has saved a newer one than there is."""
+    before, until = checkpoints(run)[-1:], time.monotonic() + 30
+    while time.monotonic() < until and child.is_alive() and checkpoints(run)[-1:] <= before:
         time.sleep(0.01)
 
 
