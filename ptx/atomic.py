@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -39,14 +40,15 @@ def discard(directory: Path) -> None:
 
 def recover(target: Path) -> None:
     """Clean up after killed writers: remove what they began, put back what they had moved away."""
-    for old in target.parent.glob(f".{target.name}.old-*"):
+    name = glob.escape(target.name)
+    for old in target.parent.glob(f".{name}.old-*"):
         if writer_lives(old):
             continue
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:  # killed between the two renames
             old.rename(target)
-    for partial in target.parent.glob(f".{target.name}.partial-*"):
+    for partial in target.parent.glob(f".{name}.partial-*"):
         if not writer_lives(partial):
             shutil.rmtree(partial, ignore_errors=True)
 

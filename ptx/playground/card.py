@@ -11,6 +11,7 @@ from ptx.checkpoint import WEIGHTS, run_of
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.playground.curves import Curves, logged
+from ptx.playground.history import clean
 from ptx.playground.models import FIRST, Models
 from ptx.playground.served import Served
 from ptx.playground.web import panel
@@ -103,9 +104,14 @@ def memory(served: Served) -> list[list[str]]:
     """[what, bytes] of what this model takes."""
     config, weights = served.model.config, served.model.tok_emb.weight
     position = 2 * config.n_layer * config.n_kv_head * config.head_size * weights.element_size()
-    on_disk = (served.directory / WEIGHTS).stat().st_size
+    try:
+        size = (served.directory / WEIGHTS).stat().st_size
+    except OSError:  # a checkpoint that its run has not kept
+        on_disk = []
+    else:
+        on_disk = [["weights on disk", _mebibytes(size)]]
     return [
-        ["weights on disk", _mebibytes(on_disk)],
+        *on_disk,
         ["weights in memory", _mebibytes(served.model.n_params() * weights.element_size())],
         [f"keys and values of a text of {config.context}", _mebibytes(position * config.context)],
     ]
@@ -169,7 +175,7 @@ def _millions(count: int) -> str:
 def _shown(value: str | int | float) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else clean(str(value))
 
 
 def _mebibytes(size: float) -> str:

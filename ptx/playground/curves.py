@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ptx.checkpoint import checkpoints, run_of, step_of
-from ptx.playground.history import History, is_number
+from ptx.playground.history import History, can_be_named, clean, is_number
 from ptx.playground.jobs import Jobs
 from ptx.playground.served import Served
 from ptx.runlog import METRICS
@@ -37,6 +37,8 @@ SETTINGS = (
 )  # fmt: skip
 """Of config.json, in the order in which differences between runs are told."""
 Answer = dict[str, Any]
+_looking = Lock()
+"""Held while a run's lock is tried: two threads of the page would take each other for a trainer."""
 
 
 class Curves:
@@ -122,7 +124,7 @@ class Curves:
         """One run. step: how far it is, of `steps`. checkpoint: the newest one's step. lines: the
         last that it said, if it failed."""
         own = key == OWN
-        found = [] if own else checkpoints(run)
+        found = [] if own else _saved(run)
         step, steps = last_step(run), None if own else config(run).get("steps")
         steps = steps if is_number(steps) else None
         return {
@@ -156,18 +158,17 @@ class Curves:
             self._notes.pop(name, None)
             (run / ENDED).unlink(missing_ok=True)
         elif run.is_dir():
-            self._notes[name] = note
+            note = self._notes[name] = note | {"step": last_step(run)}
             try:
                 (run / ENDED).write_text(json.dumps(note))
             except OSError:
                 return
 
     def _note(self, run: Path) -> Answer:
-        if run.name in self._notes:
-            return self._notes[run.name]
-        note = _json(run / ENDED)
-        state, lines = note.get("state"), note.get("lines")
-        if state not in ("stopped", "failed"):
+        """{} as well if the run has gone on since, wherever that was."""
+        note = self._notes.get(run.name) or _json(run / ENDED)
+        state, lines, step = (note.get(name) for name in ("state", "lines", "step"))
+        if state not in ("stopped", "failed") or step not in (None, last_step(run)):
             return {}
         return {"state": state, "lines": lines if _are_texts(lines) else []}
 
@@ -200,22 +201,28 @@ def settings_of(run: Path) -> Answer:
     values = {n: found[n] for n in SETTINGS if isinstance(found.get(n), str | int | float)}
     if isinstance(values.get("data"), str):
         values["data"] = Path(values["data"]).name
-    return values
+    return {n: clean(value) if isinstance(value, str) else value for n, value in values.items()}
 
 
 def held(run: Path) -> bool:
     """Whether a process trains this run. One that holds no lock must have written lately."""
     if not (run / "lock").is_file():
-        return not config(run) and time.time() - _written(run) < LIVE_SECONDS
+        return not config(run) and _is_fresh(run)
     lock = FileLock(run / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except OSError:  # another person's run
-        return time.time() - _written(run) < LIVE_SECONDS
-    lock.release()
+    with _looking:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:  # another person's run
+            return _is_fresh(run)
+        lock.release()
     return False
+
+
+def _is_fresh(run: Path) -> bool:
+    """Whether it was written to lately; a date to come says nothing."""
+    return abs(time.time() - _written(run)) < LIVE_SECONDS
 
 
 def last_step(run: Path) -> int:
@@ -223,9 +230,9 @@ def last_step(run: Path) -> int:
     path = run / METRICS
     try:
         stat = path.stat()
+        return _last_step(path, stat.st_mtime_ns, stat.st_size)
     except OSError:
         return 0
-    return _last_step(path, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=2 * MOST_RUNS)
@@ -236,7 +243,7 @@ def _last_step(path: Path, changed: int, size: int) -> int:
     for line in reversed(lines):
         try:
             step = json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
         if is_number(step):
             return int(step)
@@ -246,7 +253,7 @@ def _last_step(path: Path, changed: int, size: int) -> int:
 def _json(path: Path) -> Answer:
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -255,9 +262,18 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _saved(run: Path) -> list[Path]:
+    try:
+        return checkpoints(run)
+    except OSError:  # another person's
+        return []
+
+
 def _is_run(path: Path) -> bool:
-    plain = not path.name.startswith(".")
-    return plain and ((path / METRICS).is_file() or bool(config(path)))
+    try:
+        return can_be_named(path.name) and ((path / METRICS).is_file() or bool(config(path)))
+    except OSError:
+        return False
 
 
 def _written(run: Path) -> float:

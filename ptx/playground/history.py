@@ -6,6 +6,7 @@ every extreme stays, so a spike can be seen however old it is. A browser gets wh
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -89,7 +90,7 @@ class History:
 
     def _reset(self) -> None:
         self.epoch = next(_epochs)
-        self._file: tuple[int, int] | None = None  # which file is read: its device and inode
+        self._files: dict[str, tuple[int, int]] = {}  # which are read: their devices and inodes
         self._read = {METRICS: 0, SAMPLES: 0}
         self._train, self._val = Table(TRAIN), Table(VAL)
         self._latest: dict[str, float] = {}
@@ -111,7 +112,7 @@ class History:
             more = self._update()
             if request.get("epoch") != self.epoch:
                 request = {}
-            seen = max(0, self._written - _number(request.get("texts"), 0))
+            seen = max(0, self._written - int(_number(request.get("texts"), 0)))
             train = self._train.after(_number(request.get("train"), -math.inf))
             val = self._val.after(_number(request.get("val"), -math.inf))
             return {
@@ -137,25 +138,34 @@ class History:
             return dict(self._latest)
 
     def _update(self) -> bool:
-        """Reads on; whether there is more. A log that was replaced (the run went back to a
-        checkpoint) or became shorter is read from its start."""
+        """Reads on; whether there is more. Where a log was replaced (the run went back to a
+        checkpoint) or became shorter, both are read from their start. One that cannot be read now
+        has nothing new."""
         try:
-            stat = os.stat(self.run / METRICS)
-            file = (stat.st_dev, stat.st_ino)
-            if self._file not in (None, file) or stat.st_size < self._read[METRICS]:
-                self._reset()
-            self._file = file
+            size = self._look()
+            records, end = tail(self.run / METRICS, self._read[METRICS], AT_ONCE)
+            texts, read = tail(self.run / SAMPLES, self._read[SAMPLES], AT_ONCE)
         except OSError:
             return False
-        records, end = tail(self.run / METRICS, self._read[METRICS], AT_ONCE)
-        more = end < stat.st_size and end > self._read[METRICS]
-        self._read[METRICS] = end
+        more = end < size and end > self._read[METRICS]
+        self._read = {METRICS: end, SAMPLES: read}
         self._take(records)
-        texts, self._read[SAMPLES] = tail(self.run / SAMPLES, self._read[SAMPLES], AT_ONCE)
         for text in filter(None, map(as_text, texts)):
             self._texts.append(text)
             self._written += 1
         return more
+
+    def _look(self) -> int:
+        """Bytes of the log of metrics."""
+        stats = {METRICS: os.stat(self.run / METRICS)}
+        with contextlib.suppress(FileNotFoundError):
+            stats[SAMPLES] = os.stat(self.run / SAMPLES)
+        files = {name: (stat.st_dev, stat.st_ino) for name, stat in stats.items()}
+        replaced = any(self._files.get(name, file) != file for name, file in files.items())
+        if replaced or any(stat.st_size < self._read[name] for name, stat in stats.items()):
+            self._reset()
+        self._files |= files
+        return stats[METRICS].st_size
 
     def _take(self, records: list[dict[str, Any]]) -> None:
         train, val = [], []
@@ -184,6 +194,12 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def can_be_named(name: str) -> bool:
+    """Whether a list may offer a file of this name: not a hidden one, which may be half written,
+    and none that is no UTF-8, which no answer can carry."""
+    return not name.startswith(".") and clean(name) == name
+
+
 def is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -203,4 +219,4 @@ def _json(value: float) -> float | int | None:
     """Six digits are more than a screen shows."""
     if math.isnan(value):
         return None
-    return int(value) if value == int(value) else float(f"{value:.6g}")
+    return int(value) if abs(value) < 2**53 and value == int(value) else float(f"{value:.6g}")

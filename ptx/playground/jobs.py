@@ -42,14 +42,16 @@ def threads() -> int:
 class Job:
     """One child process.
 
-    asked: why it was asked to end, or None.
+    started: by the clock of `time.monotonic`.
+    asked: why it was asked to end, or None. killed: whether it was not left to.
     status: its exit status once it has ended, None before.
     """
 
     def __init__(self, kind: Kind, name: str, words: list[str]) -> None:
         self.kind, self.name, self.words = kind, name, words
-        self.started = time.time()
+        self.started = time.monotonic()
         self.asked: str | None = None
+        self.killed = False
         self.status: int | None = None
         self.lines: deque[str] = deque(maxlen=LINES)
         self._process = subprocess.Popen(
@@ -80,7 +82,7 @@ class Job:
 
     def kill(self) -> None:
         """Ends it now, with its workers."""
-        self.asked = self.asked or "stop"
+        self.asked, self.killed = self.asked or "stop", True
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except (AttributeError, OSError):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ptx.corpus import MANIFEST_FILE
 from ptx.errors import UserError
+from ptx.playground.history import can_be_named
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 OTHERS = re.compile(r"[^A-Za-z0-9._-]+")
@@ -36,8 +37,7 @@ class Library:
         """The folders of the sources directory."""
         if self.sources is None or not self.sources.is_dir():
             return []
-        names = (path.name for path in self.sources.iterdir() if path.is_dir())
-        return sorted(name for name in names if not name.startswith("."))[:MOST]
+        return sorted(path.name for path in self.sources.iterdir() if _is_folder(path))[:MOST]
 
     def find(self, name: Any) -> Path:
         """The data directory of this name, from any client."""
@@ -72,15 +72,22 @@ def plain_form(name: str) -> str:
     return found if found not in ("", "latest") else "folder"
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return can_be_named(path.name) and path.is_dir()
+    except OSError:
+        return False
+
+
 def _about(path: Path) -> dict[str, Any] | None:
     """None for what is no data directory."""
     manifest = path / MANIFEST_FILE
     try:
-        if path.name.startswith("."):
+        if not can_be_named(path.name):
             return None
         stat = manifest.stat()
         return _read(manifest, stat.st_mtime_ns, stat.st_size)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ptx.checkpoint import STEP_DIR, checkpoints, find_model, is_run, step_of
 from ptx.errors import UserError
 from ptx.hub import hub_model
+from ptx.playground.history import can_be_named
 from ptx.playground.limits import LIMITS, Limits
 from ptx.playground.served import Served
 
@@ -131,6 +132,11 @@ class Models:
 
 
 def _is_model(path: Path) -> bool:
-    if is_run(path):
-        return bool(checkpoints(path))
-    return (path / "config.json").is_file() and (path / "model.safetensors").is_file()
+    if not can_be_named(path.name):
+        return False
+    try:
+        if is_run(path):
+            return bool(checkpoints(path))
+        return (path / "config.json").is_file() and (path / "model.safetensors").is_file()
+    except OSError:  # another person's
+        return False

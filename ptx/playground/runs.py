@@ -47,8 +47,9 @@ class Runs:
         return secrets.token_urlsafe(12)
 
     def start(self, run: str) -> None:
-        """From now on there is a run of this name, without a token."""
+        """From now on there is a run of this name, without a token, and it is the newest."""
         with self._lock:
+            self._runs.pop(run, None)
             self._runs[run] = Run()
 
     def add(self, run: str, step: Step, ids: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,8 @@ TOKENIZERS = {"nano": "py4k"}
 """Of presets that learn sooner with another than the usual one: train/ABLATIONS.md."""
 LAST_LINES, LONGEST = 12, 500
 """Of what a job said, and characters of each."""
+AS_ASKED = (0, 130, -signal.SIGINT, -signal.SIGTERM)
+"""Exit statuses of a job that ended because it was asked to."""
 Answer = dict[str, Any]
 
 
@@ -64,7 +67,7 @@ class Training:
             "kind": job.kind,
             "name": job.name,
             "asked": job.asked,
-            "seconds": round(time.time() - job.started, 1),
+            "seconds": round(time.monotonic() - job.started, 1),
             "lines": _last_lines(job),
             "command": f"python {shlex.join(job.words)}",
         }
@@ -186,7 +189,7 @@ class Training:
                 self._note_end(job)
 
         try:
-            if self.jobs.now is None and cleanup:
+            if cleanup:
                 cleanup.parent.mkdir(parents=True, exist_ok=True)
                 cleanup.write_bytes(content)
             self.jobs.start("prepare", out.name, [PREPARE, *command, "--out", word(out)], then)
@@ -217,6 +220,7 @@ class Training:
     def _train(self, name: str, words: list[str]) -> Answer:
         self.problem = None
         self.jobs.start("train", name, words, self._note_end)
+        self.curves.note(name, None)
         return {"run": f"runs/{name}"}
 
     def _free(self, preset: str) -> str:
@@ -254,9 +258,7 @@ class Training:
         state = self.curves.about(key, path)["state"]
         if state not in ("paused", "stopped", "failed"):
             raise UserError(f"{path.name} is {state}: it cannot be resumed")
-        answer = self._train(path.name, [TRAIN, "--resume", word(path)])
-        self.curves.note(path.name, None)
-        return answer
+        return self._train(path.name, [TRAIN, "--resume", word(path)])
 
     def estimate(self, request: Answer) -> Answer:
         """{"preset"}: lets train/run.py doctor time it; the figures come with the options."""
@@ -288,9 +290,10 @@ class Training:
 
     def _note_end(self, job: Job) -> None:
         """Remembers why a job ended, if that is not what it was asked for."""
-        if job.asked == "stop":
+        as_asked = job.asked and (job.killed or job.status in AS_ASKED)
+        if as_asked and job.asked == "stop":
             note: Answer = {"state": "stopped"}
-        elif job.status == 0 or job.asked:
+        elif as_asked or job.status == 0:
             return
         else:
             lines = _last_lines(job)

@@ -13,6 +13,7 @@ import gradio as gr
 
 from ptx.engine import Engine, Generation
 from ptx.errors import UserError
+from ptx.playground.history import is_number
 from ptx.playground.limits import LIMITS, Rate
 from ptx.playground.models import FIRST as FIRST_MODEL
 from ptx.playground.models import Models
@@ -84,7 +85,7 @@ class Request:
     def sampling(self) -> Sampling:
         """Raises UserError for a knob out of range, or one that is no number."""
         for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
-            if not isinstance(getattr(self, name), int | float):
+            if not is_number(getattr(self, name)):
                 raise UserError(f"{name} must be a number")
         for name, low, high in (
             ("top_k", 0, MAX_SEED),
@@ -125,6 +126,8 @@ class Request:
                 prompt, Sampling(1.0, forced=(self.first,)), Limits(1), seed, attention=True
             )
             yield opening
+            if opening.finish != "length":  # it was the end of the text
+                return
             prompt = opening.ids
         yield engine.generate(prompt, sampling, limits, seed, attention=True)
 
@@ -162,6 +165,8 @@ class Growing:
         if not self._generated and self._written is not None:
             # only now it is certain which tokens the prompt is read as
             self._transcript, self._n_prompt = self._begin(), generation.n_prompt
+        if not self._generated:
+            self._runs.start(self._run)  # again: others may have filled them while it waited
         self._generated += 1
         self._ids = generation.ids
         chosen = bool(step.choice.sampling.forced)

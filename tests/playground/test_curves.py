@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import orjson
 import pytest
 from filelock import FileLock
 
 from ptx.playground import history
 from ptx.playground.card import curve
-from ptx.playground.curves import Curves, last_step, logged, settings_of
+from ptx.playground.curves import Curves, held, last_step, logged, settings_of
 from ptx.playground.jobs import Jobs
 from ptx.playground.programs import Logs
 from ptx.playground.served import Served
@@ -90,6 +93,14 @@ def test_why_a_run_ended_is_known_after_a_restart(
     assert again.listing()[0]["state"] == "failed"
     assert again.listing()[0]["lines"] == ["error: no room"]
     curves.note("a", None)
+    assert states(curves)["a"] == "paused"
+
+
+def test_why_a_run_ended_is_not_said_of_one_that_went_on(curves: Curves, runs: Path) -> None:
+    run = make(runs, "a", step=5)
+    curves.note("a", {"state": "failed", "lines": ["error: no room"]})
+    append(run / "metrics.jsonl", {"step": 6, "bpb": 2.0})  # in a terminal
+    curves._listed = (0.0, [])
     assert states(curves)["a"] == "paused"
 
 
@@ -179,3 +190,39 @@ def test_strange_files_are_no_settings_and_no_steps(runs: Path) -> None:
     assert last_step(run) == 7
     (run / "metrics.jsonl").write_text("")
     assert last_step(run) == 0
+
+
+def test_what_cannot_be_read_or_named_is_left_out(curves: Curves, runs: Path) -> None:
+    make(runs, "a", step=5)
+    os.symlink("a" * 300, runs / "odd")  # whose name is too long for the disk
+    (make(runs, "b", step=0) / "metrics.jsonl").mkdir()
+    os.mkdir(os.fsencode(runs) + b"/caf\xe9")
+    os.link(runs / "a" / "config.json", os.fsencode(runs) + b"/caf\xe9/config.json")
+    deep = make(runs, "deep", step=0)
+    (deep / "metrics.jsonl").write_text("[" * 100_000 + "\n")
+    answer = curves.follow({"shown": {"runs/a": None, "runs/b": None, "runs/deep": None}})
+    assert {run["key"] for run in answer["runs"]} == {"runs/a", "runs/b", "runs/deep", "model"}
+    assert answer["shown"]["runs/a"]["train"]["step"] == [5]
+    orjson.dumps(answer)
+
+
+def test_two_looks_at_once_do_not_take_each_other_for_a_trainer(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(runs, "a", step=5)
+    (run / "lock").touch()
+    releasing, goes_on, release = Event(), Event(), FileLock.release
+
+    def slow(lock: FileLock, *given: Any, **more: Any) -> None:
+        releasing.set()
+        goes_on.wait(10)
+        release(lock, *given, **more)
+
+    monkeypatch.setattr(FileLock, "release", slow)
+    with ThreadPoolExecutor(2) as pool:
+        looks = [pool.submit(held, run)]
+        assert releasing.wait(10)
+        looks.append(pool.submit(held, run))
+        wait(looks[1:], timeout=0.3)
+        goes_on.set()
+        assert [look.result() for look in looks] == [False, False]

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from ptx.playground import history
 from ptx.playground.history import History, thin
+from ptx.runlog import truncate
 
 
 def write(run: Path, name: str, *records: Any) -> None:
@@ -147,3 +149,22 @@ def test_a_run_without_a_log_has_no_points(tmp_path: Path) -> None:
     answer = History(tmp_path).since({})
     assert answer["train"]["step"] == []
     assert answer["latest"] == {}
+
+
+def test_texts_come_once_where_a_run_goes_back_between_two_looks(tmp_path: Path) -> None:
+    texts = [{"step": step, "prompt": "def ", "text": f"f{step}"} for step in (1, 2, 3)]
+    write(tmp_path, "metrics.jsonl", *map(record, (1, 2, 3)))
+    write(tmp_path, "samples.jsonl", *texts)
+    followed = History(tmp_path)
+    read = followed.since({})["read"]
+    truncate(tmp_path / "metrics.jsonl", 2)
+    read = followed.since(read)["read"]
+    truncate(tmp_path / "samples.jsonl", 2)
+    assert followed.since(read)["texts"] == texts[:2]
+    assert followed.since({})["texts"] == texts[:2]
+
+
+def test_any_number_can_be_sent(tmp_path: Path) -> None:
+    write(tmp_path, "metrics.jsonl", record(1, grad_norm=3.7e19), record(2, grad_norm=2**70))
+    answer = History(tmp_path).since({"epoch": 0, "texts": 0.5})
+    assert orjson.loads(orjson.dumps(answer["train"]))["grad_norm"][0] == 3.7e19

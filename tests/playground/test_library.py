@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ def test_only_whole_data_directories_are_listed(library: Library) -> None:
     assert library.folders() == ["mine"]
     assert library.find("a").name == "a"
     assert library.find_folder("mine").name == "mine"
+
+
+def test_what_cannot_be_read_or_named_is_left_out(library: Library, tmp_path: Path) -> None:
+    for folder in (tmp_path / "data", tmp_path / "sources"):
+        os.mkdir(os.fsencode(folder) + b"/caf\xe9")
+        os.symlink("a" * 300, folder / "odd")
+    (tmp_path / "data" / "broken" / "manifest.json").write_text("[" * 100_000)
+    assert [about["name"] for about in library.prepared()] == ["a"]
+    assert library.folders() == ["mine"]
 
 
 @pytest.mark.parametrize("name", [*BAD_NAMES, "broken", "../secret", "a/../a", "mine/../../secret"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -212,3 +214,26 @@ def test_a_model_with_a_long_context_writes_fewer_texts_at_once(
     assert served._slots() == 3
     monkeypatch.setattr("ptx.playground.served.MOST_BYTES", one - 1)
     assert served._slots() == 1
+
+
+def test_a_checkpoint_that_its_run_did_not_keep_is_still_described(
+    models: Models, served: Served
+) -> None:
+    gone = models.runs / "a" / "checkpoints" / "step_000010"
+    add(gone, served)
+    key = models.pin("runs/a")
+    models.get(key)
+    shutil.rmtree(gone)
+    about = describe(models, Curves(served, models.runs, Jobs()), {"model": key})
+    assert about["model"]["key"] == key
+    assert "weights on disk" not in dict(about["memory"])
+
+
+def test_what_is_half_written_or_cannot_be_read_or_named_is_not_offered(
+    models: Models, served: Served
+) -> None:
+    add(models.released / "other", served)
+    for name in (".other.partial-1", os.fsdecode(b"caf\xe9")):
+        shutil.copytree(models.released / "other", models.released / name)
+    os.symlink("a" * 300, models.released / "odd")
+    assert list(models.paths()) == [FIRST, "other"]

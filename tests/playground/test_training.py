@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,6 +111,20 @@ def about(training: Training, key: str) -> dict[str, Any]:
 def words_of(training: Training, name: str) -> dict[str, str]:
     words = json.loads((training.runs / name / "config.json").read_text())["words"]
     return dict(zip(words[::2], words[1::2], strict=True))
+
+
+@pytest.mark.parametrize("asked", ["pause", "stop"])
+def test_a_save_that_failed_as_it_was_asked_to_end_is_told(training: Training, asked: str) -> None:
+    (training.runs / "a").mkdir(parents=True)
+    job = SimpleNamespace(kind="train", name="a", asked=asked, killed=False, lines=[], status=0)
+    for status, killed in ((0, False), (130, False), (-2, False), (-9, True)):
+        job.status, job.killed = status, killed
+        training._note_end(job)
+        assert training.problem is None
+    job.status, job.killed, job.lines = 2, False, ["error: no room: make some"]
+    training._note_end(job)
+    assert training.problem == "a: no room: make some"
+    assert training.curves._note(training.runs / "a")["state"] == "failed"
 
 
 def test_a_run_is_started_paused_resumed_and_stopped(training: Training) -> None:

@@ -130,6 +130,22 @@ def test_a_chosen_token_comes_first_where_the_prompt_is_open(served: Served) -> 
     assert lines_of(last)[last["prompt"]][2] is None  # it was not drawn
 
 
+def test_an_end_of_text_that_a_person_chose_ends_it(served: Served) -> None:
+    chosen = replace(REQUEST, prompt="x = 1\n", first=served.tokenizer.eot)
+    last = written(served, chosen)[-1]
+    assert (last["generated"], last["finish"]) == (0, "end of text")
+    assert text_of(last) == "x = 1\n"
+
+
+def test_what_a_text_had_to_wait_for_does_not_take_the_room_of_its_rows(served: Served) -> None:
+    runs = Runs(most_bytes=1)  # for the newest alone
+    growing = frames(served, REQUEST, runs)
+    run = next(growing)["run"]
+    written(served, REQUEST, runs)
+    *_, last = growing
+    assert len(runs.rows(run, 0)[1]) == last["generated"] == REQUEST.length
+
+
 def test_where_the_heads_look_is_kept_for_the_run(served: Served) -> None:
     runs = Runs()
     last = written(served, REQUEST, runs)[-1]
@@ -170,6 +186,7 @@ def test_an_empty_prompt_begins_a_file(served: Served) -> None:
         ({"seed": None}, "seed"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": None}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 0}, "top-p"),
         ({"min_p": 2}, "min-p"),

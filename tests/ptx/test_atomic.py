@@ -40,3 +40,13 @@ def test_what_a_writer_killed_between_its_renames_moved_away_is_put_back(tmp_pat
     moved.mkdir()
     recover(tmp_path / "model")
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_name_is_no_pattern(tmp_path: Path) -> None:
+    for name in (".mini.old-4000000", ".more.old-4000000", ".a[1].old-4000000"):
+        (tmp_path / name).mkdir()
+    recover(tmp_path / "m*")
+    recover(tmp_path / "a[1]")
+    assert {p.name for p in tmp_path.iterdir()} == {
+        ".mini.old-4000000", ".more.old-4000000", "a[1]",
+    }  # fmt: skip

@@ -102,7 +102,7 @@ ptx.bench = ({ element }) => {
   function drawRow(one, id, after) {
     one.token = id;
     one.node.classList.toggle("none", id === null);
-    one.node.disabled = id === null || !fits(store.state);
+    one.node.disabled = id === null || id === store.state.model?.eot || !fits(store.state); // nothing comes after an end
     if (id === null) return;
     const chosen = id === look.token;
     const reason = after.cut[id] ? CUT[sampler.KNOBS[after.cut[id] - 1]] : "";
