@@ -90,7 +90,7 @@ ptx.why = ({ element }) => {
     if (made !== options) {
       options = made;
       against.replaceChildren(...listed.map(([id, text], i) =>
-        el("option", { value: id }, `${ptx.visible(text, 16)}${i ? "" : ", likeliest other"}`)));
+        el("option", { value: id }, `${ptx.visible(text, 16)}${i ? "" : " (best other)"}`)));
     }
     against.value = other.id;
   }
