@@ -9,7 +9,7 @@ ptx.roles = {
   "same identifier": ["same name", "looks from a name to earlier uses of it"],
   definition: ["definition", "looks from a name to where it was defined or assigned"],
   "line start": ["line start", "looks at how the line began"],
-  indentation: ["indentation", "looks from a new line to earlier lines of the same depth"],
+  indentation: ["indent", "looks from a new line to earlier lines of the same depth"],
   "string or comment": ["string", "looks from inside a string or comment to where it began"],
   "first-token sink": ["sink", "rests on the first token: there is nothing for it to do here"],
   "": ["", "no role stands out"],
