@@ -10,8 +10,8 @@ import gradio as gr
 from ptx.checkpoint import WEIGHTS, run_of
 from ptx.errors import UserError
 from ptx.model import GPT
+from ptx.playground.answers import clean
 from ptx.playground.curves import Curves, logged
-from ptx.playground.history import clean
 from ptx.playground.models import FIRST, Models
 from ptx.playground.served import Served
 from ptx.playground.web import panel

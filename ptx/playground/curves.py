@@ -13,7 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ptx.checkpoint import checkpoints, run_of, step_of
-from ptx.playground.history import History, can_be_named, clean, is_number
+from ptx.playground.answers import can_be_named, clean, is_number
+from ptx.playground.history import History
 from ptx.playground.jobs import Jobs
 from ptx.playground.served import Served
 from ptx.runlog import METRICS

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ptx.playground.answers import clean, is_number
 from ptx.runlog import METRICS, SAMPLES, tail
 
 KEPT = 4000
@@ -188,22 +189,6 @@ def as_text(record: dict[str, Any]) -> dict[str, Any] | None:
         return None
     # a file may hold half of a surrogate pair, which no answer can carry
     return {"step": step, "prompt": clean(prompt), "text": clean(text)}
-
-
-def clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def can_be_named(name: str) -> bool:
-    """Whether a list may offer a file of this name: not a hidden one, which may be half written,
-    and none that is no UTF-8, which no answer can carry."""
-    return not name.startswith(".") and clean(name) == name
-
-
-def is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return -1e300 < value < 1e300  # neither NaN nor infinite, nor too large for a float
 
 
 def _number(value: Any, default: float) -> float:

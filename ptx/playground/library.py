@@ -10,7 +10,7 @@ from typing import Any
 
 from ptx.corpus import MANIFEST_FILE
 from ptx.errors import UserError
-from ptx.playground.history import can_be_named
+from ptx.playground.answers import can_be_named
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 OTHERS = re.compile(r"[^A-Za-z0-9._-]+")

@@ -10,7 +10,7 @@ from typing import Any
 from ptx.checkpoint import STEP_DIR, checkpoints, find_model, is_run, step_of
 from ptx.errors import UserError
 from ptx.hub import hub_model
-from ptx.playground.history import can_be_named
+from ptx.playground.answers import can_be_named
 from ptx.playground.limits import LIMITS, Limits
 from ptx.playground.served import Served
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from ptx.config import PRESETS
 from ptx.errors import UserError
+from ptx.playground.answers import clean, is_number
 from ptx.playground.curves import OWN, Curves
-from ptx.playground.history import clean, is_number
 from ptx.playground.jobs import ROOT, Job, Jobs
 from ptx.playground.library import Library, plain, plain_form
 from ptx.playground.limits import LIMITS, Limits

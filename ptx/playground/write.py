@@ -13,7 +13,7 @@ import gradio as gr
 
 from ptx.engine import Engine, Generation
 from ptx.errors import UserError
-from ptx.playground.history import is_number
+from ptx.playground.answers import is_number
 from ptx.playground.limits import LIMITS, Rate
 from ptx.playground.models import FIRST as FIRST_MODEL
 from ptx.playground.models import Models
