@@ -187,13 +187,14 @@ class Run:
         if first:
             print(self.describe(), flush=True)
         line = ProgressLine(s.steps, self.progress.step, first)
-        with stop_signals() as stop, closing(line):
-            while self.progress.step < s.steps and not self.world.any(stop.requested):
-                line.update(self.step())
-                if stop.paused:
-                    stop.paused = False
-                    line.note("paused by SIGSTOP during this step")
-        self.save()
+        with stop_signals(self.world) as stop:
+            with closing(line):
+                while self.progress.step < s.steps and not self.world.any(stop.requested):
+                    line.update(self.step())
+                    if stop.paused:
+                        stop.paused = False
+                        line.note("paused by SIGSTOP during this step")
+            self.save()
         if first:
             done = self.progress.step >= s.steps
             print(f"{'finished' if done else 'stopped'} at step {self.progress.step:,}")
@@ -501,16 +502,21 @@ class Stop:
 
 
 @contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM ask the loop to end after the step at hand; a second one ends at once.
-    Where there is SIGCONT, it tells that the process was paused."""
+def stop_signals(world: World) -> Iterator[Stop]:
+    """SIGINT and SIGTERM ask the loop to end after the step at hand. A second one ends a process
+    that trains alone at once; torchrun passes on what whoever stops a whole group (a cluster's
+    scheduler) has told its processes already. Where there is SIGCONT, it tells that the process
+    was paused."""
     stop = Stop()
     before: dict[int, Any] = {}
+    again = "; once more to quit at once" if world.size == 1 else ""
 
     def request(number: int, _frame: object) -> None:
+        if world.first and not stop.requested:
+            print(f"\nfinishing this step and saving{again}", flush=True)
         stop.requested = True
-        signal.signal(number, before[number])
-        print("\nfinishing this step and saving; once more to quit at once", flush=True)
+        if world.size == 1:
+            signal.signal(number, before[number])
 
     def continued(_number: int, _frame: object) -> None:
         stop.paused = True

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -43,28 +47,34 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(Settings(data=data, runs=runs, name="one", **SAME))
 
 
-def torchrun(*words: str) -> None:
+def launch(*words: str) -> subprocess.Popen[str]:
     """python train/run.py in two processes."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launch, str(ROOT / "train" / "run.py"), *words],
-        capture_output=True,
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.Popen(
+        [*torchrun, str(ROOT / "train" / "run.py"), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
+
+
+def torchrun(*words: str) -> None:
+    """The same, to its end."""
+    process = launch(*words)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
 
 
 def together(data: Path, runs: Path, *more: str) -> Path:
     """The same run in two processes."""
-    flags = [word for name, value in SAME.items() for word in (option(name), str(value))]
-    torchrun("--data", str(data), "--runs", str(runs), "--name", "two", *flags, *more)
+    torchrun(*flags(data, runs, **SAME), *more)
     return runs / "two"
 
 
-def option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def flags(data: Path, runs: Path, **settings: str | int) -> list[str]:
+    given = {"data": data, "runs": runs, "name": "two"} | settings
+    return [w for name, value in given.items() for w in (f"--{name.replace('_', '-')}", f"{value}")]
 
 
 def assert_equal_runs(a: Path, b: Path) -> None:
@@ -121,6 +131,26 @@ def test_a_run_of_one_process_goes_on_in_parts(one: Path, tmp_path: Path) -> Non
     run = back_to_half(one, tmp_path / "spread")
     torchrun("--resume", str(run), "--shard")
     assert_equal_runs(one, run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_to_all_processes_finishes_the_step_and_saves(
+    data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """As a cluster stops a job; torchrun then passes the signal on to processes that have it."""
+    process = launch(*flags(data, tmp_path, **SAME | {"steps": 10**6, "save_every": 10**6}))
+    run = tmp_path / "two"
+    while not (run / runlog.METRICS).exists() or len(records(run)) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    agent = psutil.Process(process.pid)
+    for member in [*agent.children(recursive=True), agent]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.send_signal(number)
+    output, _ = process.communicate()
+    done = [record["step"] for record in records(run) if "loss" in record][-1]
+    assert f"stopped at step {done:,}" in output
+    assert [checkpoint.name for checkpoint in checkpoints(run)] == [f"step_{done:06d}"]
 
 
 def test_shard_without_torchrun_says_how_to_start(data: Path, tmp_path: Path) -> None:
