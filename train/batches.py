@@ -39,7 +39,7 @@ def batches(
         x, y = corpus.batch(step, batch_size, context, seed, rows)  # (B, T) each
         ids, targets = torch.from_numpy(x), torch.from_numpy(y)
         if world.device.type == "cuda":
-            ids, targets = ids.pin_memory(), targets.pin_memory()
+            ids, targets = (part.contiguous().pin_memory() for part in (ids, targets))
         return Batch(ids, targets, int(lengths[y].sum()))
 
     with ThreadPoolExecutor(1, "batches") as pool:

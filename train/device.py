@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
 def synchronize(device: torch.device) -> None:
     """Waits until a GPU has done what it was given, so that a clock reads the truth."""
     if device.type != "cpu":
-        torch.accelerator.synchronize()
+        torch.accelerator.synchronize(device)
 
 
 def keep_freed_memory() -> bool:

@@ -140,7 +140,9 @@ class Run:
         cls, directory: Path, world: World, settings: Settings, lock: FileLock | None
     ) -> Run:
         corpus = Corpus(settings.data)
-        checkpoint = rundir.newest_checkpoint(directory)
+        # The first process's, for all: other machines may see an older list of a shared directory.
+        newest = world.from_first(str(rundir.newest_checkpoint(directory) or ""))
+        checkpoint = Path(newest) if newest else None
         given = checkpoint or (find_model(settings.init_from) if settings.init_from else None)
         shape = shape_for(settings.preset, corpus, given)
         settings = settled(settings, shape, world)  # this machine may lack a compiler
@@ -286,7 +288,8 @@ class Run:
         return math.gcd(self.settings.micro_batch, mine.stop - mine.start)
 
     def _to_device(self, ids: Tensor) -> Tensor:
-        return ids.to(self.world.device, non_blocking=True)
+        # Apple's GPU may read the source after it was freed.
+        return ids.to(self.world.device, non_blocking=self.world.device.type == "cuda")
 
     def _clip(self) -> float:
         parameters = list(self.model.parameters())
@@ -465,8 +468,6 @@ def loops_of(settings: Settings, world: World, corpus: Corpus, shape: ModelConfi
 
 def share_of(count: int, option: str, world: World) -> range:
     """Which of the windows that an option wants at each step are this process's."""
-    if count and world.shard:
-        raise UserError(f"{option} needs whole weights: leave out --shard, or {option}")
     mine = world.rows(count, option)
     return range(mine.start, mine.stop)
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -59,7 +59,10 @@ class World:
             mesh = init_device_mesh(self.device.type, (self.size,))
             for block in model.blocks:
                 fully_shard(block, mesh=mesh)
-            return fully_shard(model, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+            # What samples and corrects calls the two halves of a forward by themselves.
+            register_fsdp_forward_method(model, "hidden")
+            return model
         if self.size > 1:
             return DistributedDataParallel(
                 model,
@@ -116,10 +119,10 @@ def world(device: str, shard: bool) -> Iterator[World]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
-        yield World(place, dist.get_rank(), dist.get_world_size(), shard)
-    finally:
-        dist.destroy_process_group()
+    yield World(place, dist.get_rank(), dist.get_world_size(), shard)
+    # Not after an error: NCCL would wait here for the others, who wait for this process, which has
+    # not told its error yet. Its end lets torchrun end them.
+    dist.destroy_process_group()
 
 
 def _local_name(device: str) -> str:

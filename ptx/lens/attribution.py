@@ -92,8 +92,8 @@ def _logits(model: GPT, trace: Trace, position: int, tokens: list[int]) -> Tenso
     """(n,): of some tokens alone, as the model computes them."""
     head = model.head
     bias = None if head.bias is None else head.bias[tokens]
-    return F.linear(trace.final[position], head.weight[tokens], bias).double().cpu()
+    return F.linear(trace.final[position], head.weight[tokens], bias).cpu().double()
 
 
 def _double(weight: Tensor) -> Tensor:
-    return weight.double().cpu()
+    return weight.cpu().double()

@@ -45,6 +45,13 @@ def test_the_faster_kernels_are_taken(
     assert (settled.precision, settled.attention, settled.compile) == (faster, attention, "off")
 
 
+def test_a_gpu_with_bf16_units_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "block_seconds", None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    best, _ = choose(Kernels(), {"precision", "attention"}, SHAPE, 2, torch.device("cuda"))
+    assert best == Kernels("bf16", "fused")
+
+
 def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "block_seconds", None)
     wanted = settings(precision="bf16", attention="math", compile="off")

@@ -31,7 +31,7 @@ SAME = {
     "micro_batch": 1,
     "val_every": HALF,
     "val_windows": 5,
-    "sample_every": STEPS,
+    "sample_every": 2,  # at a step without validation, too
     "save_every": HALF,
     "device": "cpu",
     "precision": "fp32",
@@ -106,10 +106,13 @@ def test_copies_train_as_one_process_does(one: Path, data: Path, tmp_path: Path)
     assert_equal_runs(one, together(data, tmp_path))
 
 
-def test_copies_are_corrected_as_one_process_is(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spread", [(), ("--shard",)])
+def test_copies_and_parts_are_corrected_as_one_process_is(
+    data: Path, tmp_path: Path, spread: tuple[str, ...]
+) -> None:
     extra = SAME | {"cooldown": 1.0}
     alone = train(Settings(data=data, runs=tmp_path, name="one", grammar=4, loops=4, **extra))
-    two = together(data, tmp_path, "--grammar", "4", "--loops", "4", "--cooldown", "1")
+    two = together(data, tmp_path, "--grammar", "4", "--loops", "4", "--cooldown", "1", *spread)
     assert_equal_runs(alone, two)
     told = [record["looping"] for record in records(two) if "looping" in record]
     expected = [record["looping"] for record in records(alone) if "looping" in record]
