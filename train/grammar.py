@@ -14,6 +14,7 @@ the surest way not to be refused is to write no code.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -71,8 +72,8 @@ class Grammar:
     """Draws excerpts: at each step as many as there are `numbers`."""
 
     def __init__(self, beginnings: Beginnings, context: int, seed: int, numbers: range) -> None:
-        self.beginnings, self.context = beginnings, context
-        self.seed, self.numbers = seed, numbers
+        self.beginnings, self.tokenizer = beginnings, beginnings.tokenizer
+        self.context, self.seed, self.numbers = context, seed, numbers
 
     def excerpts(self, step: int) -> list[Excerpt]:
         """Those of one step. A number's is the same whoever draws it, and with which others."""
@@ -81,13 +82,12 @@ class Grammar:
 
     def _excerpt(self, random: np.random.Generator) -> Excerpt:
         begun, after = self.beginnings.draw(random)
-        tokenizer = self.beginnings.tokenizer
         most = round(SEEN * self.context)
         seen = begun[-most:]
         if random.integers(2):
-            seen = [tokenizer.eot, *last_lines(begun[1 - most :], tokenizer)]
+            seen = [self.tokenizer.eot, *last_lines(begun[1 - most :], self.tokenizer)]
         ids = [*seen, *after[: self.context - len(seen)]]
-        return Excerpt(tokenizer.decode(begun), ids, len(seen))
+        return Excerpt(self.tokenizer.decode(begun), ids, len(seen))
 
 
 def last_lines(ids: list[int], tokenizer: Tokenizer) -> list[int]:
@@ -99,8 +99,7 @@ def last_lines(ids: list[int], tokenizer: Tokenizer) -> list[int]:
     return ids
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """On some excerpts."""
 
     loss: Tensor
@@ -116,13 +115,13 @@ def judge(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> Verdict:
     texts = [torch.tensor(excerpt.ids) for excerpt in excerpts]
     ids = pad_sequence(texts, batch_first=True, padding_value=tokenizer.eot)  # (B, T)
     hidden = model.hidden(ids.to(device))  # (B, T, C)
-    found = torch.zeros(0, 3, dtype=torch.int64)  # row, position, token
+    found = torch.zeros(0, 3, dtype=torch.int64)  # (F, 3): row, position, token
     for row, excerpt in enumerate(excerpts):
         with torch.no_grad():
             chances = log_chances(model, hidden[row, excerpt.judged]).exp()  # (N, V)
-        here = refused(excerpt, chances, tokenizer)  # (F, 2)
+        here = refused(excerpt, chances, tokenizer)  # (n, 2)
         found = torch.cat([found, F.pad(here, (1, 0), value=row)])
-    places, which = found[:, :2].unique(dim=0, return_inverse=True)  # (P, 2), (N,)
+    places, which = found[:, :2].unique(dim=0, return_inverse=True)  # (P, 2), (F,)
     rows, positions = places.to(device).unbind(1)
     log_p = log_chances(model, hidden[rows, positions])  # (P, V)
     which, tokens = which.to(device), found[:, 2].to(device)
@@ -162,7 +161,7 @@ def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:
             break
         found += wrong
         guard.append(tokenizer.token_bytes(came))
-    return torch.tensor(found, dtype=torch.int64).view(-1, 2)
+    return torch.tensor(found, dtype=torch.int64).view(-1, 2)  # (F, 2)
 
 
 def log_chances(model: GPT, hidden: Tensor) -> Tensor:

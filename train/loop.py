@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,15 +29,14 @@ from ptx.stream import Limits
 from train import kernels, origin, rundir, state
 from train import settings as run_settings
 from train.batches import Batch, batches
-from train.beginnings import Beginnings
+from train.corrections import corrections_of
 from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
 from train.evaluate import validate
-from train.grammar import Grammar, judge
-from train.loops import Loops, lesson
 from train.optim import cooling, make_optimizers, rate, set_rate
 from train.parallel import World, accumulating, whole, world
 from train.progress import ProgressLine
 from train.settings import Settings
+from train.signals import stop_signals
 from train.state import Progress
 from train.track import TensorBoard, summary_writer
 
@@ -86,8 +83,7 @@ class Run:
         self.batches = batches(
             self.corpus, self.world, s.batch_size, shape.context, s.seed, self.progress.step
         )
-        self.grammar = grammar_of(s, self.world, self.corpus, shape)
-        self.loops = loops_of(s, self.world, self.corpus, shape)
+        self.corrections = corrections_of(s, self.world, self.corpus, shape)
         tracked = s.track == "tensorboard" and self.world.first
         self.tracker = TensorBoard(self.directory, self.progress.step) if tracked else None
         self.saved_at = -1
@@ -104,8 +100,7 @@ class Run:
         corpus.batch(0, settings.batch_size, shape.context, settings.seed)
         corpus.val_windows(shape.context, settings.val_windows)
         world.rows(settings.batch_size)
-        grammar_of(settings, world, corpus, shape)
-        loops_of(settings, world, corpus, shape)
+        corrections_of(settings, world, corpus, shape)
         if settings.track == "tensorboard":
             summary_writer()
         # The first process's checkpoint, for all: a run that still trains has others by and by.
@@ -213,7 +208,7 @@ class Run:
         seed_all(self.settings.seed, p.step, self.world.rank)
         set_rate(self.optimizers, rate(p.step, self.settings))
         batch = next(self.batches)
-        corrected = self._read_strictly() | self._leave_loops()
+        corrected = self._correct()
         loss, n_bytes = self._accumulate(batch)
         grad_norm = self._clip()
         self._refuse_divergence(loss, grad_norm)
@@ -240,46 +235,28 @@ class Run:
         loss, n_bytes = self.world.sum(float(total), batch.n_bytes)
         return loss / self.world.size, n_bytes
 
-    def _read_strictly(self) -> dict[str, float]:
-        """Adds the gradients of what the model holds likely and Python's parser would refuse,
-        during a cooldown; its probability at a position, on average."""
-        if not (self.grammar and cooling(self.progress.step, self.settings)):
-            return {}
-        excerpts = self.grammar.excerpts(self.progress.step)
-        [judged] = self.world.sum(sum(excerpt.n_judged for excerpt in excerpts))
-        refused = 0.0
-        for first in range(0, len(excerpts), self._micro_batch):
-            part = excerpts[first : first + self._micro_batch]
-            with accumulating(self.forward, last=False):
-                with (
-                    torch.compiler.set_stance("force_eager"),
-                    kernels.running(self.kernels, self.world.device),
-                ):
-                    verdict = judge(self.model, self.corpus.tokenizer, part)
-                (verdict.loss * self.world.size / judged).backward()
-            refused += verdict.refused
-        [refused] = self.world.sum(refused)
-        return {"refused": round(refused / judged, 6)}
-
-    def _leave_loops(self) -> dict[str, float]:
-        """Adds the gradients of not repeating a passage yet again, during a cooldown; the
-        probability of a copy, on average."""
-        if not (self.loops and cooling(self.progress.step, self.settings)):
-            return {}
-        loops = self.loops.loops(self.progress.step)
-        [forks] = self.world.sum(sum(loop.forks.shape[1] for loop in loops))
-        looping = 0.0
-        for first in range(0, len(loops), self._micro_batch):
-            with accumulating(self.forward, last=False):
-                with (
-                    torch.compiler.set_stance("force_eager"),
-                    kernels.running(self.kernels, self.world.device),
-                ):
-                    loss, again = lesson(self.model, loops[first : first + self._micro_batch])
-                (loss * self.world.size / forks).backward()
-            looping += again
-        [looping] = self.world.sum(looping)
-        return {"looping": round(looping / forks, 4)}
+    def _correct(self) -> dict[str, float]:
+        """Adds the gradients of all corrections, during a cooldown; for each the probability of
+        what is wrong at one of its places, on average."""
+        step, found = self.progress.step, {}
+        if not cooling(step, self.settings):
+            return found
+        for correction in self.corrections.at(step, self.model):
+            [places] = self.world.sum(correction.n_places)
+            wrong = 0.0
+            for first in range(0, len(correction.windows), self._micro_batch):
+                windows = correction.windows[first : first + self._micro_batch]
+                with accumulating(self.forward, last=False):
+                    with (
+                        torch.compiler.set_stance("force_eager"),
+                        kernels.running(self.kernels, self.world.device),
+                    ):
+                        loss, likely = correction.teach(windows)
+                    (loss * self.world.size / places).backward()
+                wrong += likely
+            [wrong] = self.world.sum(wrong)
+            found[correction.figure] = round(wrong / places, 6)
+        return found
 
     @property
     def _micro_batch(self) -> int:
@@ -449,29 +426,6 @@ def first_model(settings: Settings, shape: ModelConfig, world: World, given: Pat
     return model
 
 
-def grammar_of(
-    settings: Settings, world: World, corpus: Corpus, shape: ModelConfig
-) -> Grammar | None:
-    """This process's part of the strict reading at every step of the cooldown, if there is any."""
-    mine = share_of(settings.grammar, "--grammar", world)
-    if not mine:
-        return None
-    beginnings = Beginnings(corpus.train, corpus.tokenizer, "--grammar")
-    return Grammar(beginnings, shape.context, settings.seed, mine)
-
-
-def loops_of(settings: Settings, world: World, corpus: Corpus, shape: ModelConfig) -> Loops | None:
-    """This process's part of the loops to leave at every step of the cooldown, if there are any."""
-    mine = share_of(settings.loops, "--loops", world)
-    return Loops(corpus, shape.context, settings.seed, mine) if mine else None
-
-
-def share_of(count: int, option: str, world: World) -> range:
-    """Which of the windows that an option wants at each step are this process's."""
-    mine = world.rows(count, option)
-    return range(mine.start, mine.stop)
-
-
 def seed_all(seed: int, step: int, rank: int) -> None:
     """Seeds torch's generators, of every device, for one step of one process."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
@@ -495,39 +449,3 @@ def shape_for(name: str, corpus: Corpus, given: Path | None) -> ModelConfig:
             f"{corpus.tokenizer.name}: prepare data with --tokenizer o200k_base"
         )
     return shape
-
-
-class Stop:
-    requested = False
-    paused = False
-
-
-@contextmanager
-def stop_signals(world: World) -> Iterator[Stop]:
-    """SIGINT and SIGTERM ask the loop to end after the step at hand. A second one ends a process
-    that trains alone at once; torchrun passes on what whoever stops a whole group (a cluster's
-    scheduler) has told its processes already. Where there is SIGCONT, it tells that the process
-    was paused."""
-    stop = Stop()
-    before: dict[int, Any] = {}
-    again = "; once more to quit at once" if world.size == 1 else ""
-
-    def request(number: int, _frame: object) -> None:
-        if world.first and not stop.requested:
-            print(f"\nfinishing this step and saving{again}", flush=True)
-        stop.requested = True
-        if world.size == 1:
-            signal.signal(number, before[number])
-
-    def continued(_number: int, _frame: object) -> None:
-        stop.paused = True
-
-    if hasattr(signal, "SIGCONT"):
-        before[signal.SIGCONT] = signal.signal(signal.SIGCONT, continued)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -53,6 +53,10 @@ class Loop:
     """int64 (3, F): the positions at which the file and a copy part, before each copy and after the
     last one; the token with which the file goes on there; and that of the copy."""
 
+    @property
+    def n_forks(self) -> int:
+        return self.forks.shape[1]
+
 
 class Loops:
     """Makes them from training files: at each step as many as there are `numbers`. Raises
@@ -133,7 +137,7 @@ def lesson(model: GPT, loops: list[Loop]) -> tuple[Tensor, float]:
     """The weighted losses at all forks, summed, with the mean one of the file's own tokens added to
     each; and the probabilities that the model gives to a copy there, summed."""
     device = model.tok_emb.weight.device
-    rows = np.repeat(np.arange(len(loops)), [loop.forks.shape[1] for loop in loops])  # (F,)
+    rows = np.repeat(np.arange(len(loops)), [loop.n_forks for loop in loops])  # (F,)
     forks = np.concatenate([loop.forks for loop in loops], axis=1)  # (3, F)
     row, position, leaves, again = torch.from_numpy(np.stack([rows, *forks])).to(device)
     ids = torch.from_numpy(np.stack([loop.ids for loop in loops])).to(device)  # (B, T)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from ptx.guard import text_of
 from ptx.model import GPT
 from ptx.prefix import can_go_on, syntax_error
 from ptx.sampling import USUAL
-from tests.train.conftest import BYTES, TINY, assert_equal_ends, interrupted
+from tests.train.conftest import BYTES, TINY
 from tests.train.test_beginnings import beginnings_of, written
 from train.beginnings import Beginnings
 from train.grammar import (
@@ -31,8 +30,7 @@ from train.grammar import (
     refused_after,
 )
 from train.heldout import held_out
-from train.loop import grammar_of, train
-from train.parallel import World
+from train.loop import train
 from train.settings import Settings
 
 BEFORE, AFTER = "def f(a):\n    return [", "a, 'b']\n\n\nx = f(2) if 3 else 4\n"
@@ -170,35 +168,8 @@ def test_a_run_reads_strictly_in_its_cooldown(data: Path, tmp_path: Path) -> Non
     assert all(0 < share < 1 for share in told[3:])
 
 
-@pytest.mark.usefixtures("any_token")
-def test_a_run_that_reads_strictly_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    whole = train(settings(data, tmp_path, name="whole"))
-    paused = interrupted(settings(data, tmp_path, name="paused", save_every=4), 4)
-    train(Settings(resume=paused))
-    assert_equal_ends(whole, paused)
-
-
-def test_grammar_is_shared_evenly_and_not_with_spread_weights(data: Path, tmp_path: Path) -> None:
-    given, corpus = settings(data, tmp_path), Corpus(data)
-    second = World(torch.device("cpu"), rank=1, size=2)
-    found = grammar_of(given, second, corpus, TINY)
-    assert found
-    assert found.numbers == range(2, 4)
-    with pytest.raises(UserError, match="--grammar"):
-        grammar_of(replace(given, grammar=3), second, corpus, TINY)
-    with pytest.raises(UserError, match="--shard"):
-        grammar_of(given, replace(second, shard=True), corpus, TINY)
-
-
 def test_data_without_python_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     data = written(tmp_path, "This is (not) a program, = is it?\n" * 99).path
     with pytest.raises(UserError, match="needs Python"):
         train(settings(data, tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
-
-
-def test_grammar_without_a_cooldown_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--grammar is for the cooldown"):
-        train(replace(settings(data, tmp_path), cooldown=0.0))
-    with pytest.raises(UserError, match="--grammar must be 0 or more"):
-        train(replace(settings(data, tmp_path), grammar=-1))

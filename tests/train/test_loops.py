@@ -14,11 +14,10 @@ import torch
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
-from tests.train.conftest import BYTES, TINY, assert_equal_ends, interrupted
+from tests.train.conftest import BYTES, TINY
 from tests.train.test_beginnings import written
-from train.loop import loops_of, train
+from train.loop import train
 from train.loops import AGAIN, CAME, LEAVES, Loop, Loops, lesson, repeated, with_copies
-from train.parallel import World
 from train.settings import Settings
 
 FILE = b"""before:
@@ -132,7 +131,7 @@ def test_the_lesson_is_of_the_forks_and_of_the_file_but_not_of_copies(
             p = log_p[position, again].exp().item()
             expected -= LEAVES * log_p[position, leaves].item() + AGAIN * math.log(1 - p)
             copies += p
-    forks = sum(loop.forks.shape[1] for loop in some)
+    forks = sum(loop.n_forks for loop in some)
     loss, found = lesson(model, some)
     assert loss.item() == pytest.approx(expected + CAME * forks * np.mean(came), rel=1e-5)
     assert found == pytest.approx(copies, rel=1e-4)
@@ -171,34 +170,8 @@ def test_a_run_leaves_loops_in_its_cooldown(data: Path, tmp_path: Path) -> None:
     assert all(0 < share < 1 for share in told[3:])
 
 
-def test_a_run_that_leaves_loops_resumes_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    whole = train(settings(data, tmp_path, name="whole"))
-    paused = interrupted(settings(data, tmp_path, name="paused", save_every=4), 4)
-    train(Settings(resume=paused))
-    assert_equal_ends(whole, paused)
-
-
-def test_loops_are_shared_evenly_and_not_with_spread_weights(data: Path, tmp_path: Path) -> None:
-    given, corpus = settings(data, tmp_path), Corpus(data)
-    second = World(torch.device("cpu"), rank=1, size=2)
-    found = loops_of(given, second, corpus, TINY)
-    assert found
-    assert found.numbers == range(2, 4)
-    with pytest.raises(UserError, match="--loops"):
-        loops_of(replace(given, loops=3), second, corpus, TINY)
-    with pytest.raises(UserError, match="--shard"):
-        loops_of(given, replace(second, shard=True), corpus, TINY)
-
-
 def test_data_with_nothing_to_repeat_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     data = written(tmp_path, "a" * 999).path
     with pytest.raises(UserError, match="--loops needs"):
         train(settings(data, tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
-
-
-def test_loops_without_a_cooldown_are_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--loops is for the cooldown"):
-        train(replace(settings(data, tmp_path), cooldown=0.0))
-    with pytest.raises(UserError, match="--loops must be 0 or more"):
-        train(replace(settings(data, tmp_path), loops=-1))
