@@ -346,7 +346,10 @@ def tokenizer_in(directory: Path) -> Tokenizer:
     try:
         record = json.loads(path.read_text("utf-8"))["tokenizer"]
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: is this a directory prepare/run.py wrote?") from None
+        raise UserError(
+            f"{path} is missing: give a directory of prepare/run.py or a model directory (of a "
+            "run, one of its checkpoints)."
+        ) from None
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{path} does not describe a tokenizer: give a directory of prepare/run.py or a model "

@@ -15,7 +15,7 @@ import tyro
 
 from ptx import runlog
 from ptx.atomic import atomic_directory
-from ptx.checkpoint import find_model, is_run
+from ptx.checkpoint import find_model
 from ptx.errors import UserError
 from train import origin, rundir, state
 from train import settings as run_settings
@@ -25,16 +25,17 @@ from train.settings import Settings
 
 @dataclass
 class Cooldown:
-    """Copy a run's newest checkpoint into a run of its own, whose rates fall linearly to zero.
+    """Prepare the end of a run: its newest checkpoint, copied into a run of its own, whose rates
+    fall linearly to zero once it is resumed.
 
     It ends bit for bit as one run with the settings in its config.json would have. The run that it
     leaves stays as it is, and can go on at its constant rate (--steps 1000000 --cooldown 0).
 
-    Example:
+    For example:
 
     python train/run.py cooldown runs/mini --steps 2000 --grammar 8 --loops 8 --name mini-cooled
 
-    python train/run.py --resume runs/mini-cooled
+    python train/run.py --resume runs/mini-cooled (trains it)
     """
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -42,20 +43,18 @@ class Cooldown:
     steps: int
     """Further steps, over which the rates fall."""
     grammar: int | None = None
-    """Windows of training files at each of these steps in which all likely tokens that Python's
-    parser would refuse are made unlikely, and what came is learnt; as the run's own if left out."""
+    """Windows of training files at each of these steps, read by Python's parser: likely tokens that
+    it would refuse are made unlikely, what came is learnt. As the run's own if left out."""
     loops: int | None = None
-    """Windows at each of these steps in which a passage stands again and again: the rest is learnt,
-    and not to write yet another copy; as the run's own if left out."""
+    """Windows at each of these steps, with a passage copied into them again and again: not to write
+    another copy is learnt, and all the rest as usual. As the run's own if left out."""
     name: str | None = None
     """The new run's directory beside the old one; RUN-cooldown if left out."""
 
 
 def cooldown(args: Cooldown) -> Path:
     """Writes the new run's directory and returns it."""
-    run = args.run.parent if args.run.name == "latest" else args.run
-    if not is_run(run):
-        raise UserError(f"{args.run} is no run directory: give one that train/run.py made")
+    run = rundir.given(args.run)
     if args.steps < 1:
         raise UserError(f"--steps must be at least 1, not {args.steps}")
     checkpoint = find_model(run)
@@ -90,6 +89,6 @@ def cooled(before: Settings, done: int, steps: int, name: str) -> Settings:
     if any(rate(step, before) != rate(step, after) for step in range(done)):
         raise UserError(
             f"the rates of this run were no longer constant before step {done:,}: its cooldown has "
-            "begun, or its warm-up was not over"
+            "begun, or its warm-up was not over (runs without an end: --cooldown 0 --steps 1000000)"
         )
     return run_settings.complete(after)

@@ -64,8 +64,8 @@ def peak_memory(device: torch.device) -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 
 
-def describe_machine(device: torch.device) -> str:
-    """The hardware and the torch that a run trains on, in words for its card."""
+def describe_machine(device: torch.device, processes: int) -> str:
+    """The hardware and the torch that a run's processes train on, in words for its card."""
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
@@ -73,7 +73,8 @@ def describe_machine(device: torch.device) -> str:
         hardware = f"{threads} thread{'' if threads == 1 else 's'} of {processor()}"
     else:
         hardware = device.type
-    return f"{hardware}, torch {torch.__version__}"
+    times = f"{processes} × " if processes > 1 else ""
+    return f"{times}{hardware}, torch {torch.__version__}"
 
 
 def processor() -> str:

@@ -94,14 +94,15 @@ def doctor(args: Doctor) -> None:
     with Console(stderr=True).status("") as status, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # compilers and emulated bf16 have much to say
         probes, estimates = measure(settings, args.tokens, machine, device, status.update)
-    advice = advise(machine, probes, estimates)
+    problem = trouble(probes, estimates)
+    advice = problem or advise(machine, estimates)
     console = Console()
     console.print(facts_table(machine, probes, args.runs))
     console.print(estimates_table(estimates, machine))
     console.print(advice, highlight=False)
     if args.json:
         found = {"machine": asdict(machine), "probes": asdict(probes)}
-        found |= {"presets": [asdict(e) for e in estimates], "advice": advice}
+        found |= {"presets": [asdict(e) for e in estimates], "trouble": problem, "advice": advice}
         print(json.dumps(found, allow_nan=False))
 
 
@@ -240,17 +241,22 @@ def duration(minutes: float) -> str:
     return f"{minutes / 60 / 24:,.0f} days"
 
 
-def advise(machine: Machine, probes: Probes, estimates: list[Estimate]) -> str:
-    """The one thing to do next."""
+def trouble(probes: Probes, estimates: list[Estimate]) -> str | None:
+    """What spoils the figures, and what to do about it."""
     before, after = probes.peak_gflops["fp32"], probes.peak_again_gflops
     if min(before, after) < DISTURBED * max(before, after):
         return (
             f"Matrix products ran at {before:,.0f} GFLOP/s at first and at {after:,.0f} in the "
             "end: close other programs and ask again."
         )
-    timed = [e for e in estimates if e.fits]
-    if not timed:
+    if not any(e.fits for e in estimates):
         return "No step fits into free memory: close other programs, or lower --micro-batch."
+    return None
+
+
+def advise(machine: Machine, estimates: list[Estimate]) -> str:
+    """The one thing to do next, where there is no trouble."""
+    timed = [e for e in estimates if e.fits]
     if machine.device == "cpu" and machine.compiler is None:
         return "Install a C++ compiler (g++): compiled, long runs are faster."
     ours = [e for e in timed if e.preset != "reference"] or timed

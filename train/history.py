@@ -15,7 +15,7 @@ from ptx import runlog
 from ptx.atomic import atomic_directory
 from ptx.checkpoint import CONFIG, checkpoints, is_run, load_model, step_of, write_model
 from ptx.errors import UserError
-from train import origin
+from train import origin, rundir
 
 
 @dataclass
@@ -38,9 +38,7 @@ class History:
 
 
 def history(args: History) -> None:
-    run = args.run.parent if args.run.name == "latest" else args.run
-    if not is_run(run):
-        raise UserError(f"{args.run} is no run directory: give one that train/run.py made")
+    run = rundir.given(args.run)
     if args.out.exists() and not (is_run(args.out) and not (args.out / CONFIG).exists()):
         raise UserError(f"{args.out} exists and is no history: name another directory")
     found = checkpoints(run)
@@ -61,6 +59,7 @@ def log_spaced(steps: list[int], count: int) -> list[int]:
     if not 2 <= count <= len(steps):
         raise UserError(
             f"--count must be from 2 to the {len(steps)} checkpoints that the run kept, not {count}"
+            " (one trained with --keep 1000 and a small --save-every has more)"
         )
     wanted, chosen = np.geomspace(steps[0], steps[-1], count), []
     for i, target in enumerate(wanted):

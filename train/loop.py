@@ -50,7 +50,8 @@ def train(settings: Settings) -> Path:
     """Runs, or resumes, a training run to its last step; returns its directory."""
     keep_freed_memory()
     if settings.resume:
-        settings = run_settings.resumed(settings)
+        here, run = run_settings.of_the_machine(settings), rundir.given(settings.resume)
+        settings = replace(run_settings.load(run), resume=run, **here)
     with world(settings.device, settings.shard) as processes:
         if settings.resume:
             run = Run.resume(settings.resume, processes, settings)
@@ -404,7 +405,7 @@ class Run:
             "seconds": round(p.elapsed, 1),
             "cpu_seconds": round(p.cpu_seconds, 1),
             "precision": self.settings.precision,
-            "machine": describe_machine(self.world.device),
+            "machine": describe_machine(self.world.device, self.world.size),
         }
 
 

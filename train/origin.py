@@ -59,9 +59,11 @@ def shape_of(model: Path, corpus: Corpus) -> ModelConfig:
     config = read_config(model)
     shape = ModelConfig.from_dict(config["model"])
     if config["tokenizer"].get("fingerprint") != corpus.tokenizer.fingerprint:
+        mine, its = corpus.tokenizer.name, config["tokenizer"].get("name")
+        its = f"another {its}" if its == mine else its
         raise UserError(
-            f"{corpus.path} was tokenized with {corpus.tokenizer.name}, and {model} reads "
-            f"{config['tokenizer'].get('name')}: prepare the data with --tokenizer {model}"
+            f"{corpus.path} was tokenized with {mine}, and {model} reads {its}: prepare the data "
+            f"with --tokenizer {model}"
         )
     if shape.vocab_size != corpus.tokenizer.n_vocab:
         raise UserError(

@@ -14,12 +14,12 @@ import tyro
 
 from ptx import runlog
 from ptx.atomic import atomic_directory
-from ptx.checkpoint import find_model, is_run, load_model, require_replaceable, write_model
+from ptx.checkpoint import find_model, load_model, require_replaceable, write_model
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
-from train import origin
+from train import origin, rundir
 from train import settings as run_settings
 from train.evaluate import Evaluate, Score, score
 from train.heldout import held_out
@@ -61,9 +61,7 @@ class Release:
 
 
 def release(args: Release) -> None:
-    run = args.run.parent if args.run.name == "latest" else args.run
-    if not is_run(run):
-        raise UserError(f"{args.run} is no run directory: give one that train/run.py made")
+    run = rundir.given(args.run)
     require_replaceable(args.out)
     if not 0.0 < args.share < 1.0:
         raise UserError(f"--share must lie between 0 and 1, not {args.share}")

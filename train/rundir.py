@@ -11,11 +11,26 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ptx.atomic import atomic_directory
-from ptx.checkpoint import checkpoints
+from ptx.checkpoint import CONFIG, checkpoints, is_run
 from ptx.errors import UserError
 from train import origin
 from train import settings as run_settings
 from train.settings import Settings
+
+
+def given(path: Path) -> Path:
+    """The run directory that `path` names, or whose `latest` it is; one that can go on."""
+    run = path.parent if path.name == "latest" else path
+    if not is_run(run):
+        further = f"; to train a model on, start a run with --init-from {path}"
+        model = further if (path / CONFIG).exists() else ""
+        raise UserError(f"{path} is no run directory: give one that train/run.py made{model}")
+    if not (run / CONFIG).exists():
+        raise UserError(
+            f"{path} is a run's history, which cannot go on: give the run itself, or start one "
+            f"with --init-from {path}"
+        )
+    return run
 
 
 def create(settings: Settings) -> Path:
@@ -37,7 +52,7 @@ def create(settings: Settings) -> Path:
 def write_settings(directory: Path, settings: Settings) -> None:
     """Writes config.json, which `settings.load` reads."""
     text = json.dumps(run_settings.as_json(settings), indent=2) + "\n"
-    (directory / "config.json").write_text(text)
+    (directory / CONFIG).write_text(text)
 
 
 def _next_free(settings: Settings) -> Path:

@@ -28,13 +28,15 @@ class Settings:
 
     python train/run.py doctor (what this machine can train, and in how many minutes)
 
-    python train/run.py cooldown runs/mini --steps 2000 (end a run that had no end)
+    python train/run.py cooldown runs/mini --steps 2000 (prepare the end of a run that had none)
 
     python train/run.py evaluate runs/nano (bits per byte on held-out projects)
 
     python train/run.py release runs/mini OUT (a model directory to share)
 
     python train/run.py history runs/nano OUT (a dozen of its checkpoints, small)
+
+    python train/run.py COMMAND --help (explains each)
 
     Fields left out take the preset's recipe. Ctrl+C finishes the step, saves, and exits; nothing
     is lost.
@@ -61,7 +63,7 @@ class Settings:
     batch_size: int | None = None
     """Sequences per optimizer step."""
     micro_batch: int | None = None
-    """Sequences that a process reads at once; gradients accumulate up to batch_size."""
+    """Sequences that a process reads at once; gradients accumulate up to --batch-size."""
     optimizer: Literal["muon", "adamw"] | None = None
     """muon: Muon for the hidden matrices, AdamW for embeddings, head and gains."""
     lr: float | None = None
@@ -75,11 +77,11 @@ class Settings:
     cooldown: float | None = None
     """The last share of the steps, with the rate falling linearly to zero; 0 keeps it constant."""
     grammar: int = 0
-    """Windows of training files at each step of the cooldown in which all likely tokens that
-    Python's parser would refuse are made unlikely, and what came is learnt; 0 for none."""
+    """Windows of training files at each step of the cooldown, read by Python's parser: likely
+    tokens that it would refuse are made unlikely, what came is learnt. 0 for none."""
     loops: int = 0
-    """Windows of training files at each step of the cooldown in which a passage stands again and
-    again: the rest is learnt, and not to write yet another copy; 0 for none."""
+    """Windows of training files at each step of the cooldown, with a passage copied into them again
+    and again: not to write another copy is learnt, and all the rest as usual. 0 for none."""
     clip: float | None = None
     """Largest gradient norm; 0 leaves gradients alone."""
 
@@ -230,16 +232,18 @@ def load(run: Path) -> Settings:
         raise UserError(f"{path} cannot be read as a run's settings ({error})") from None
     known = {field.name for field in fields(Settings)}
     if not isinstance(values, dict) or set(LATER | values) != known:
-        raise UserError(f"{path} is not the config.json of a training run of this version")
+        raise UserError(
+            f"{path} is not the config.json of a training run of this version: start a new run "
+            f"from its weights with --init-from {run}"
+        )
     return from_json(LATER | values)
 
 
-def resumed(given: Settings) -> Settings:
-    """The settings of the run to `resume`, with those of this machine as they are `given` now."""
-    assert given.resume is not None
+def of_the_machine(given: Settings) -> dict[str, Any]:
+    """What may be given anew for a run to `resume`; refuses all else."""
     here = {name: getattr(given, name) for name in ("device", "shard", "track")}
     if replace(Settings(), resume=given.resume, **here) != given:
         raise UserError(
             "--resume takes the run's own settings: leave out all but --device, --shard and --track"
         )
-    return replace(load(given.resume), resume=given.resume, **here)
+    return here

@@ -55,7 +55,9 @@ class Library:
         """Where data of a new name goes, from any client."""
         path = self.data / plain(name)
         if path.exists():
-            raise UserError(f"data {name!r} exists already: choose it, or give another name")
+            raise UserError(
+                f"data {name!r} exists already: choose it under Prepared data, or, for a text, another name"
+            )
         return path
 
 

@@ -79,7 +79,11 @@ class Training:
             "training": True,
             "data": self.library.prepared(),
             "folders": self.library.folders(),
-            "installed": not (self.library.data / "installed").exists(),
+            "installed": [
+                name
+                for name in self.presets
+                if not (self.library.data / installed(TOKENIZERS.get(name))).exists()
+            ],
             "presets": self.presets,
             "estimates": self.estimates,
             "upload_bytes": self.limits.upload_bytes,
@@ -130,9 +134,7 @@ class Training:
         """{"data": {"source": "prepared" | "installed" | "folder" | "text", "name", "text"},
         "preset", "steps", "batch_size", "rate", "seed", "name"}: prepares the data if need be, and
         trains on it. rate: times the recipe's learning rates."""
-        preset = request.get("preset")
-        if not isinstance(preset, str) or preset not in self.presets:
-            raise UserError(f"preset must be one of: {', '.join(self.presets)}")
+        preset = self._preset(request)
         recipe = self.presets[preset]
         steps = whole(request, "steps", 1, 10_000_000, recipe["steps"])
         batch = whole(request, "batch_size", 1, 4096, recipe["batch_size"])
@@ -163,8 +165,7 @@ class Training:
             return self._train(name, [*words, "--data", word(self.library.find(data.get("name")))])
         cleanup = None
         if source == "installed":
-            name_of_data = f"installed-{tokenizer}" if tokenizer else "installed"
-            out, command = self.library.new(name_of_data), ["installed"]
+            out, command = self.library.new(installed(tokenizer)), ["installed"]
         elif source == "folder":
             folder = self.library.find_folder(data.get("name"))
             out, command = self.library.new(plain_form(folder.name)), ["folder", word(folder)]
@@ -262,26 +263,30 @@ class Training:
 
     def estimate(self, request: Answer) -> Answer:
         """{"preset"}: lets train/run.py doctor time it; the figures come with the options."""
-        preset = request.get("preset")
-        if not isinstance(preset, str) or preset not in self.presets:
-            raise UserError(f"preset must be one of: {', '.join(self.presets)}")
+        preset = self._preset(request)
 
         def then(job: Job) -> None:
             try:
                 found = json.loads(job.lines[-1])
-                figures, advice = found["presets"][0], found["advice"]
+                figures, trouble = found["presets"][0], found["trouble"]
             except (IndexError, KeyError, TypeError, ValueError):
                 self._note_end(job)
                 return
-            names = ("parameters", "tokens_per_s", "memory_gib", "fits", "checkpoint_gib")
+            names = ("parameters", "tokens_per_s", "memory_gib", "fits")
             self.estimates = self.estimates | {
-                preset: {name: figures[name] for name in names} | {"advice": advice}
+                preset: {name: figures[name] for name in names} | {"trouble": trouble}
             }
 
         self.problem = None
         words = [TRAIN, "doctor", "--preset", preset, "--json", "--runs", word(self.runs)]
         self.jobs.start("estimate", preset, words, then)
         return {"name": preset}
+
+    def _preset(self, request: Answer) -> str:
+        preset = request.get("preset")
+        if not isinstance(preset, str) or preset not in self.presets:
+            raise UserError(f"preset must be one of: {', '.join(self.presets)}")
+        return preset
 
     def dismiss(self, request: Answer) -> Answer:
         """{}: the last problem has been read."""
@@ -307,6 +312,11 @@ class Training:
         if job := self.jobs.now:
             print(f"{job.name} saves and ends; it can be resumed on the next page", flush=True)
         self.jobs.close()
+
+
+def installed(tokenizer: str | None) -> str:
+    """The name of this machine's Python as data of a tokenizer."""
+    return f"installed-{tokenizer}" if tokenizer else "installed"
 
 
 def _last_lines(job: Job) -> list[str]:

@@ -37,7 +37,7 @@ if os.environ.get("STAND_IN") == "fail":
     sys.exit("error: the disk is full: make\\nroom")
 if words[0] == "doctor":
     print("a table")
-    print(json.dumps({"advice": "Start.", "presets": [{"parameters": 1, "tokens_per_s": 2.0,
+    print(json.dumps({"trouble": None, "presets": [{"parameters": 1, "tokens_per_s": 2.0,
         "memory_gib": 3.0, "fits": True, "checkpoint_gib": 4.0, "kernels": {}}]}))
     sys.exit()
 option = dict(zip(words[::2], words[1::2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,8 +100,14 @@ def test_a_branch_reads_strictly_as_its_run_would_and_never_less_than_not(
 
 def test_what_cannot_be_branched_is_refused_by_name(data: Path, tmp_path: Path) -> None:
     run = train(constant(data, tmp_path, steps=3))
-    with pytest.raises(UserError, match="no run directory"):
+    with pytest.raises(UserError, match=r"no run directory: give one that train/run\.py made$"):
         cooldown(Cooldown(tmp_path / "absent", steps=4))
+    with pytest.raises(UserError, match=r"no run directory.* --init-from .*/step_000003$"):
+        cooldown(Cooldown(run / "checkpoints" / "step_000003", steps=4))
+    shutil.copytree(run, tmp_path / "past")
+    (tmp_path / "past" / "config.json").unlink()
+    with pytest.raises(UserError, match="past is a run's history, which cannot go on"):
+        cooldown(Cooldown(tmp_path / "past", steps=4))
     with pytest.raises(UserError, match="--steps must be at least 1"):
         cooldown(Cooldown(run, steps=0))
     with pytest.raises(UserError, match="long exists: choose another --name"):

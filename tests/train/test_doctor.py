@@ -12,7 +12,7 @@ from ptx.errors import UserError
 from tests.train.machines import MACHINE
 from train import doctor as module
 from train import estimate
-from train.doctor import Doctor, Probes, advise, doctor, duration
+from train.doctor import Doctor, Probes, advise, doctor, duration, trouble
 from train.estimate import Estimate
 from train.kernels import Kernels
 
@@ -48,7 +48,7 @@ def test_it_prints_the_machine_the_estimate_and_one_line_of_json(
     ):
         assert fact in page
     found = json.loads(last)
-    assert set(found) == {"machine", "probes", "presets", "advice"}
+    assert set(found) == {"machine", "probes", "presets", "trouble", "advice"}
     [tiny] = found["presets"]
     assert tiny["tokens"] == 1_000_000
     assert tiny["minutes"] == pytest.approx(1e6 / tiny["tokens_per_s"] / 60, abs=0.01)
@@ -73,16 +73,22 @@ def estimates(**minutes: float) -> list[Estimate]:
 
 def test_advice_is_the_longest_training_that_one_can_wait_for() -> None:
     slow = estimates(nano=2, mini=55, small=9000, reference=50)
-    assert "--preset mini (55.0 min)" in advise(MACHINE, PROBES, slow)
-    assert "--preset nano" in advise(MACHINE, PROBES, estimates(nano=200, mini=5500))
-    assert "--preset reference" in advise(MACHINE, PROBES, estimates(reference=5500))
+    assert "--preset mini (55.0 min)" in advise(MACHINE, slow)
+    assert "--preset nano" in advise(MACHINE, estimates(nano=200, mini=5500))
+    assert "--preset reference" in advise(MACHINE, estimates(reference=5500))
 
 
-def test_advice_comes_first_to_what_spoils_the_rest() -> None:
+def test_a_compiler_is_advised_where_a_cpu_has_none() -> None:
     table = estimates(nano=2)
-    assert "g++" in advise(replace(MACHINE, compiler=None), PROBES, table)
-    assert "--preset" in advise(replace(MACHINE, compiler=None, device="cuda"), PROBES, table)
-    assert "close other programs" in advise(MACHINE, replace(PROBES, peak_again_gflops=50.0), table)
+    assert "g++" in advise(replace(MACHINE, compiler=None), table)
+    assert "--preset" in advise(replace(MACHINE, compiler=None, device="cuda"), table)
+
+
+def test_a_disturbed_machine_is_trouble() -> None:
+    assert trouble(PROBES, estimates(nano=2)) is None
+    found = trouble(replace(PROBES, peak_again_gflops=50.0), estimates(nano=2))
+    assert found
+    assert "close other programs" in found
 
 
 def test_durations_read_as_a_person_would_say_them() -> None:
@@ -94,4 +100,6 @@ def test_durations_read_as_a_person_would_say_them() -> None:
 def test_what_does_not_fit_asks_for_room() -> None:
     [huge] = estimates(small=2)
     huge = replace(huge, fits=False, tokens_per_s=None, minutes=None)
-    assert "close other programs" in advise(MACHINE, PROBES, [huge])
+    found = trouble(PROBES, [huge])
+    assert found
+    assert "close other programs" in found

@@ -42,18 +42,22 @@ ptx.trainingForm = ({ act }) => {
   function offer(found) {
     const first = !options;
     options = found;
+    fill(preset, [["", Object.entries(options.presets).map(([key, p]) =>
+      [key, `${key} · ${p.layers} layers, ${p.heads} heads, width ${p.width}`])]]);
+    if (first) recipe();
+    offerData();
+    update();
+  }
+
+  function offerData() {
     fill(data, [
       ["Prepared data", options.data.map((d) => [`prepared:${d.name}`, `${d.name} · ${axes.short(d.tokens)} tokens`])],
       ["Prepare first", [
-        ...(options.installed ? [["installed:", "this machine's Python"]] : []),
+        ...(options.installed.includes(preset.value) ? [["installed:", "this machine's Python"]] : []),
         ...options.folders.map((folder) => [`folder:${folder}`, `folder ${folder}`]),
         ["text:", "text to paste or upload…"],
       ]],
     ]);
-    fill(preset, [["", Object.entries(options.presets).map(([key, p]) =>
-      [key, `${key} · ${p.layers} layers, ${p.heads} heads, width ${p.width}`])]]);
-    if (first) recipe();
-    update();
   }
 
   function fill(select, groups) {
@@ -97,7 +101,7 @@ ptx.trainingForm = ({ act }) => {
     const tokens = steps() * stepTokens();
     const parts = [];
     if (unit.value === "minutes" && !found) {
-      parts.push("Estimate first: minutes become steps at this machine's speed.");
+      parts.push("Press Estimate first: how many steps a minute has depends on this machine.");
     } else if (Number.isFinite(tokens) && tokens > 0) {
       if (unit.value === "minutes") parts.push(`${number(steps())} steps`);
       parts.push(`${axes.short(tokens)} tokens`);
@@ -111,7 +115,7 @@ ptx.trainingForm = ({ act }) => {
       parts.push(`${axes.short(found.parameters)} parameters`, `${number(found.memory_gib, 1)} GiB of memory${found.fits ? "" : ", more than is free"}`);
     }
     cost.textContent = parts.join(" · ");
-    advice.textContent = found && /close other programs/.test(found.advice) ? found.advice : "";
+    advice.textContent = found?.trouble ?? "";
     time.textContent = found ? "Estimate again" : "Estimate";
     start.textContent = data.value.startsWith("prepared:") ? "Start training" : "Prepare and train";
   }
@@ -122,6 +126,7 @@ ptx.trainingForm = ({ act }) => {
   data.addEventListener("change", update);
   preset.addEventListener("change", () => {
     recipe();
+    offerData();
     update();
   });
   file.addEventListener("change", async () => {
@@ -156,7 +161,7 @@ ptx.trainingForm = ({ act }) => {
     const [source, chosen] = [data.value.slice(0, data.value.indexOf(":")), data.value.slice(data.value.indexOf(":") + 1)];
     const many = steps();
     if (!Number.isFinite(many)) {
-      complain("Estimate first: minutes become steps at this machine's speed.");
+      complain("Press Estimate first: how many steps a minute has depends on this machine.");
       return;
     }
     const answer = await request({

@@ -39,7 +39,7 @@ ptx.training = ({ element, server }) => {
   const place = el("span", { class: "stats" });
   const pause = button("Pause", "Finish this step, save, and end; resume later", () => act({ do: "pause" }));
   const resume = button("Resume", "Go on from the newest checkpoint", () => act({ do: "resume", run: chosen }), "primary");
-  const stop = button("Stop", "Finish this step, save, and end for good", () => act({ do: "stop" }));
+  const stop = button("Stop", "Finish this step, save, and end; Resume can still go on", () => act({ do: "stop" }));
   const now = button("End now", "What came after the newest checkpoint is lost", () => act({ do: "stop", now: true }));
   const play = button("Play with this checkpoint", "Open the newest checkpoint in Write", toWrite);
   const lines = el("pre", { class: "code output", tabindex: "0" });
