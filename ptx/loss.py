@@ -37,7 +37,7 @@ def exponentials(
     log_p = shifted[rows, targets, None] - total.log()  # (R, 1)
     gradient = z.to(logits.dtype)
     # z - sum(z) itself would cancel where the model is sure.
-    gradient[rows, targets] = (total * log_p.expm1()).squeeze(1).to(logits.dtype)
+    gradient[rows, targets] = (total * log_p.expm1()).squeeze(1).to(logits.dtype)  # (R,)
     return gradient, total, log_p
 
 

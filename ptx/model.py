@@ -48,6 +48,7 @@ class KVCache:
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Stores (B, K, T, D) after what is there; returns all of it, (B, K, S, D)."""
         end = self.length + k.shape[2]
+        # (B, K, context, D) each
         keys, values = self.k[layer].transpose(0, 1), self.v[layer].transpose(0, 1)
         keys[:, :, self.length : end] = k
         values[:, :, self.length : end] = v
@@ -98,7 +99,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
 
     q: (B, H, T, D), k: (B, H, S, D), mask: (T, S), the last T of S positions if left out.
     """
-    scores = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5
+    scores = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5  # (B, H, T, S)
     if mask is None:
         mask = causal_mask(q.shape[2], k.shape[2], q.device)
     return scores.masked_fill(~mask, float("-inf")).softmax(-1)
@@ -116,12 +117,8 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.config, self.layer = config, layer
-        c, q_size, kv_size = (
-            config,
-            config.n_head * config.head_size,
-            (config.n_kv_head * config.head_size),
-        )
+        self.config, self.layer, c = config, layer, config
+        q_size, kv_size = c.n_head * c.head_size, c.n_kv_head * c.head_size
         self.q = nn.Linear(c.d_model, q_size, bias=c.qkv_bias)
         self.k = nn.Linear(c.d_model, kv_size, bias=c.qkv_bias)
         self.v = nn.Linear(c.d_model, kv_size, bias=c.qkv_bias)
@@ -152,6 +149,7 @@ class Attention(nn.Module):
             k, v = cache.extend(self.layer, k, v)
         if c.n_kv_head < c.n_head:
             group = c.n_head // c.n_kv_head
+            # (B, H, S, D) each
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
         if record is not None:
             record.append(attention_weights(q, k, mask))
@@ -294,9 +292,8 @@ class GPT(nn.Module):
         """The mean loss, in nats, of the tokens `targets` (B, T) after positions of which `hidden`
         is `x` (B, T, C); `IGNORED` ones do not count."""
         head, exponentials = self.head, self.exponentials
-        return cross_entropy(
-            x.flatten(0, 1), head.weight, head.bias, targets.flatten(), exponentials
-        )
+        x, targets = x.flatten(0, 1), targets.flatten()  # (B * T, C), (B * T,)
+        return cross_entropy(x, head.weight, head.bias, targets, exponentials)
 
     def hidden(
         self, ids: Tensor, cache: KVCache | None = None, record: list[Tensor] | None = None

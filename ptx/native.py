@@ -237,7 +237,7 @@ def _prepare_heads(x: np.ndarray, norm: Norm, layer: int, positions: np.ndarray,
     D = w.head_size
     half = D // 2
     for r in range(len(x)):
-        heads = x[r].reshape(-1, D)
+        heads = x[r].reshape(-1, D)  # (heads, D)
         if len(norm.gain):
             for h in range(len(heads)):
                 square = np.float32(0)
@@ -277,7 +277,7 @@ def _gather(weights: np.ndarray, values: np.ndarray, y: np.ndarray):
     S, D = values.shape
     if not S:
         return
-    probs, i = weights.reshape(1, S), 0
+    probs, i = weights.reshape(1, S), 0  # (1, S)
     while i + 2 * LANES <= D:
         _two_blocks_more(values[:, i : i + 2 * LANES], probs, y[i:])
         i += 2 * LANES

@@ -169,7 +169,7 @@ def _within_top_p(logits: Tensor, top_p: float) -> Tensor:
     less; the most likely one stays.
     """
     V = logits.shape[-1]
-    rows = logits.cpu().numpy().reshape(-1, V)
+    rows = logits.cpu().numpy().reshape(-1, V)  # (R, V)
     left = np.full_like(rows, CUT)  # a masked_fill takes longer than all else here
     for row, changed in zip(rows, left, strict=True):
         kept = _nucleus(_softmax(row), top_p)
@@ -369,11 +369,6 @@ class Choice:
         """The n tokens that the model finds most likely, before and after the knobs."""
         tokens = self.logits.topk(min(n, len(self.logits))).indices.tolist()
         return [self.alternative(token) for token in tokens]
-
-    def top_final(self, n: int = 10) -> list[Alternative]:
-        """The at most n most likely tokens of those that may come."""
-        probs, tokens = self.final.topk(min(n, len(self.logits)))
-        return [self.alternative(t) for t, p in zip(tokens.tolist(), probs.tolist()) if p > 0]
 
     def alternative(self, token: int) -> Alternative:
         """One token, before and after the knobs."""

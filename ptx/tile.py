@@ -38,7 +38,7 @@ def packed(weight: np.ndarray) -> np.ndarray:
     padded = np.zeros((n_layer, -(-n_out // LANES) * LANES, n_in), weight.dtype)
     padded[:, :n_out] = weight
     blocks = padded.reshape(n_layer, -1, LANES, n_in)  # (L, O / LANES, LANES, C)
-    return np.ascontiguousarray(blocks.transpose(0, 1, 3, 2))
+    return np.ascontiguousarray(blocks.transpose(0, 1, 3, 2))  # (L, O / LANES, C, LANES)
 
 
 def tile(rows: int, blocks: int, onto: bool = False) -> Callable[..., None]:

@@ -23,7 +23,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     values lie between 0.7 and 1.2. Newton-Schulz iteration of Muon (Jordan et al., 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
+    x = matrices.mT if tall else matrices  # (N, R, C), R <= C from here on
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT  # (N, R, R)

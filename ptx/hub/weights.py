@@ -73,7 +73,7 @@ def to_gpt2(config: ModelConfig, weights: Weights) -> Weights:
             put(f"{at}.{theirs}", f"{block}.{ours}", transposed="norm" not in ours)
         heads = [f"{block}.attn.{name}" for name in "qkv"]
         weight = torch.cat([weights[f"{name}.weight"] for name in heads])  # (3C, C)
-        made[f"{at}.attn.c_attn.weight"] = weight.T
+        made[f"{at}.attn.c_attn.weight"] = weight.T  # (C, 3C): GPT-2 multiplies from the left
         made[f"{at}.attn.c_attn.bias"] = (
             torch.cat([weights[f"{name}.bias"] for name in heads])
             if c.qkv_bias
@@ -158,10 +158,11 @@ def without_head_bias(config: ModelConfig, weights: Weights) -> tuple[ModelConfi
         elif part in ("q", "k", "v"):
             scale = ((D + 1) / D) ** 0.5 if part == "q" else 1.0  # scores are divided by sqrt(D)
             heads = t.unflatten(0, (H, D)) * scale  # (H, D, C) or (H, D)
+            # (H * (D + 1), wide), or without the last
             made[name] = padded(heads, H, D + 1, *[wide] * (t.ndim - 1)).flatten(0, 1)
         elif part == "out" and kind == "weight":
             centered = (t - t.mean(0)).unflatten(1, (H, D))  # (C, H, D)
-            made[name] = padded(centered, wide, H, D + 1).flatten(1)
+            made[name] = padded(centered, wide, H, D + 1).flatten(1)  # (wide, H * (D + 1))
         elif part == "up":
             made[name] = padded(t, len(t), wide) if kind == "weight" else t
         else:  # what else writes into the stream: biases of the attention's output, the MLP's

@@ -89,7 +89,7 @@ def _log_probs(
     at_once = max(1, LOGITS // (batch.shape[1] * model.config.vocab_size))
     for i in range(0, len(mutes), at_once):
         part = mutes[i : i + at_once]
-        logits = muted(model, part, means)(batch.expand(len(part), -1))
+        logits = muted(model, part, means)(batch.expand(len(part), -1))  # (n, T, V)
         yield logits.float().log_softmax(-1)
 
 

@@ -102,7 +102,7 @@ def roles(tokenizer: Tokenizer, ids: Sequence[int], weights: Tensor) -> Roles:
     left = without_sink(weights)
     wanted = targets(tokenizer, ids)  # (R, T, T)
     queries = wanted.any(-1).sum(-1)  # (R,)
-    hit = torch.einsum("lhx,rx->rlh", left.flatten(2), wanted.flatten(1).float())
+    hit = torch.einsum("lhx,rx->rlh", left.flatten(2), wanted.flatten(1).float())  # (R, L, H)
     q = torch.arange(T, dtype=torch.float32)
     even = (wanted.sum(-1) / q.clamp_min(1)).sum(-1)  # (R,): of keys 1 to q, there are q
     bits = torch.special.entr(left[:, :, 2:]).sum(-1) / log(2)  # (L, H, T - 2)

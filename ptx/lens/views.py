@@ -111,5 +111,6 @@ def row(weights: Tensor) -> bytes:
 
 def row_without_sink(codes: bytes, heads: int) -> bytes:
     """`without_sink` of what `row` made."""
-    weights = (np.frombuffer(codes, np.uint8).reshape(heads, -1) / np.float32(255)) ** 2
+    rows = np.frombuffer(codes, np.uint8).reshape(heads, -1)  # (heads, S)
+    weights = (rows / np.float32(255)) ** 2
     return row(without_sink(torch.from_numpy(weights)))

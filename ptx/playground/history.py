@@ -131,13 +131,6 @@ class History:
                 "more": more,
             }
 
-    @property
-    def latest(self) -> dict[str, float]:
-        """The newest value of every figure."""
-        with self._lock:
-            self._update()
-            return dict(self._latest)
-
     def _update(self) -> bool:
         """Reads on; whether there is more. Where a log was replaced (the run went back to a
         checkpoint) or became shorter, both are read from their start. One that cannot be read now

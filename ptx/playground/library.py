@@ -56,7 +56,8 @@ class Library:
         path = self.data / plain(name)
         if path.exists():
             raise UserError(
-                f"data {name!r} exists already: choose it under Prepared data, or, for a text, another name"
+                f"data {name!r} exists already: choose it under Prepared data, or, for a text, "
+                "another name"
             )
         return path
 

@@ -16,7 +16,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from functools import wraps
-from math import exp, isfinite, log
+from math import isfinite, log
 from threading import Lock
 from typing import Any
 
@@ -112,9 +112,9 @@ class Reading:
 
     @answered
     def score(self, q: Question) -> Answer:
-        """{ids, from = 0, muted = []} -> {start, bits, probs, next}: what tokens cost.
+        """{ids, from = 0, muted = []} -> {start, bits, next}: what tokens cost.
 
-        bits, probs: of the tokens from `start` (which is `from`) on, each chosen in the window that
+        bits: of the tokens from `start` (which is `from`) on, each chosen in the window that
             generation would have seen; null for the first of the text, which nothing chooses.
         next: where to go on, null at the end: a long text is scored in parts of about a second.
         """
@@ -133,7 +133,6 @@ class Reading:
         return {
             "start": start,
             "bits": unknown + [-x * BITS for x in logprobs],
-            "probs": unknown + [exp(x) for x in logprobs],
             "next": next_ if next_ < len(ids) else None,
         }
 
@@ -192,14 +191,13 @@ class Reading:
     def maps(self, q: Question) -> Answer:
         """{ids, at, view = "raw", muted = []} -> all heads, small, and what each one does.
 
-        at, start, layers, heads: the window and the shape.
+        at, start: the window.
         side, thumbnails: uint8[L][H][side][side].
         scale: the weight that 255 stands for; 1, but for the view "weighted", where it is in the
             units of the residual stream.
         roles: [L][H] of {label, score, here}: score is the share of the way from even attention to
             a perfect head, of "first-token sink" the share of attention; label is "" where no
             role stands out. here: judged on this text, not on the reference text.
-        sink: [L][H], share of attention on the first token.
         """
         ids = q.ids
         at = q.cursor(ids)
@@ -210,13 +208,10 @@ class Reading:
         return {
             "at": at,
             "start": seen.start,
-            "layers": L,
-            "heads": H,
             "side": lens.thumbnail_side(L * H, T),
             "thumbnails": _base64(lens.thumbnails(weights)),
             "scale": scale,
             "roles": [[_role(roles, here, layer, head) for head in range(H)] for layer in range(L)],
-            "sink": roles.sink.tolist(),
         }
 
     @answered

@@ -14,7 +14,6 @@ from tests.browser.driving import Playground
 
 MODEL, TOKENIZER, _ = load_model(Path(__file__).parents[2] / "checkpoints" / "mini")
 L, H = MODEL.config.n_layer, MODEL.config.n_head
-SHOWN = "at => ptx.store.state.look?.at === at"
 
 
 @pytest.fixture

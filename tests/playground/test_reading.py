@@ -424,7 +424,8 @@ def test_maps_and_heads_equal_the_lens(
         T = weights.shape[-1]
         asked = {"ids": ids, "at": at, "view": view}
         answer = reading.maps(asked)
-        assert (answer["layers"], answer["heads"], answer["side"]) == (c.n_layer, c.n_head, T)
+        assert answer["side"] == T
+        assert [len(row) for row in answer["roles"]] == [c.n_head] * c.n_layer
         assert answer["scale"] == pytest.approx(scale, rel=1e-5)
         small = numbers(answer["thumbnails"], "u1").astype(int)
         wanted = lens.quantize(weights).numpy().astype(int)
@@ -450,7 +451,6 @@ def test_roles_are_those_of_the_text_where_it_has_enough_of_them(
     ids = window(served, long, len(long))
     here = lens.roles(served.tokenizer, ids, lens.attention(served.model, ids))
     there = lens.reference_roles(served.model, served.tokenizer)
-    assert np.allclose(answer["sink"], here.sink, atol=1e-6)
     for layer, row in enumerate(answer["roles"]):
         for head, told in enumerate(row):
             if told["label"] in lens.ROLES:
@@ -499,13 +499,12 @@ def test_scores_are_those_of_the_windows_that_generation_saw(
     ids = request.getfixturevalue(text)
     answer = reading.score({"ids": ids})
     assert (answer["start"], answer["next"]) == (0, None)
-    assert answer["bits"][0] is answer["probs"][0] is None
-    assert len(answer["bits"]) == len(answer["probs"]) == len(ids)
+    assert answer["bits"][0] is None
+    assert len(answer["bits"]) == len(ids)
     for at in range(1, len(ids), 7):
         logits = lens.trace(served.model, window(served, ids, at)).logits[-1]
         bits = -float(logits.log_softmax(-1)[ids[at]]) / log(2)
         assert answer["bits"][at] == pytest.approx(bits, abs=1e-4)
-        assert answer["probs"][at] == pytest.approx(2**-bits, rel=1e-4)
         assert reading.look({"ids": ids, "at": at})["bits"] == pytest.approx(bits, abs=1e-4)
 
 
@@ -663,7 +662,7 @@ def test_many_threads_get_the_answers_of_one(
         together = list(pool.map(fresh.ask, asked * 3))
     for one, other in zip(alone * 3, together, strict=True):
         assert one.keys() == other.keys()
-        for name in ("prob", "next", "bits", "scale", "sink"):
+        for name in ("prob", "next", "bits", "scale"):
             if name in one and one[name] is not None:
                 assert np.allclose(
                     np.array(one[name], dtype=float), np.array(other[name], dtype=float),

@@ -230,6 +230,17 @@ def test_a_large_preset_has_the_usual_tokenizer(training: Training) -> None:
     assert "--tokenizer" not in manifest["words"]
 
 
+def test_this_machines_python_is_offered_until_a_presets_own_is_prepared(
+    training: Training,
+) -> None:
+    offered = set(training.follow({})["options"]["installed"])
+    assert {"nano", "mini"} <= offered
+    (training.library.data / "installed").mkdir()
+    assert training.follow({})["options"]["installed"] == ["nano"]
+    (training.library.data / "installed-py4k").mkdir()
+    assert training.follow({})["options"]["installed"] == []
+
+
 def test_preparing_that_fails_trains_nothing(training: Training) -> None:
     Path(module.PREPARE).write_text("import sys; sys.exit('error: no text is left')")
     text = {"source": "text", "name": "pasted", "text": "x"}

@@ -266,7 +266,6 @@ def test_a_choice_shows_the_distribution_before_and_after() -> None:
     torch.testing.assert_close(choice.raw, logits.softmax(-1))
     assert [a.token for a in choice.top(3)] == [1, 3, 2]
     assert [a.cut_by for a in choice.top(3)] == [None, None, "top_k"]
-    assert [a.token for a in choice.top_final(3)] == [1, 3]
     assert [choice.rank(t) for t in range(4)] == [4, 1, 3, 2]
     for one in (choice, replace(choice, compiled=True)):
         assert one.logprob(3) == pytest.approx(math.log(float(choice.raw[3])), abs=1e-6)

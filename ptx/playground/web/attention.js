@@ -11,7 +11,7 @@ ptx.attention = (() => {
   const KEPT = 8; // windows with a view
   const AGAIN = 5000; // ms until what was refused is asked for again
   const calls = [];
-  const known = new Map(); // key: {maps, squares} of a window in a view, the newest last
+  const known = new Map(); // key: {kind, ids, maps, squares} of a window in a view, the newest last
 
   let roles = []; // the last that were told
 

@@ -160,5 +160,5 @@ window.ptx = (() => {
     }
   }
 
-  return { el, visible, mark, isUnseen, isDark, onTheme, color, colormap, packedColormap, diverging, onDiverging, bytes, copy, fit, number, remember, remembered, signed };
+  return { el, visible, mark, isUnseen, isDark, onTheme, color, packedColormap, diverging, onDiverging, bytes, copy, fit, number, remember, remembered, signed };
 })();

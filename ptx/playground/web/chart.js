@@ -14,7 +14,7 @@ ptx.chartView = () => {
   return view;
 };
 
-// series: [{name, color, x, y, width, alpha, dash, dots}]; x grows, null in y is a gap.
+// series: [{color, x, y, width, alpha, dash, dots}]; x grows, null in y is a gap.
 ptx.chart = ({ label, unit, view, height }) => {
   const { el, number } = ptx;
   const MARGIN = { left: 50, right: 12, top: 20, bottom: 22 };

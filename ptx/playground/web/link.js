@@ -157,5 +157,5 @@ ptx.link = (() => {
     on(["model", "ids", "knobs", "cursor", "view", "pinned", "muted", "writing"], follow);
   }
 
-  return { address, pack, unpack, start };
+  return { address, pack, start };
 })();

@@ -29,8 +29,8 @@ ptx.model = ({ element }) => {
     const { train, val } = found;
     chart.show({
       series: [
-        { name: "training", color: ptx.color("--train"), x: train.step, y: train.bpb, alpha: 0.6 },
-        { name: "validation", color: ptx.color("--val"), x: val.step, y: val.val_bpb, width: 2, dots: true },
+        { color: ptx.color("--train"), x: train.step, y: train.bpb, alpha: 0.6 },
+        { color: ptx.color("--val"), x: val.step, y: val.val_bpb, width: 2, dots: true },
       ],
     });
     return [chart.element, el("div", { class: "legend" },

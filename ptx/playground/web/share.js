@@ -123,5 +123,5 @@ ptx.share = (() => {
     return [link, python];
   }
 
-  return { exports, lines, buttons, copyFrom, csv };
+  return { exports, lines, buttons, copyFrom };
 })();

@@ -20,7 +20,7 @@ ptx.store = (() => {
       temperature: 0.6, top_k: 0, top_p: 0.95, min_p: 0, repetition_penalty: 1, python: false,
       length: 200, seed: 0, // which change no distribution
     },
-    // How the text is doing: {generated, rate, seed, place, finish, notes, syntax, error}, see
+    // How the text is doing: {generated, rate, seed, place, waiting, finish, notes, syntax, error}, see
     // write.py; `finish` is null while it is written, and until a prompt is continued.
     status: {},
     look: null, // the server's answer about the cursor, see reading.py; null until it is there

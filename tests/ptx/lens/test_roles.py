@@ -208,7 +208,6 @@ def test_the_probe_finds_induction_where_it_was_put(model: GPT, py16k: Tokenizer
         (first,) = [i for i in range(1, 11) if ids[i] == ids[q]]
         total += weights[:, :, q, first + 1]
     torch.testing.assert_close(found.induction, total / 10)
-    assert found.without_sink.min() >= 0
     assert (found.without_sink >= found.induction).all()
     assert 0 < found.uniform < 0.1
     again = lens.induction_probe(model, py16k, length=10, texts=1, seed=3)
