@@ -41,7 +41,8 @@ class Complete:
     """
 
     prompt: Annotated[str, tyro.conf.Positional]
-    """The Python to continue; it may end anywhere, inside a word too. - reads standard input."""
+    """The Python to continue; it may end anywhere, inside a word too. - reads standard input. It
+    stands before --stop, --ban and --force, which take all words that follow."""
     model: Path = DEFAULT_MODEL
     """A model directory, or a run directory for its newest checkpoint."""
     temperature: float = USUAL.temperature

@@ -38,7 +38,7 @@ class Cooldown:
     python train/run.py --resume runs/mini-cooled (trains it)
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run directory."""
     steps: int
     """Further steps, over which the rates fall."""

@@ -69,7 +69,7 @@ class Evaluate:
     text: Path | None = None
     """A Python file, or a folder of them, to score instead of the data's held-out projects."""
     tokens: int = 50_000
-    """Scored at most per project of the data; 0 scores all."""
+    """Scored at most per project of the data; 0 scores all. Of --text all is scored."""
     against: tuple[Path, ...] = ()
     """Other models or runs, scored on the same text."""
     baselines: bool = False

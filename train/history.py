@@ -29,9 +29,9 @@ class History:
     Example: python train/run.py history runs/nano checkpoints/nano-history
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run directory."""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """The directory to write; an earlier one is replaced."""
     count: int = 12
     """Checkpoints."""

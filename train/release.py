@@ -43,9 +43,9 @@ class Release:
     Example: python train/run.py release runs/mini checkpoints/mini
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run directory."""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """The model directory to write."""
     tokens: int = Evaluate.tokens
     """Scored at most per held-out project, for the card; 0 scores all."""

@@ -38,8 +38,8 @@ class Settings:
 
     python train/run.py COMMAND --help (explains each)
 
-    Fields left out take the preset's recipe. Ctrl+C finishes the step, saves, and exits; nothing
-    is lost.
+    Fields left out take the preset's recipe (RECIPES in train/settings.py). Ctrl+C finishes the
+    step, saves, and exits; nothing is lost.
     """
 
     preset: str = "nano"
