@@ -77,7 +77,7 @@ ptx.atlas = () => {
       return;
     }
     const heads = Number(node.style.getPropertyValue("--heads"));
-    const [layer, head] = current.split(".").map(Number);
+    const [layer, head] = pins.place(current);
     const to = {
       ArrowLeft: [layer, head - 1], ArrowRight: [layer, head + 1], ArrowUp: [layer - 1, head],
       ArrowDown: [layer + 1, head], Home: [layer, 0], End: [layer, heads - 1],

@@ -76,7 +76,7 @@ ptx.attention = (() => {
 
   // {rows, values, scale} of a head, or null.
   async function askHead(question, name) {
-    const [layer, head] = name.split(".").map(Number);
+    const [layer, head] = ptx.pins.place(name);
     const answer = await ptx.ask("head", { ...question, layer, head });
     return answer && { rows: answer.at, values: ptx.bytes(answer.triangle), scale: answer.scale };
   }
@@ -117,7 +117,7 @@ ptx.attention = (() => {
       return { start: found.start, weights: Float32Array.from(codes, (v) => found.scale * (v / 255) ** 2) };
     }
     if (look?.at !== at || view === "weighted" || !look.row) return null;
-    const [layer, head] = name.split(".").map(Number);
+    const [layer, head] = ptx.pins.place(name);
     const size = look.at - look.start;
     const from = (layer * model.heads + head) * size;
     const codes = ptx.bytes(look.row).subarray(from, from + size);

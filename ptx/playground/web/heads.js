@@ -49,7 +49,7 @@ ptx.heads = ({ element }) => {
     const now = attention.current();
     const found = [];
     for (const name of now ? store.state.pinned : []) {
-      const [layer, head] = name.split(".").map(Number);
+      const [layer, head] = pins.place(name);
       const answer = await ptx.ask("head", { ...now.question, layer, head, exact: true });
       if (!answer) continue;
       const weights = new Float32Array(ptx.bytes(answer.triangle).buffer);
@@ -98,7 +98,7 @@ ptx.heads = ({ element }) => {
   }
 
   function roleOf(name) {
-    const [layer, head] = name.split(".").map(Number);
+    const [layer, head] = pins.place(name);
     const found = picture?.roles[layer]?.[head];
     if (!found) return { short: "", long: "" };
     const [short, means] = ptx.roles[found.label] ?? [found.label, found.label];

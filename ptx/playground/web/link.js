@@ -51,7 +51,7 @@ ptx.link = (() => {
   const whether = (value, allowed) => (allowed.includes(value) ? value : allowed[0]);
   const isHead = (name) => {
     if (typeof name !== "string" || !/^(0|[1-9]\d*)\.(0|[1-9]\d*)$/.test(name)) return false;
-    const [layer, head] = name.split(".").map(Number);
+    const [layer, head] = ptx.pins.place(name);
     return layer < state.model.layers && head < state.model.heads;
   };
 

@@ -24,6 +24,8 @@ ptx.pins = (() => {
     // A fifth head takes the place of the one that was pinned first.
     toggle: (name) => store.set({ pinned: toggled(store.state.pinned, name).slice(-MOST) }),
     mute: (name) => store.set({ muted: toggled(store.state.muted, name) }),
+    // [layer, head] of a name.
+    place: (name) => name.split(".").map(Number),
     // In words, of those that are muted.
     without: (muted) => `without head${muted.length === 1 ? "" : "s"} ${muted.join(", ")}`,
     // The name of a CSS variable.

@@ -105,7 +105,7 @@ ptx.price = ({ relabel }) => {
     if (labels === "role") return null;
     const now = question();
     if (!now || each?.key !== now.key) return { text: "…", title: "being worked out" };
-    const [layer, head] = name.split(".").map(Number);
+    const [layer, head] = pins.place(name);
     const bits = each[labels][layer][head];
     if (bits === null) return { text: "–", title: "there is no token before the cursor" };
     const what = labels === "next" ? "the token at the cursor" : "a token of the text";
