@@ -227,7 +227,11 @@ class Generation:
         return self
 
     def __next__(self) -> Step:
-        step = None if self._cancelled else next(self._steps, None)
+        try:
+            step = None if self._cancelled else next(self._steps, None)
+        except Exception:
+            self._end()
+            raise
         if step is None or self._cancelled:
             self._end()
             raise StopIteration
@@ -420,6 +424,7 @@ class Engine:
 
     def _admit(self) -> None:
         """Lets waiting streams in, first come first served."""
+        self._waiting = deque(stream for stream in self._waiting if not stream.finish)
         for stream in list(self._parked):
             if self._queues[stream].qsize() <= AHEAD // 2:  # worth coming back for
                 self._parked.remove(stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from bisect import bisect_left
 from itertools import islice
 
 from ptx.prefix import can_go_on, syntax_error
@@ -21,11 +22,13 @@ class Guard:
     """A text that can become Python, and which tokens leave it so.
 
     alive: whether it can. Nothing can be told of one that cannot, or whose last statement is long.
+    parsed: bytes that were read so far to answer which tokens are allowed, the same ones each time.
     """
 
     def __init__(self, text: bytes, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._text = bytearray(text.removeprefix(codecs.BOM_UTF8))
+        self.parsed = 0
         self._passed = 0  # bytes of it before which no more places are looked for
         self._drop_statements()
         # an indent that no statement may have may still be that of a comment
@@ -46,10 +49,12 @@ class Guard:
         new = self._tokenizer.token_bytes(token)
         if not new:
             return [token]
-        dead = next((new[:n] for n in range(1, len(new)) if not self._goes_on_with(new[:n])), new)
-        return self._tokenizer.beginning_with(dead).tolist()
+        # what is dead stays dead
+        n = 1 + bisect_left(range(1, len(new)), True, key=lambda n: not self._goes_on_with(new[:n]))
+        return self._tokenizer.beginning_with(new[:n]).tolist()
 
     def _goes_on_with(self, new: bytes) -> bool:
+        self.parsed += len(self._text)
         return can_go_on(text_of(self._text + new))
 
     def append(self, new: bytes) -> None:

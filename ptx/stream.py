@@ -30,8 +30,9 @@ LONGEST_CHARACTER = 4
 """Bytes in UTF-8."""
 STOPS = 16
 """Stop strings of a text."""
-REFUSALS = 200
-"""Tokens refused at one place, after which the first of them is taken."""
+REFUSALS, PARSED = 200, 100_000
+"""Tokens refused at one place, and bytes parsed for that, after which the first of them is taken:
+while a text asks the parser all others wait."""
 UNFAMILIAR = 2.2
 """Bytes per token below which a prompt is not what the tokenizer was made for (Python: 3 to 5)."""
 
@@ -136,6 +137,9 @@ class Stream:
         self.paused = False
         """Its reader is far behind: a batch leaves it out."""
         self._new = bytearray()
+        self._distinct: set[int] = set()
+        self._n_counted = 0
+        """How many of `ids` are among them."""
         self._generated, self._started = 0, 0.0
         self._lookup = Lookup() if speculate else None
         self._stops = [s.encode("utf-8", "surrogatepass") for s in self.limits.stop]
@@ -187,6 +191,8 @@ class Stream:
         for i in range(len(logits)):
             choice = Choice(_own(logits[i]), self.sampling, self._seen(), compiled=compiled)
             token, logprob, choice = self._draw(choice, None if i else picked)
+            if self.finish:
+                break
             steps += self._accept(token, logprob, choice, attention and attention[i])
             if self.finish or i == len(guesses) or token != guesses[i]:
                 break
@@ -199,7 +205,7 @@ class Stream:
 
         read: logits and attention after each token of each of the open end's leaves.
         """
-        end, self._end = self._end, None
+        end = self._end
         rows = read[0][0].new_empty(len(end.nodes), read[0][0].shape[-1])  # (nodes, V)
         shown: dict[int, Tensor] = {}
         for (_, numbers), (logits, attention) in zip(end.leaves(), read, strict=True):
@@ -224,15 +230,21 @@ class Stream:
             node = len(end.path)
             choice = Choice(rows[node].clone(), self.sampling, seen, compiled=compiled)
             token, logprob, choice = self._draw(choice)
-        settled = end.nodes[node]
+        if self.finish:
+            return []
+        self._end, settled = None, end.nodes[node]
         self.ids += settled
         self.n_prompt += len(settled)
         held = self._length(end.path) - self._length(settled)
         return self._accept(token, logprob, choice, shown.get(node), settled, held)
 
     def _seen(self, more: Sequence[int] = ()) -> tuple[int, ...]:
-        """What the repetition penalty counts, if there is one."""
-        return (*self.ids, *more) if self.sampling.repetition_penalty != 1.0 else ()
+        """The tokens that the repetition penalty counts, each once, if there is one."""
+        if self.sampling.repetition_penalty == 1.0:
+            return ()
+        self._distinct.update(self.ids[self._n_counted :])
+        self._n_counted = len(self.ids)
+        return tuple(sorted(self._distinct.union(more)))
 
     def share(self) -> float:
         """The random number of one draw."""
@@ -249,7 +261,7 @@ class Stream:
 
         picked: what was drawn first, if it was. inside: how many bytes of a token the prompt has.
         """
-        first = None
+        first, most = None, self._guard.parsed + PARSED if self._guard else 0
         while True:
             c, share = choice, map(Stream.share, [self])
             what = c.logits[None], c.sampling, share, c.ids, c.dead, c.compiled
@@ -257,8 +269,11 @@ class Stream:
             if not self._guard or self._guard.allows(token, inside(token) if inside else 0):
                 return token, logprob, choice
             first = first or (token, logprob, choice)
+            if self.finish:  # cancelled meanwhile: nobody wants it
+                return first
             dead = (*c.dead, *([token] if inside else self._guard.as_dead(token)))
-            if len(c.refused) == REFUSALS or not possible(c.logits, c.sampling, dead):
+            tired = len(c.refused) == REFUSALS or self._guard.parsed > most
+            if tired or not possible(c.logits, c.sampling, dead):
                 self._guard = None
                 return first
             choice, picked = replace(c, refused=(*c.refused, token), dead=dead), None

@@ -445,6 +445,51 @@ def test_cancelling_frees_the_slot_at_once_also_of_one_that_waits(engine: Engine
     assert not engine._queues
 
 
+def test_texts_cancelled_while_they_wait_leave_the_queue(engine: Engine) -> None:
+    running = [forever(engine) for _ in range(2)]
+    readers = [threading.Thread(target=list, args=[generation]) for generation in running]
+    for reader in readers:  # so that no slot becomes free
+        reader.start()
+    for _ in range(20):
+        forever(engine).cancel()
+    wait_until(lambda: not engine._waiting)
+    assert [generation.finish for generation in running] == [None, None]
+    for generation in running:
+        generation.cancel()
+    for reader in readers:
+        reader.join(timeout=10)
+
+
+def test_a_text_cancelled_while_it_waits_takes_no_slot_from_one_that_is_paused(
+    engine: Engine,
+) -> None:
+    paused = [forever(engine) for _ in range(2)]
+    wait_until(lambda: all(g._stream.paused for g in paused))
+    with engine._changed:  # it cannot be let in before it is cancelled
+        forever(engine).cancel()
+    wait_until(lambda: not engine._waiting and len(engine._queues) == 2)
+    assert not engine._parked
+    for generation in paused:
+        generation.cancel()
+
+
+def test_an_error_at_the_first_token_leaves_the_prompt_whole(
+    engine: Engine, model: GPT, py16k: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = "import os\n\ndef fibona"
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.head.weight.fill_(torch.nan)
+    monkeypatch.setattr(engine._batch.decoder, "model", broken)
+    alone = generate(broken, py16k, prompt, decoder=Decoder(broken, native=False))
+    for generation in (engine.generate(prompt), alone):
+        with pytest.raises(UserError, match="no numbers"):
+            next(generation)
+        assert py16k.decode(generation.ids[1:]).decode() == prompt
+        assert generation.n_prompt == len(generation.ids)
+    assert alone.finish is None or alone.finish == "error"
+
+
 def test_a_reader_that_is_gone_is_cancelled(engine: Engine) -> None:
     generation = forever(engine)
     next(generation)

@@ -11,6 +11,7 @@ import torch
 from ptx.errors import UserError
 from ptx.sampling import Sampling, distribution
 from ptx.stream import (
+    PARSED,
     PROMPT_LIMIT,
     Limits,
     Stream,
@@ -39,6 +40,38 @@ def p_value(tokens: list[int], probs: torch.Tensor) -> float:
     chi_square = ((counts[probs > 0] - expected) ** 2 / expected).sum()
     freedom = torch.tensor(len(expected) - 1, dtype=torch.float64)
     return float(torch.special.gammaincc(freedom / 2, chi_square / 2))
+
+
+def test_the_penalty_counts_each_token_once_however_long_the_text_is(py16k: Tokenizer) -> None:
+    sampling, ids = Sampling(repetition_penalty=1.3), [py16k.eot, *[5, 6, 7] * 2000]
+    stream = Stream(py16k, 256, ids, sampling, Limits(9))
+    for seed in range(3):
+        before, logits = list(stream.ids), logits_for(seed)
+        [step] = stream.take([], logits)
+        assert len(step.choice.ids) == len(set(before))
+        assert torch.equal(step.choice.final, distribution(logits[0], sampling, before))
+
+
+def test_a_long_statement_is_not_parsed_for_long(
+    py16k: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "x = [" + "1, " * 4000
+    stream = Stream(py16k, 256, [py16k.eot, *py16k.encode(text)], Sampling(python=True))
+    parsed: list[int] = []
+    monkeypatch.setattr("ptx.guard.can_go_on", lambda text: parsed.append(len(text)))  # refuses all
+    [step] = stream.take([], logits_for(0))
+    assert not step.choice.refused, "the first of them is taken"
+    assert 2 < len(parsed) < 20
+    assert sum(parsed) < PARSED + 5 * len(text)
+
+
+def test_a_text_cancelled_while_tokens_are_refused_ends_there(
+    py16k: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Stream(py16k, 256, [py16k.eot, *py16k.encode("x = 1\n")], Sampling(python=True))
+    monkeypatch.setattr("ptx.guard.can_go_on", lambda _: stream.cancel())
+    assert stream.take([], logits_for(0)) == []
+    assert stream.finish == "cancelled"
 
 
 def test_draws_follow_the_distribution_with_guesses_and_without(py16k: Tokenizer) -> None:
