@@ -50,8 +50,8 @@ def train(settings: Settings) -> Path:
     """Runs, or resumes, a training run to its last step; returns its directory."""
     keep_freed_memory()
     if settings.resume:
-        here, run = run_settings.of_the_machine(settings), rundir.given(settings.resume)
-        settings = replace(run_settings.load(run), resume=run, **here)
+        here, directory = run_settings.of_the_machine(settings), rundir.given(settings.resume)
+        settings = replace(run_settings.load(directory), resume=directory, **here)
     with world(settings.device, settings.shard) as processes:
         if settings.resume:
             run = Run.resume(settings.resume, processes, settings)
