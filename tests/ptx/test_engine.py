@@ -94,6 +94,7 @@ def test_a_text_cancelled_before_its_first_step_keeps_its_prompt(
             assert list(generation) == []
             assert py16k.decode(generation.ids).decode() == prompt
             assert generation.n_prompt == len(generation.ids)
+        assert generation.finish == "error"
 
 
 def test_a_text_that_is_written_before_its_reader_looks_is_read_once(
@@ -487,7 +488,7 @@ def test_an_error_at_the_first_token_leaves_the_prompt_whole(
             next(generation)
         assert py16k.decode(generation.ids[1:]).decode() == prompt
         assert generation.n_prompt == len(generation.ids)
-    assert alone.finish is None or alone.finish == "error"
+        assert generation.finish == "error"
 
 
 def test_a_reader_that_is_gone_is_cancelled(engine: Engine) -> None:
