@@ -241,8 +241,9 @@ def render_card(
 
 
 def prepare_command(corpus: Corpus) -> str:
-    """What made the data, but for where it lies."""
+    """What made the data; adopted files lie where they were."""
     source = corpus.manifest.get("command", {}).get("source", "adopt").split()[0]
     fractions = {k: corpus.manifest["split"].get(k) for k in ("val_fraction", "test_fraction")}
     told = (f" --{k.replace('_', '-')} {v}" for k, v in fractions.items() if v is not None)
-    return f"python prepare/run.py {source}{''.join(told)}"
+    out = "" if source == "adopt" else f" --out data/{corpus.path.name}"
+    return f"python prepare/run.py {source}{''.join(told)}{out}"
