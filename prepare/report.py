@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prepare import documents
@@ -165,7 +166,8 @@ def near_duplicates(corpus: Corpus) -> list[dict[str, object]]:
         return []
     table = pq.read_table(file)
     step = max(1, table.num_rows // EXAMPLES)
-    return table.take(list(range(0, table.num_rows, step))[:EXAMPLES]).to_pylist()
+    chosen = pa.array(range(0, table.num_rows, step)[:EXAMPLES], pa.int64())  # of none, too
+    return table.take(chosen).to_pylist()
 
 
 def twin(corpus: Corpus, row: dict[str, object]) -> str:

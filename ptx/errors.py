@@ -31,7 +31,7 @@ def report_errors() -> Iterator[None]:
         raise SystemExit(1) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _exit(f"error: {where}{error.strerror}", 2)
+        _exit(f"error: {where}{error.strerror or error}", 2)
 
 
 def _exit(sentence: str, status: int) -> None:

@@ -77,6 +77,16 @@ def test_text_of_documents_is_escaped_and_nothing_in_it_hides(page: Page) -> Non
     assert "\u202e" not in page.text
 
 
+def test_a_directory_without_near_duplicates_has_a_page(tmp_path: Path) -> None:
+    for name in ("torch", "pydantic"):
+        (tmp_path / "projects" / name).mkdir(parents=True)
+        (tmp_path / "projects" / name / "module.py").write_text(f"def {name}():\n    return 1\n")
+    plan = Plan("py16k", 0.1, steps=OWN_CODE)
+    build(folder(tmp_path / "projects"), tmp_path / "data", plan, lambda done: None)
+    report.write(tmp_path / "data", tmp_path / "page.html")
+    assert "None." in (tmp_path / "page.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_show_prints_the_document_around_a_token(data: Path, split: str) -> None:
     corpus = Corpus(data)

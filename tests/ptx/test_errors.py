@@ -22,6 +22,7 @@ def test_a_user_error_becomes_one_line_and_status_2(capsys: pytest.CaptureFixtur
     ("error", "status", "sentence"),
     [
         (OSError(28, "No space left on device", "train.bin"), 2, "error: train.bin: No space left"),
+        (OSError("6 requested and 4 written"), 2, "error: 6 requested and 4 written"),
         (KeyboardInterrupt(), 130, "stopped"),
     ],
 )
