@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from prepare import documents
 from prepare.build import NEAR_DUPLICATES
-from ptx.corpus import Corpus, count_tokens
+from ptx.corpus import Corpus, count_tokens, sources_of
 from ptx.tokenizer import Tokenizer
 
 WEB = Path(__file__).parent / "web"
@@ -49,7 +49,7 @@ def write(directory: Path, page: Path) -> None:
         "facts": facts(corpus),
         "filters": filters(corpus.manifest),
         "licences": bars(found.licences.most_common(LARGEST), megabytes),
-        "projects": "".join(projects(corpus.manifest, split) for split in corpus.splits),
+        "projects": "".join(projects(corpus, split) for split in corpus.splits),
         "lines": histogram(line_lengths(corpus, found.sampled), (0, 20, 40, 60, 80, 100, 150, 250)),
         "sizes": histogram(found.sizes, (0, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)),
         "tokens": histogram(counts, RARE),
@@ -80,14 +80,15 @@ def facts(corpus: Corpus) -> str:
     for split in corpus.splits:
         total = manifest["splits"][split]
         told = f"{total['tokens']:,} tokens, {total['files']:,} documents, "
-        told += f"{megabytes(total['bytes'])} of text, {len(manifest['sources'][split]):,} projects"
+        listed = sources_of(corpus.path, manifest, split)
+        told += f"{megabytes(total['bytes'])} of text, {len(listed):,} projects"
         rows.append((f"{split}.bin", told))
     kept = manifest["splits"]["train"]
     density = kept["bytes"] / max(1, kept["tokens"] - kept["files"])
     rows += [
         ("tokenizer", f"{corpus.tokenizer.name}, {density:.2f} bytes per token"),
         ("source", manifest.get("command", {}).get("source", "unknown")),
-        ("split", manifest["split"].get("rule", "")),
+        ("split", manifest.get("split", {}).get("rule", "unknown")),
     ]
     return table(("", ""), rows)
 
@@ -104,8 +105,9 @@ def filters(manifest: dict) -> str:
     return bars(rows, megabytes) + f"<p>Replaced by placeholders: {escape(replaced) or 'none'}.</p>"
 
 
-def projects(manifest: dict, split: str) -> str:
-    listed = sorted(manifest["sources"][split], key=lambda s: -s["bytes"])[:LARGEST]
+def projects(corpus: Corpus, split: str) -> str:
+    found = sources_of(corpus.path, corpus.manifest, split)
+    listed = sorted(found, key=lambda s: -s["bytes"])[:LARGEST]
     rows = [
         (
             s["name"],

@@ -31,7 +31,7 @@ def problems(directory: Path) -> Iterator[str]:
 
 
 def shared_projects(opened: Corpus) -> Iterator[str]:
-    if opened.manifest["split"].get("rule", "").startswith("By position"):
+    if opened.manifest.get("split", {}).get("rule", "").startswith("By position"):
         return  # one text is on both sides of its cut
     sides = {s: {p["name"] for p in opened.manifest["sources"][s]} for s in opened.splits}
     for one, other in combinations(opened.splits, 2):

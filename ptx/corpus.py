@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +20,15 @@ from types import TracebackType
 import numpy as np
 
 from ptx.atomic import beside, flush, put_in_place, recover
-from ptx.errors import UserError
-from ptx.tokenizer import MANIFEST_FILE, Tokenizer
+from ptx.errors import FULL_DISK, UserError
+from ptx.tokenizer import MANIFEST_FILE, RANKS_FILE, Tokenizer
 
 FORMAT = 1
 SPLITS = ("train", "val", "test")
 REQUIRED = SPLITS[:2]
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+COUNTS = ("files", "bytes", "tokens")
+SOURCE = {"name": str, "version": str, "licence": str, **dict.fromkeys(COUNTS, int)}
 CHUNK = 1 << 20  # tokens or bytes looked at together when a whole file is read
 
 
@@ -133,7 +136,7 @@ def read_manifest(path: Path) -> dict:
             f"{file} is missing: prepare the directory again, or describe token files made "
             "elsewhere with `prepare/run.py adopt`."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is not readable JSON ({error}): prepare it again.") from None
     if not is_manifest(manifest):
         raise UserError(f"{file} is not a manifest of format {FORMAT}: prepare it again.")
@@ -147,8 +150,11 @@ def is_manifest(manifest: object) -> bool:
             manifest["format"] == FORMAT
             and manifest["dtype"] in DTYPES
             and isinstance(manifest["tokenizer"], dict)
+            and isinstance(manifest.get("split", {}), dict)
+            and isinstance(manifest.get("extras", {}), dict)
             and set(REQUIRED) <= set(manifest["splits"]) <= set(SPLITS)
             and all(split["tokens"] > 0 for split in manifest["splits"].values())
+            and all(isinstance(s[n], int) for s in manifest["splits"].values() for n in COUNTS)
             and all(isinstance(split["sha256"], str) for split in manifest["splits"].values())
         )
     except (AttributeError, KeyError, TypeError):
@@ -158,6 +164,21 @@ def is_manifest(manifest: object) -> bool:
 def splits_of(manifest: dict) -> tuple[str, ...]:
     """The sides that a manifest lists, in the order of SPLITS."""
     return tuple(split for split in SPLITS if split in manifest["splits"])
+
+
+def sources_of(path: Path, manifest: dict, split: str) -> list[dict]:
+    """The projects of one side, each with the fields of SOURCE."""
+    try:
+        sources = manifest["sources"][split]
+        complete = all(isinstance(s[key], kind) for s in sources for key, kind in SOURCE.items())
+    except (KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise UserError(
+            f"{path / MANIFEST_FILE} does not list the sources of {split}.bin with their "
+            f"{', '.join(SOURCE)}: prepare the directory again."
+        )
+    return sources
 
 
 def file_problem(path: Path, manifest: dict, split: str) -> str | None:
@@ -246,15 +267,11 @@ def recount(path: Path, manifest: dict, split: str, tokenizer: Tokenizer) -> Ite
     file, listing = path / f"{split}.bin", path / MANIFEST_FILE
     tokens = open_tokens(path, manifest, split)
     try:
-        sources = [
-            {key: source[key] for key in ("name", "files", "bytes", "tokens")}
-            for source in manifest["sources"][split]
-        ]
-        total_bytes = manifest["splits"][split]["bytes"]
-    except (KeyError, TypeError):
-        yield f"{listing} does not list the sources of {split}.bin."
+        sources = sources_of(path, manifest, split)
+    except UserError as error:
+        yield str(error)
         return
-    for key, total in (("tokens", len(tokens)), ("bytes", total_bytes)):
+    for key, total in (("tokens", len(tokens)), ("bytes", manifest["splits"][split]["bytes"])):
         if sum(source[key] for source in sources) != total:
             yield f"{listing}: the {key} of the projects in {split} do not sum to {total:,}."
     start = 0
@@ -349,7 +366,7 @@ class CorpusWriter:
         return manifest
 
     def _totals(self, split: str, sources: list[dict]) -> dict[str, str | int]:
-        sums = {key: sum(s[key] for s in sources) for key in ("files", "bytes", "tokens")}
+        sums = {key: sum(s[key] for s in sources) for key in COUNTS}
         return {"file": f"{split}.bin", **sums, "sha256": self._hashes[split].hexdigest()}
 
     def __exit__(
@@ -359,8 +376,13 @@ class CorpusWriter:
         trace: TracebackType | None,
     ) -> None:
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # after a full disk: what is not written yet fails once more
+                file.close()
         shutil.rmtree(self._partial, ignore_errors=True)  # nothing is there after `finish`
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise UserError(
+                f"{self.target.parent} is full: make room and run the same command again."
+            ) from None
 
 
 def adopt(path: str | Path, dtype: str, tokenizer: Tokenizer) -> dict:
@@ -408,24 +430,30 @@ def adopt(path: str | Path, dtype: str, tokenizer: Tokenizer) -> dict:
 
 
 def write_json(path: Path, content: dict) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    """Write the whole file or, if this process is killed, none."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.write("\n")
-    flush(path)
-
-
-def holds_manifest(path: Path) -> bool:
-    try:
-        return is_manifest(json.loads((path / MANIFEST_FILE).read_text("utf-8")))
-    except (OSError, ValueError):
-        return False
+    flush(partial)
+    partial.replace(path)
 
 
 def require_replaceable(target: Path) -> None:
     """Refuse a target that holds anything but an earlier data directory."""
     if target.is_file():
         raise UserError(f"{target} is a file: name a directory to write to.")
-    if target.is_dir() and any(target.iterdir()) and not holds_manifest(target):
+    if not target.is_dir() or not (names := {path.name for path in target.iterdir()}):
+        return
+    try:
+        manifest = read_manifest(target)
+    except UserError:
         raise UserError(
             f"{target} is not empty and not a data directory: name another, or empty it first."
+        ) from None
+    written = {MANIFEST_FILE, RANKS_FILE, *(f"{split}.bin" for split in SPLITS)}
+    if others := sorted(names - written - set(manifest.get("extras", {}))):
+        raise UserError(
+            f"{target} holds {others[0]}, which is no part of a data directory and would be "
+            "deleted: name another, or move it away."
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the numbers of an OSError without room
 
 
 class UserError(ValueError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from prepare import report, show
+from prepare import report, show, verify
 from prepare.build import Plan, build
 from prepare.cleaning.rules import OWN_CODE
 from prepare.sources.local import folder
@@ -85,6 +87,21 @@ def test_a_directory_without_near_duplicates_has_a_page(tmp_path: Path) -> None:
     build(folder(tmp_path / "projects"), tmp_path / "data", plan, lambda done: None)
     report.write(tmp_path / "data", tmp_path / "page.html")
     assert "None." in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_a_manifest_without_the_fields_of_its_sources_is_one_sentence(
+    data: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(data, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["split"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    report.write(copy, tmp_path / "page.html")
+    assert list(verify.problems(copy)) == []
+    del manifest["sources"]["train"][0]["version"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"manifest\.json does not list the sources of train\.bin"):
+        report.write(copy, tmp_path / "page.html")
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +88,8 @@ def test_what_was_written_is_read(data: Path) -> None:
 
 def test_a_large_vocabulary_takes_four_bytes(tmp_path: Path, o200k: Tokenizer) -> None:
     tokens = [*o200k.encode("x = 1"), o200k.eot]
-    source = {"name": "a", "files": 1, "bytes": 5, "tokens": len(tokens)}
+    source = {"name": "a", "version": "1", "licence": "MIT", "files": 1, "bytes": 5}
+    source["tokens"] = len(tokens)
     with CorpusWriter(tmp_path / "data", o200k) as writer:
         writer.write("train", tokens)
         writer.write("val", tokens)
@@ -158,6 +162,7 @@ def test_the_files_of_another_tokenizer_are_refused(data: Path) -> None:
         '{"format": 2}',
         "\x00",
         '{"format": 1, "splits": 3}',
+        "[" * 200_000,
     ],
 )
 def test_a_broken_manifest_is_refused_by_name(data: Path, content: str) -> None:
@@ -168,7 +173,16 @@ def test_a_broken_manifest_is_refused_by_name(data: Path, content: str) -> None:
 
 
 def test_a_manifest_of_other_types_is_refused(data: Path) -> None:
-    for fields in ({"dtype": "float16"}, {"tokenizer": "py16k"}, {"splits": {"train": {}}}):
+    uncounted = json.loads((data / "manifest.json").read_text())["splits"]
+    del uncounted["val"]["bytes"]
+    for fields in (
+        {"dtype": "float16"},
+        {"tokenizer": "py16k"},
+        {"splits": {"train": {}}},
+        {"splits": uncounted},
+        {"split": "by project"},
+        {"extras": ["documents.parquet"]},
+    ):
         shutil.copytree(data, data.with_name("copy"), dirs_exist_ok=True)
         edit_manifest(data.with_name("copy"), **fields)
         with pytest.raises(UserError, match=r"manifest\.json"):
@@ -210,6 +224,15 @@ def test_verify_finds_ids_outside_the_vocabulary(data: Path) -> None:
 def test_verify_finds_a_manifest_without_sources(data: Path) -> None:
     edit_manifest(data, sources={})
     assert [p for p in verify(data) if "does not list the sources of train.bin" in p]
+
+
+@pytest.mark.parametrize("field", ["version", "licence", "tokens"])
+def test_verify_finds_a_source_without_one_of_its_fields(data: Path, field: str) -> None:
+    sources = json.loads((data / "manifest.json").read_text())["sources"]
+    del sources["val"][0][field]
+    edit_manifest(data, sources=sources)
+    [problem] = verify(data)
+    assert "does not list the sources of val.bin" in problem
 
 
 # --- writing
@@ -271,6 +294,40 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Files of this process that grow beyond `size` fail, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(data: Path) -> None:
+    before = (data / "train.bin").read_bytes()
+    with (
+        largest_file(100_000),
+        pytest.raises(UserError, match="is full: make room and run the same command again"),
+        CorpusWriter(data, PY16K) as writer,
+    ):
+        writer.write("train", [1] * 100_000)
+    assert (data / "train.bin").read_bytes() == before
+    assert [path.name for path in data.parent.iterdir()] == ["data"]
+
+
+def test_files_that_nobody_prepared_are_not_deleted(data: Path) -> None:
+    edit_manifest(data, extras={"documents.parquet": ""})
+    (data / "documents.parquet").touch()
+    (data / "test.bin").touch()
+    corpus.require_replaceable(data)
+    (data / "input.txt").write_text("precious")
+    with pytest.raises(UserError, match=r"holds input\.txt, which is no part of a data directory"):
+        CorpusWriter(data, PY16K)
+    assert (data / "input.txt").read_text() == "precious"
+
+
 def test_a_directory_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
     with pytest.raises(UserError, match="not empty and not a data directory"):
@@ -304,6 +361,23 @@ def test_adopting_with_the_wrong_dtype_or_tokenizer_is_refused(data: Path) -> No
 def test_adopting_what_has_a_manifest_is_refused(data: Path) -> None:
     with pytest.raises(UserError, match="has a manifest already"):
         corpus.adopt(data, "uint16", PY16K)
+
+
+def test_adopting_that_was_killed_can_be_done_again(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "manifest.json").unlink()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(json, "dump", killed)
+        with pytest.raises(KeyboardInterrupt):
+            corpus.adopt(data, "uint16", PY16K)
+    corpus.adopt(data, "uint16", PY16K)
+    assert verify(data) == []
+    corpus.require_replaceable(data)
 
 
 # --- batches
