@@ -23,7 +23,7 @@ from ptx.lens.roles import (
     together,
 )
 from ptx.lens.surprise import Surprise, surprise
-from ptx.lens.trace import Means, Mute, Trace, attention, means, trace, window
+from ptx.lens.trace import Means, Mute, Trace, attention, means, muted, trace, window
 from ptx.lens.views import (
     band,
     quantize,
@@ -56,6 +56,7 @@ __all__ = [
     "induction_probe",
     "logit_lens",
     "means",
+    "muted",
     "quantize",
     "reference_roles",
     "reference_windows",

@@ -18,7 +18,7 @@ from ptx import lens
 from ptx.errors import UserError
 from ptx.playground.curves import Curves, settings_of
 from ptx.playground.limits import Rate
-from ptx.playground.openend import after_prompt
+from ptx.playground.openend import open_prompt
 from ptx.playground.question import Question
 from ptx.playground.reading import Answer, Reading, finite, name_of, of_token, view_of
 from ptx.playground.write import visitor
@@ -97,10 +97,10 @@ class Programs:
             q, ids, cursor = self._question(text, at, n=n, muted=muted, model=model, **knobs)
             wanted, sampling = q.whole("n", 1, MOST), _sampling(q)
             seen = q.served.traces.at(ids, cursor, q.mute)
-            opened = after_prompt(q.served, text, ids, q.mute) if cursor == len(ids) else None
+            opened = open_prompt(q.served, text, ids) if cursor == len(ids) else None
+            logits = opened.after(q.mute)[0] if opened else seen.trace.logits_after(seen.query)
         except UserError as error:
             raise _refusal(error) from None
-        logits = opened[0] if opened else seen.trace.logits_after(seen.query)
         choice = Choice(logits, sampling, ids[:cursor])
         tokenizer = q.served.tokenizer
         return {
@@ -232,7 +232,7 @@ class Programs:
         model: str = "",
     ) -> dict[str, Any]:
         """What muting heads costs, in bits: the token at `at`, and a token of the text before it on
-        average.
+        average. After the text all ways to cut its end are weighed, as generation does.
 
         Parameters:
             text: the Python to look at
@@ -248,7 +248,7 @@ class Programs:
         """
         target_ = None if target == NONE else target
         fields = {"muted": muted, "target": target_, "each": each, "model": model}
-        return _told(self._reading.price(self._fields(text, at, fields)))
+        return _told(self._reading.price(self._fields(text, at, fields) | {"open": text}))
 
     def _fields(self, text: Any, at: Any, fields: dict[str, Any]) -> dict[str, Any]:
         """A request about the tokens of `text`."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from math import isfinite, log
 from threading import Lock
@@ -28,7 +29,7 @@ from ptx import lens
 from ptx.errors import UserError
 from ptx.playground.growth import growth_of
 from ptx.playground.models import Models
-from ptx.playground.openend import after_prompt
+from ptx.playground.openend import OpenPrompt, open_prompt
 from ptx.playground.question import Question
 from ptx.playground.runs import Runs
 from ptx.playground.served import Served
@@ -112,16 +113,18 @@ class Reading:
 
     @answered
     def score(self, q: Question) -> Answer:
-        """{ids, from = 0, muted = []} -> {start, bits, next}: what tokens cost.
+        """{ids, from = 0, muted = [], open = null} -> {start, bits, next}: what tokens cost.
 
         bits: of the tokens from `start` (which is `from`) on, each chosen in the window that
             generation would have seen; null for the first of the text, which nothing chooses.
+        open: as in `look`.
         next: where to go on, null at the end: a long text is scored in parts of about a second.
         """
         ids, mute = q.ids, q.mute
         start = q.whole("from", 0, len(ids) - 1, 0)
         logprobs: list[float] = []
-        next_, until = max(1, start), time.monotonic() + PART
+        first = next_ = max(1, start)
+        until = time.monotonic() + PART
         while next_ < len(ids) and (not logprobs or time.monotonic() < until):
             # Up to here the window begins where it does for the first of these.
             end = min(len(ids), visible_from(next_, q.served.context) + q.served.context + 1)
@@ -129,17 +132,21 @@ class Reading:
             seen = q.served.traces.at(ids, end - 1, mute, keep=last)
             logprobs += _logprobs(seen, ids[next_:end])
             next_ = end
+        opened = _opened(q, ids)
+        if opened and first <= opened.at < next_:
+            choice = Choice(opened.after(mute)[0], Sampling())
+            logprobs[opened.at - first] = choice.logprob(ids[opened.at])
         unknown = [None] if start == 0 else []
         return {
             "start": start,
-            "bits": unknown + [-x * BITS for x in logprobs],
+            "bits": unknown + [finite(-x * BITS) for x in logprobs],
             "next": next_ if next_ < len(ids) else None,
         }
 
     @answered
     def look(self, q: Question) -> Answer:
-        """{ids, at, against = null, muted = [], run = null, open = null} -> everything about the
-        choice at `at`.
+        """{ids, at, against = null, muted = [], open = null} -> everything about the choice at
+        `at`.
 
         at, start: the cursor, and the first token that the model saw.
         token, text, prob, bits, rank: of the token at the cursor; null at the end of the text.
@@ -147,9 +154,10 @@ class Reading:
         sharp, names: {ids: int32[n], logits: float32[n]} of the n = 256 likeliest tokens, exactly,
             best first, and their texts. Tokens that cannot come are left out.
         entropy: bits.
-        healed: the probabilities are of all ways to cut the end of a prompt, from which the first
-            new token is drawn: `run` has drawn it, or `open` is the prompt, a text, and the cursor
-            is at its end. Then the row, the layers and the parts are those of the likeliest way.
+        open: the prompt as text, if what follows it was drawn with its end open.
+        healed: the cursor is on the first token that goes beyond it, or at its end, and the
+            probabilities are of all ways to cut that end. As long as there is no token, the row,
+            the layers and the parts are those of the likeliest way.
         row: uint8[L][H][at - start], where each head looked; see `ptx.lens.quantize`.
         lens: {tokens: [L + 1][3] of {id, text, p}, prob: [L + 1], rank: [L + 1],
             followed: {id, text}}: after the embedding and after each block; followed is the token
@@ -161,12 +169,10 @@ class Reading:
         at = q.cursor(ids)
         seen = served.traces.at(ids, at, mute)
         token = ids[at] if at < len(ids) else None
-        drawn = self._first_logits(q, ids[:at])
-        prompt = q.optional_text("open")
-        if prompt is not None and token is None:
-            check_prompt(prompt)
-            if opened := after_prompt(served, prompt, ids, mute):
-                drawn, seen = opened
+        drawn = None
+        if (opened := _opened(q, ids)) and opened.at == at:
+            drawn, likeliest = opened.after(mute)
+            seen = likeliest if token is None else seen
         followed = int(drawn.argmax()) if token is None and drawn is not None else token
         layers = lens.logit_lens(served.model, seen.trace, seen.query, followed, BEST)
         choice = Choice(layers.logits[-1] if drawn is None else drawn, Sampling())
@@ -281,9 +287,11 @@ class Reading:
 
     @answered
     def price(self, q: Question) -> Answer:
-        """{ids, at, muted = [], target = null, each = false} -> what muting costs, in bits.
+        """{ids, at, muted = [], target = null, each = false, open = null} -> what muting costs, in
+        bits.
 
         token: {id, text}: `target`, or the token at the cursor, at the end the likeliest.
+        open: as in `look`; the loss is that of the tokens as they are.
         next, loss: how many bits more `token` costs, and a token of the window on average (null
             where there is none before the cursor).
         base_next, base_loss: what they cost in the whole model.
@@ -294,35 +302,47 @@ class Reading:
         token = q.token("target")
         if token is None and at < len(ids):
             token = ids[at]
+        opened = _opened(q, ids)
         c = served.model.config
-        single = lens.single_heads(c) if q.flag("each") else []
+        mutes = [mute, *(lens.single_heads(c) if q.flag("each") else [])]
         if not self._long.acquire(timeout=PATIENCE):
             raise UserError("other visitors' heads are being muted: try again in a moment")
         try:
             window = ids[visible_from(at, c.context) : at]
-            found = lens.ablate(served.model, window, [mute, *single], token)
+            found = lens.ablate(served.model, window, mutes, token)
+            if opened and opened.at == at:
+                found = _at_open_end(found, opened.logprobs([lens.Mute(), *mutes]), token)
         finally:
             self._long.release()
-        following = [-x * BITS for x in found.next_logprob.tolist()]
+        following = [finite(-x * BITS) for x in found.next_logprob.tolist()]
         loss = [finite(x * BITS) for x in found.loss.tolist()]
         return {
             "at": at,
             "token": _named(served.tokenizer, found.token),
             "next": following[0],
             "loss": loss[0],
-            "base_next": -found.base_logprob * BITS,
+            "base_next": finite(-found.base_logprob * BITS),
             "base_loss": finite(found.base_loss * BITS),
-            "each": _grid(following[1:], c.n_head) if single else None,
-            "each_loss": _grid(loss[1:], c.n_head) if single else None,
+            "each": _grid(following[1:], c.n_head) if q.flag("each") else None,
+            "each_loss": _grid(loss[1:], c.n_head) if q.flag("each") else None,
         }
 
-    def _first_logits(self, q: Question, before: list[int]) -> Tensor | None:
-        """(V,), what a run's first new token was drawn from, if the question is about that one."""
-        run = q.optional_text("run")
-        if run is None or q.mute.heads:
-            return None
-        found = self.runs.first_choice(run, before)
-        return None if found is None else found.logits.float().cpu()
+
+def _opened(q: Question, ids: list[int]) -> OpenPrompt | None:
+    """The prompt that the question calls open, if it is one."""
+    prompt = q.optional_text("open")
+    if prompt is None:
+        return None
+    check_prompt(prompt)
+    return open_prompt(q.served, prompt, ids)
+
+
+def _at_open_end(found: lens.Ablation, logprobs: Tensor, token: int | None) -> lens.Ablation:
+    """What is told of the next token, from (1 + N, V) of the whole model and of each muted set."""
+    token = int(logprobs[0].argmax()) if token is None else token
+    base, *others = logprobs[:, token].tolist()
+    changes = torch.tensor(others) - base
+    return replace(found, token=token, next_logprob=changes, base_logprob=base)
 
 
 def name_of(tokenizer: Tokenizer, token: int) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
 from ptx import lens
 from ptx.errors import UserError
-from ptx.sampling import Choice
 from ptx.stream import Step
 
 MOST_BYTES = 64_000_000
@@ -23,11 +21,6 @@ class Run:
 
     first: int | None = None
     """Index of the first new token in the text; None before there is one."""
-    before: tuple[int, ...] = ()
-    """The tokens before it."""
-    choice: Choice | None = None
-    """What it was drawn from: not what the model says after `before` where the prompt ends inside
-    a token, because then all ways to cut that end are weighed."""
     rows: list[bytes] = field(default_factory=list)
     """`lens.row` of each new token, empty if its attention was not recorded."""
     nbytes: int = 0
@@ -52,8 +45,8 @@ class Runs:
             self._runs.pop(run, None)
             self._runs[run] = Run()
 
-    def add(self, run: str, step: Step, ids: Sequence[int]) -> None:
-        """The next token. ids: the text with it, its last. A run that was dropped stays so, and a
+    def add(self, run: str, step: Step, at: int) -> None:
+        """The next token, of this index in the text. A run that was dropped stays so, and a
         step without a token adds nothing."""
         if step.token is None:
             return
@@ -62,9 +55,7 @@ class Runs:
             if not (found := self._runs.get(run)):
                 return
             if found.first is None:
-                found.first, found.before = len(ids) - 1, tuple(ids[:-1])
-                found.choice = step.choice
-                found.nbytes += step.choice.logits.nbytes + 8 * len(ids)
+                found.first = at
             found.rows.append(row)
             found.nbytes += len(row)
             self._runs.move_to_end(run)
@@ -86,9 +77,3 @@ class Runs:
                 return None, []
             first = max(found.first, token)
             return first, found.rows[first - found.first :]
-
-    def first_choice(self, run: str, before: Sequence[int]) -> Choice | None:
-        """What a run's first new token was drawn from, if the text before it is this one."""
-        with self._lock:
-            found = self._runs.get(run)
-        return found.choice if found and found.before == tuple(before) else None

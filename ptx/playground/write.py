@@ -173,7 +173,7 @@ class Growing:
         bits = -step.choice.logprob(step.token) / math.log(2)
         probability = None if chosen else math.exp(step.logprob)
         self._transcript.extend(self._ids, probability, bits, step.choice)
-        self._runs.add(self._run, step, self._ids)
+        self._runs.add(self._run, step, len(self._ids) - 1)
         if self._watch.due:
             self._parse()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,44 @@ def test_at_the_end_of_the_prompt_they_are_those_that_generation_draws_from(show
     at = 1 + len(tokenizer.encode(TEXT))
     assert float((told(shown, at) - step.choice.raw).abs().max()) <= 1e-5
     assert shown.evaluate("ptx.store.state.look.healed")
+
+
+def test_the_first_new_token_costs_the_same_live_muted_and_after_a_reload(
+    page: Page, app_url: str
+) -> None:
+    """As it was drawn, with the prompt's end open; in a prompt it costs what its tokens cost."""
+    playground = Playground(page, app_url)
+    prompt = "import numpy as np\n\n\ndef normali"
+    playground.read(prompt)
+    playground.set("length", 3)
+    playground.generate()
+    at = playground.state("prompt")
+    live, typed = playground.state(f"tokens[{at}].bits"), playground.text
+    playground.look(at)
+    look = playground.state("look")
+    assert look["healed"]
+    assert look["bits"] == pytest.approx(live, abs=1e-3)
+    page.evaluate("ptx.store.set({ muted: ['0.0'] })")
+    expect(page.locator("#heads-panel .price-line:not(.stale) b")).to_have_count(2)
+    playground.wait_for("state.look?.bits !== arg", look["bits"])
+    muted = playground.state("look.bits")
+    line = page.locator("#heads-panel .price-line")
+    expect(line).to_contain_text(f"{look['bits']:.2f} → {muted:.2f} bits")
+    address = page.evaluate("ptx.link.address().then(({ href }) => href)")
+    page.wait_for_function("href => location.href === href", arg=address)
+    page.reload()
+    page.wait_for_function("window.ptx?.store?.state.model")
+    playground.wait_for(
+        "state.tokens.length > 3 && state.tokens.every((t, i) => !i || t.bits !== null)"
+    )
+    assert playground.state(f"tokens[{at}].bits") == pytest.approx(live, abs=1e-3)
+    playground.read(typed)
+    playground.wait_for("state.tokens.every((t, i) => !i || t.bits !== null)")
+    model, _, _ = load_model(MODEL)
+    logits = lens.trace(model, playground.ids[:at]).logits[-1]
+    own = -float(logits.log_softmax(-1)[playground.ids[at]]) / math.log(2)
+    assert abs(own - live) > 1
+    assert playground.state(f"tokens[{at}].bits") == pytest.approx(own, abs=1e-2)
 
 
 def test_the_look_is_about_the_last_of_many_moves(shown: Page) -> None:

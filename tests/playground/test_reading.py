@@ -192,7 +192,7 @@ def written(reading: Reading, served: Served, prompt: str, n: int = 5) -> tuple[
     )
     steps = []
     for step in generation:
-        reading.runs.add(run, step, generation.ids)
+        reading.runs.add(run, step, len(generation.ids) - 1)
         steps.append(step)
     return run, generation, steps
 
@@ -200,9 +200,9 @@ def written(reading: Reading, served: Served, prompt: str, n: int = 5) -> tuple[
 def test_the_first_token_after_an_open_end_is_told_as_it_was_drawn(
     reading: Reading, served: Served
 ) -> None:
-    run, generation, steps = written(reading, served, "def fibona")
+    _, generation, steps = written(reading, served, "def fibona")
     ids, first = generation.ids, generation.n_prompt
-    answer = reading.look({"ids": ids, "at": first, "run": run})
+    answer = reading.look({"ids": ids, "at": first, "open": "def fibona"})
     assert answer["healed"] is True
     choice = steps[0].choice
     told = logits_of(answer)
@@ -210,13 +210,22 @@ def test_the_first_token_after_an_open_end_is_told_as_it_was_drawn(
     assert float((told.softmax(-1) - choice.raw).abs().max()) <= 1e-5
     assert answer["prob"] == pytest.approx(float(choice.raw[ids[first]]), abs=1e-6)
     assert answer["rank"] == choice.rank(ids[first])
-    # without the run, after other tokens and with muted heads it is the model's own
+    # in the text's score too, and with heads muted by the same weighing
+    score = reading.score({"ids": ids, "open": "def fibona"})["bits"]
+    assert score[first] == pytest.approx(answer["bits"], abs=1e-4)
+    plain = reading.score({"ids": ids})["bits"]
+    assert abs(plain[first] - answer["bits"]) > 0.1
+    assert [*plain[:first], *plain[first + 1 :]] == [*score[:first], *score[first + 1 :]]
+    later = reading.score({"ids": ids, "open": "def fibona", "from": first + 1})["bits"]
+    assert later == pytest.approx(score[first + 1 :], abs=1e-4)
+    muted = reading.look({"ids": ids, "at": first, "open": "def fibona", "muted": ["0.0"]})
+    assert muted["healed"] is True
+    # without the prompt, after other tokens and further on it is the model's own
     for other in (
         {"ids": ids, "at": first},
-        {"ids": [ids[0], 5, *ids[2:]], "at": first, "run": run},
-        {"ids": ids, "at": first, "run": run, "muted": ["0.0"]},
-        {"ids": ids, "at": first + 1, "run": run},
-        {"ids": ids, "at": first, "run": "of nobody"},
+        {"ids": [ids[0], 5, *ids[2:]], "at": first, "open": "def fibona"},
+        {"ids": ids, "at": first + 1, "open": "def fibona"},
+        {"ids": ids, "at": first, "open": "def fibonb"},
     ):
         assert reading.look(other)["healed"] is False
 
@@ -230,7 +239,7 @@ def test_what_could_come_after_a_prompt_is_what_generation_draws_from(
 ) -> None:
     ids = reading.tokens({"text": prompt})["ids"]
     answer = reading.look({"ids": ids, "at": len(ids), "open": prompt})
-    run, generation, [step, *_] = written(reading, served, prompt, n=1)
+    _, generation, [step, *_] = written(reading, served, prompt, n=1)
     assert answer["healed"] is True
     told = logits_of(answer)
     assert torch.equal(told == -torch.inf, step.choice.logits == -torch.inf)
@@ -242,7 +251,7 @@ def test_what_could_come_after_a_prompt_is_what_generation_draws_from(
     assert np.allclose(((row / 255.0) ** 2).sum(-1), 1, atol=0.1)
     # and it is what the page says of the first token once it is written
     first = generation.n_prompt
-    after = reading.look({"ids": generation.ids, "at": first, "run": run})
+    after = reading.look({"ids": generation.ids, "at": first, "open": prompt})
     assert float((logits_of(after).softmax(-1) - told.softmax(-1)).abs().max()) <= 1e-5
 
 
@@ -273,12 +282,15 @@ def test_an_end_is_open_only_at_the_end_of_its_own_tokens(reading: Reading) -> N
 
 
 def test_a_token_that_the_open_end_forbids_has_no_bits(reading: Reading, served: Served) -> None:
-    run, generation, steps = written(reading, served, "def fibona")
+    _, generation, steps = written(reading, served, "def fibona")
     forbidden = int((steps[0].choice.logits == -torch.inf).nonzero()[0])
     ids = [*generation.ids[: generation.n_prompt], forbidden]
-    answer = reading.look({"ids": ids, "at": len(ids) - 1, "run": run})
-    assert (answer["prob"], answer["bits"]) == (0.0, None)
-    json.dumps(answer, allow_nan=False)
+    fields = {"ids": ids, "at": len(ids) - 1, "open": "def fibona"}
+    assert reading.look(fields)["healed"] is False, "no text that was continued begins so"
+    at_end = {**fields, "ids": reading.tokens({"text": "def fibona"})["ids"], "target": forbidden}
+    price = reading.price({**at_end, "at": len(at_end["ids"]), "muted": ["0.0"], "each": True})
+    assert price["next"] is price["base_next"] is price["each"][0][0] is None
+    json.dumps(price, allow_nan=False)
 
 
 def test_what_a_run_grows_by_is_where_the_heads_looked_in_its_steps(
@@ -380,20 +392,22 @@ def test_rows_that_were_not_recorded_are_missing(reading: Reading, served: Serve
     reading.runs.start(run)
     generation = ptx.generate(served.model, served.tokenizer, "def f(x):", limits=ptx.Limits(3))
     for step in generation:
-        reading.runs.add(run, step, generation.ids)
+        reading.runs.add(run, step, len(generation.ids) - 1)
     assert reading.rows({"run": run})["whole"] is False
 
 
 def test_runs_are_bounded_in_bytes_and_the_newest_stays(served: Served) -> None:
-    runs = Runs(most_bytes=200_000)
+    runs = Runs(most_bytes=200)
     names = [runs.name() for _ in range(5)]
     assert len(set(names)) == 5
     for name in names:
         runs.start(name)
-        generation = ptx.generate(served.model, served.tokenizer, "x =", limits=ptx.Limits(4))
+        generation = ptx.generate(
+            served.model, served.tokenizer, "x =", limits=ptx.Limits(4), attention=True
+        )
         for step in generation:
-            runs.add(name, step, generation.ids)
-    assert runs.nbytes <= 200_000
+            runs.add(name, step, len(generation.ids) - 1)
+    assert 0 < runs.nbytes <= 200
     assert len(runs.rows(names[-1], 0)[1]) == 4
     with pytest.raises(ptx.UserError):
         runs.rows(names[0], 0)
@@ -550,6 +564,35 @@ def test_the_price_of_muting_is_the_lenss(
     assert reading.price({"ids": long, "at": at})["next"] == pytest.approx(0, abs=1e-6)
     other = reading.price({"ids": long, "at": at, "target": 9, "muted": ["0.1"]})
     assert (other["token"]["id"], other["each"]) == (9, None)
+
+
+@pytest.mark.parametrize("prompt", ["def fibona", CODE * 4 + "def to"])
+def test_the_price_at_an_open_end_is_that_of_what_is_drawn_there(
+    reading: Reading, served: Served, prompt: str
+) -> None:
+    """Of the token that is likeliest there, and of the one that came."""
+    _, generation, _ = written(reading, served, prompt)
+    ids = reading.tokens({"text": prompt})["ids"]
+    whole = {"ids": ids, "at": len(ids), "open": prompt}
+    after = {"ids": generation.ids, "at": generation.n_prompt, "open": prompt}
+    for fields in (whole, after):
+        price = reading.price({**fields, "muted": ["0.1", "1.1"], "each": True})
+        base = reading.look(fields)
+        muted = reading.look({**fields, "muted": ["0.1", "1.1"]})
+        alone = reading.look({**fields, "muted": ["1.0"]})
+        assert [answer["healed"] for answer in (base, muted, alone)] == [True, True, True]
+        token = price["token"]["id"]
+        assert token == (base["lens"]["followed"]["id"] if base["token"] is None else base["token"])
+
+        def bits(answer: dict[str, Any], token: int = token) -> float:
+            return -float(logits_of(answer).log_softmax(-1)[token]) / log(2)
+
+        assert price["base_next"] == pytest.approx(bits(base), abs=1e-3)
+        assert price["next"] == pytest.approx(bits(muted) - bits(base), abs=1e-3)
+        assert price["each"][1][0] == pytest.approx(bits(alone) - bits(base), abs=1e-3)
+        plain = reading.price({**fields, "open": None, "muted": ["0.1", "1.1"], "each": True})
+        assert price["loss"] == plain["loss"]
+        assert price["each_loss"] == plain["each_loss"]
 
 
 # ---- other models ------
@@ -735,7 +778,7 @@ def test_a_good_question_with_one_forged_field(
         ("look", {"muted": ["2.0"]}, "muted"),
         ("look", {"muted": [[0, 0]]}, "muted"),
         ("look", {"model": "nothing"}, "model"),
-        ("look", {"run": 3}, "run"),
+        ("look", {"open": 3}, "open"),
         ("maps", {"view": "cooked"}, "view"),
         ("head", {"layer": 2}, "layer"),
         ("head", {"head": -1}, "head"),

@@ -32,9 +32,9 @@ ptx.link = (() => {
   const whole = (text) => text.toWellFormed?.() ?? text;
 
   function picture() {
-    const { model, ids, prompt, knobs, cursor, view, pinned, muted } = state;
+    const { model, ids, prompt, open, knobs, cursor, view, pinned, muted } = state;
     const [written, origin] = [whole(ptx.writing.written()), ptx.writing.origin()];
-    return { m: model.key, l: model.name, w: written, o: origin, i: ids, n: prompt, k: knobs, c: cursor, v: view, h: pinned, u: muted };
+    return { m: model.key, l: model.name, w: written, o: origin, i: ids, n: prompt, e: open, k: knobs, c: cursor, v: view, h: pinned, u: muted };
   }
 
   // The address of what is on the screen; {error: sentence} if it would be too long.
@@ -89,6 +89,7 @@ ptx.link = (() => {
       origin: found.o ? knobsOf(found.o) : null,
       ids: list(found.i, Number.isInteger) ?? [],
       prompt: Number.isInteger(found.n) ? found.n : 0,
+      open: found.e !== false,
       cursor: Number.isInteger(found.c) ? found.c : null,
     }, note);
   }

@@ -1,5 +1,5 @@
-// Which heads are muted and what that costs: the token at the cursor, and a token of the text on
-// average, in bits. And what each head alone would cost, for the labels under the small pictures.
+// Which heads are muted and what that costs: the token at the cursor, and a token of the text before
+// it on average, in bits. And what each head alone would cost, for the labels under the small pictures.
 ptx.price = ({ relabel }) => {
   const { el, store, pins } = ptx;
   const REST = 200; // ms for which the cursor has to stand still
@@ -28,9 +28,10 @@ ptx.price = ({ relabel }) => {
   function question() {
     const { model, ids, cursor } = store.state;
     if (!model || !(cursor >= 1 && cursor <= ids.length)) return null;
-    const start = store.visibleFrom(cursor);
-    const window = ids.slice(start, cursor + 1);
-    return { ids: window, at: cursor - start, key: [model.key, start, window.join()].join("|") };
+    const open = store.openPrompt();
+    const start = open === null ? store.visibleFrom(cursor) : 0;
+    const text = ids.slice(start, cursor + 1);
+    return { ids: text, at: cursor - start, open, key: [model.key, start, open !== null, text.join()].join("|") };
   }
 
   function schedule(pause = REST) {
@@ -49,7 +50,7 @@ ptx.price = ({ relabel }) => {
     const about = `${now.key}|${muted.join()}`;
     if (asked === `${about}|${all}` || (!all && answer?.about === about)) return;
     asked = `${about}|${all}`;
-    const found = await ptx.ask("price", { ids: now.ids, at: now.at, muted, each: all });
+    const found = await ptx.ask("price", { ids: now.ids, at: now.at, open: now.open, muted, each: all });
     if (asked === `${about}|${all}`) asked = "";
     if (!found) return;
     answer = { ...found, about };
@@ -93,7 +94,7 @@ ptx.price = ({ relabel }) => {
       line.replaceChildren(
         el("code", {}, ptx.visible(answer.token.text, 16)),
         ...change("", answer.base_next, answer.next),
-        ...(answer.loss === null ? [] : [" · ", ...change("a token of the text", answer.base_loss, answer.loss)]),
+        ...(answer.loss === null ? [] : [" · ", ...change("a token of the text before it", answer.base_loss, answer.loss)]),
       );
       line.append(el("span", { class: "hint" }, " · Generate writes with all heads"));
     } // else what is there stays until the new price has come
@@ -108,7 +109,7 @@ ptx.price = ({ relabel }) => {
     const [layer, head] = pins.place(name);
     const bits = each[labels][layer][head];
     if (bits === null) return { text: "–", title: "there is no token before the cursor" };
-    const what = labels === "next" ? "the token at the cursor" : "a token of the text";
+    const what = labels === "next" ? "the token at the cursor" : "a token of the text before it";
     return {
       text: ptx.signed(bits),
       title: `Without head ${name} ${what} costs ${ptx.signed(bits)} bits`,

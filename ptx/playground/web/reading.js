@@ -60,21 +60,15 @@
   let started = 0;
   let took = 0; // milliseconds, the last look
 
-  // The prompt as text, at the end of a text that is nothing else: what comes first after it depends
-  // on all ways to cut its end into tokens.
-  const open = ({ ids, cursor, prompt, tokens }) =>
-    cursor === ids.length && prompt === cursor && tokens.length === cursor ? tokens.map(({ text }) => text).join("") : null;
-
-  function question(state) {
-    const { model, run, ids, cursor: at, muted, against } = state;
+  function question({ model, ids, cursor: at, muted, against }) {
     if (!model || !(at >= 1 && at <= ids.length)) return null;
-    return { key: model.key, run, ids, at, muted, against, open: open(state) };
+    return { key: model.key, ids, at, muted, against, open: store.openPrompt() };
   }
 
   // Whether two questions have the same answer: only tokens up to the cursor matter.
   function same(a, b) {
     if (a === b || !a || !b) return a === b;
-    if (a.key !== b.key || a.run !== b.run || a.at !== b.at || a.against !== b.against || a.open !== b.open) return false;
+    if (a.key !== b.key || a.at !== b.at || a.against !== b.against || a.open !== b.open) return false;
     if (a.muted.join() !== b.muted.join()) return false;
     if (a.ids === b.ids) return true;
     for (let i = 0; i <= a.at; i += 1) if (a.ids[i] !== b.ids[i]) return false;
@@ -128,7 +122,7 @@
     look();
   }
 
-  store.on(["model", "run", "ids", "tokens", "prompt", "cursor", "muted", "against", "writing"], (state, changed) => {
+  store.on(["model", "ids", "tokens", "prompt", "open", "cursor", "muted", "against", "writing"], (state, changed) => {
     if (changed.has("model")) {
       problems.clear(); // they were the other model's
       tell();

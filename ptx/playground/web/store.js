@@ -13,6 +13,7 @@ ptx.store = (() => {
     ids: [], // every token, prompt and generated
     tokens: [], // {id, text, own, bytes, p, bits, refused, dead}, one for each of ids
     prompt: 0, // how many of ids are the prompt's
+    open: true, // whether the token after them is drawn with the prompt's end open, from all ways to cut it
     writing: false,
     cursor: null, // 1 to ids.length, or null while there is no text
     following: true, // the cursor stays with the newest token until a person moves it
@@ -70,5 +71,11 @@ ptx.store = (() => {
     return step * Math.max(0, Math.ceil((at - context) / step));
   }
 
-  return { state, set, on, visibleFrom };
+  // The prompt of a text, as text: its last characters may be the first of the token after it.
+  const promptOf = ({ tokens, prompt }) => tokens.slice(0, prompt + 1).map(({ text, own }) => text.slice(0, own)).join("");
+
+  // The same where the cursor is on the first token after an open prompt, or at its end.
+  const openPrompt = () => (state.open && state.cursor === state.prompt ? promptOf(state) : null);
+
+  return { state, set, on, visibleFrom, promptOf, openPrompt };
 })();

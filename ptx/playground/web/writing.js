@@ -4,9 +4,9 @@
 //     ptx.continueFrom(ids, n_prompt);    goes on from exact tokens
 //     ptx.branch(token, at);              the text up to a position, then this token
 //
-// A text is {written, origin, tokens, prompt, run, cursor, status}: what a person typed; the knobs
-// that wrote all that follows, or null if it took more than one request; and the rest as in the
-// store. Each is kept, also when another one branches off it.
+// A text is {written, origin, tokens, prompt, open, run, cursor, status}: what a person typed; the
+// knobs that wrote all that follows, or null if it took more than one request; and the rest as in
+// the store. Each is kept, also when another one branches off it.
 ptx.writing = (() => {
   const { state, set } = ptx.store;
   const KEPT = 50; // texts
@@ -18,7 +18,7 @@ ptx.writing = (() => {
   let editor = ""; // what it holds
   let asked = 0; // the number of the last request: answers to others come too late
   let dropped = false; // whether nobody wants its text any more
-  let base = null; // {written, origin, tokens} that the text being written goes on from
+  let base = null; // {written, origin, open} of the text being written, and the one `before` it
   let next = null; // a request that waits for the end of the text being written
   let lines = ""; // of the text being written, as far as they were read
   let begun = false; // whether the text at hand is the one being written
@@ -51,8 +51,8 @@ ptx.writing = (() => {
 
   function show() {
     text().tokens ??= read(text().packed, []);
-    const { tokens, prompt, run, cursor, status } = text();
-    set({ tokens, ids: tokens.map((token) => token.id), prompt, run, cursor, status });
+    const { tokens, prompt, open, run, cursor, status } = text();
+    set({ tokens, ids: tokens.map((token) => token.id), prompt, open, run, cursor, status });
   }
 
   // Whether the editor holds what nobody has read yet.
@@ -91,13 +91,19 @@ ptx.writing = (() => {
     return tokens;
   }
 
-  // What was known about the same tokens before: the surprise depends on nothing else, and a text
-  // that goes on keeps the rest too.
-  function inherit(tokens, before, all) {
+  // What is known of the tokens at hand; another text may take their place.
+  function current() {
+    const { tokens, prompt, open } = text() ?? { tokens: [] };
+    return { tokens, prompt, open };
+  }
+
+  // What was known about the same tokens before: the surprise depends on nothing else, but for the
+  // token after an open prompt; and a text that goes on keeps the rest too.
+  function inherit(tokens, { tokens: before, prompt, open }, all) {
     for (let i = 0; i < Math.min(tokens.length, before.length); i += 1) {
       if (tokens[i].id !== before[i].id) break;
       if (all && tokens[i].text === before[i].text) tokens[i] = before[i];
-      else tokens[i].bits ??= before[i].bits;
+      else if (i !== prompt || !open) tokens[i].bits ??= before[i].bits;
     }
     return tokens;
   }
@@ -131,11 +137,11 @@ ptx.writing = (() => {
       panel.server.parse({ text: written }),
     ]);
     if (!answer || mine !== turn || written !== editor || state.writing) return;
-    const tokens = inherit(read(answer.lines, []), text()?.tokens ?? [], false);
+    const tokens = inherit(read(answer.lines, []), current(), false);
     // a prompt that was never continued is not worth keeping
     if (text() && text().tokens.length === text().prompt) texts.splice(at, 1);
     const status = { finish: null, notes: [], syntax, error: null };
-    add({ written, tokens, prompt: tokens.length, run: null, cursor: tokens.length, status });
+    add({ written, tokens, prompt: tokens.length, open: true, run: null, cursor: tokens.length, status });
     set({ following: true });
     show();
     score();
@@ -145,9 +151,10 @@ ptx.writing = (() => {
   async function score() {
     const one = text();
     const ids = one.tokens.map((token) => token.id);
+    const open = one.open && ids.length > one.prompt ? ptx.store.promptOf(one) : null;
     let from = one.tokens.findIndex((token, i) => i && token.bits === null);
     while (from > 0) {
-      const answer = await ptx.ask("score", { ids, from });
+      const answer = await ptx.ask("score", { ids, from, open });
       if (!answer || text() !== one || one.tokens.length !== ids.length) return;
       const bits = (token, i) => token.bits ?? answer.bits[i - answer.start] ?? null;
       one.tokens = one.tokens.map((token, i) => (token.bits === null ? { ...token, bits: bits(token, i) } : token));
@@ -169,7 +176,7 @@ ptx.writing = (() => {
     turn += 1;
     asked += 1;
     dropped = known = false;
-    base = from;
+    base = { ...from, before: current() };
     again = stopping; // where Stop meets the end, Gradio tells of both
     stopping = false;
     set({ writing: true, following: true });
@@ -180,16 +187,16 @@ ptx.writing = (() => {
   }
 
   function generate() {
-    begin({}, { written: editor, origin: state.knobs, tokens: text()?.tokens ?? [] });
+    begin({}, { written: editor, origin: state.knobs, open: true });
   }
 
   // Goes on from tokens that stay as they are; `first` is one to choose before the sampler does.
   function continueFrom(ids, n_prompt) {
     if (!text()) return; // it is not read yet
-    const { tokens, written } = text();
-    const own = (token) => token.text.slice(0, token.own);
-    const kept = n_prompt < state.prompt ? tokens.slice(0, n_prompt).map(own).join("") : written;
-    begin({ prompt: ids, n_prompt }, { written: kept, tokens });
+    const { tokens, prompt, written, open } = text();
+    const cut = n_prompt < prompt; // the prompt itself
+    const kept = cut ? ptx.store.promptOf({ tokens: tokens.slice(0, n_prompt), prompt }) : written;
+    begin({ prompt: ids, n_prompt }, { written: kept, open: open && !cut && ids.length > prompt });
   }
 
   // Another token at a position. Where a prompt's open end was weighed, the tokens before it depend
@@ -198,8 +205,8 @@ ptx.writing = (() => {
     if (!text()) return;
     const { ids, prompt, look } = state;
     if (look?.healed && look.at === at) {
-      const { written, tokens } = text();
-      begin({ prompt: written, first: token }, { written, tokens });
+      const { written } = text();
+      begin({ prompt: written, first: token }, { written, open: true });
     } else {
       continueFrom([...ids.slice(0, at), token], Math.min(prompt, at));
     }
@@ -232,13 +239,13 @@ ptx.writing = (() => {
       const typed = unread() && newlines(editor) !== newlines(base.written); // since it was asked for
       lines = "";
       begun = true;
-      add({ written: base.written, origin: base.origin ?? null, tokens: [], run: v.run });
+      add({ written: base.written, origin: base.origin ?? null, tokens: [], open: base.open, run: v.run });
       if (!typed) fillEditor();
     }
     const one = text();
     const goesOn = v.lines.startsWith(lines) && lines !== "";
     one.tokens = read(v.lines.slice(goesOn ? lines.length : 0), goesOn ? one.tokens.slice() : []);
-    if (!goesOn) inherit(one.tokens, base.tokens, v.continued);
+    if (!goesOn) inherit(one.tokens, base.before, v.continued);
     lines = v.lines;
     one.prompt = v.prompt;
     const { generated, rate, seed, place, finish, notes, syntax } = v;
@@ -304,9 +311,9 @@ ptx.writing = (() => {
     score();
   }
 
-  // A text from elsewhere: {written, origin, ids, prompt, cursor}, from a link, so that anything in it
+  // A text from elsewhere: {written, origin, ids, prompt, open, cursor}, from a link, so that anything in it
   // may be wrong; then a sentence is on the page and the text at hand stays.
-  async function open({ written, origin, ids, prompt, cursor }, note = null) {
+  async function open({ written, origin, ids, prompt, open: isOpen, cursor }, note = null) {
     const answer = ids.length > 1 ? await ptx.ask("tokens", { text: written, ids }) : null;
     if (state.writing) return;
     if (!answer) {
@@ -320,7 +327,7 @@ ptx.writing = (() => {
     const syntax = await panel.server.parse({ text: tokens.map((token) => token.text).join("") });
     if (mine !== turn || state.writing) return;
     const status = { finish: null, notes: note ? [note] : [], syntax, error: null };
-    add({ written, origin, tokens, prompt: inside(prompt, 1), run: null, cursor: inside(cursor, 1), status });
+    add({ written, origin, tokens, prompt: inside(prompt, 1), open: isOpen, run: null, cursor: inside(cursor, 1), status });
     set({ following: false });
     show();
     fillEditor();
