@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from prepare import near
-from prepare.cleaning import rules
+from prepare.cleaning import benchmarks, rules
 from prepare.cleaning.rules import Rules
 from prepare.limits import Limit
 from prepare.selection import (
@@ -38,7 +38,7 @@ from prepare.shards import SCHEMA, ShardFiles, shard_files
 from prepare.sources import Source
 from prepare.workers import clean_all
 from ptx.atomic import discard
-from ptx.corpus import DTYPES, SPLITS, CorpusWriter
+from ptx.corpus import DTYPES, SPLITS, CorpusWriter, file_sha256
 from ptx.errors import UserError
 from ptx.tokenizer import get_tokenizer
 
@@ -133,7 +133,8 @@ def cleaned_shards(
 
 def cleaning_of(plan: Plan) -> str:
     """All that decides what becomes of a document by itself."""
-    return f"{plan.steps!r} {get_tokenizer(plan.tokenizer).fingerprint}"
+    looked_for = [file_sha256(file) for file in benchmarks.files_of(plan.steps.benchmarks)]
+    return f"{plan.steps!r} {looked_for} {get_tokenizer(plan.tokenizer).fingerprint}"
 
 
 def wanted(shards: Sequence[ShardFiles], limit: Limit) -> list[ShardFiles]:
@@ -231,12 +232,12 @@ class Tokens:
         return self
 
     def of(self, document: int) -> np.ndarray:
-        size, index = self.dtype.itemsize, self.index
-        data = os.pread(
-            self._descriptor(int(index.shard[document])),
-            int(index.tokens[document]) * size,
-            int(index.start[document]) * size,
-        )
+        size, index, shard = self.dtype.itemsize, self.index, int(self.index.shard[document])
+        length, start = int(index.tokens[document]) * size, int(index.start[document]) * size
+        data = os.pread(self._descriptor(shard), length, start)
+        if len(data) < length:
+            file = index.shards[shard].file("tokens")
+            raise UserError(f"{file} ends too early: delete {file.parent} and run the same again.")
         return np.frombuffer(data, self.dtype)
 
     def _descriptor(self, shard: int) -> int:

@@ -53,6 +53,7 @@ except ImportError:
 
 from prepare import build, near
 from prepare.build import Plan, work_directory
+from prepare.cleaning.benchmarks import Benchmarks
 from prepare.cleaning.clean import Cleaner
 from prepare.cleaning.rules import Rules
 from prepare.selection import Index
@@ -200,6 +201,7 @@ def run(source: Source, options: Options) -> None:
     """Hand all stages to the executor; local ones have ended when this returns."""
     if options.executor == "slurm" and not options.partition:
         raise UserError("Slurm needs a --partition: `sinfo` lists them.")
+    Benchmarks(options.steps.benchmarks)  # refused before a task is handed out
     target = options.out.resolve()
     require_replaceable(target)
     build.require_place(target)

@@ -35,6 +35,7 @@ from prepare import progress, report, split, train_tokenizer
 from prepare import show as showing
 from prepare import verify as checking
 from prepare.build import Plan, build, require_place
+from prepare.cleaning.benchmarks import Benchmarks
 from prepare.cleaning.rules import ONE_TEXT, OWN_CODE, Rules
 from prepare.limits import parse_limit
 from prepare.sources import Source, hub, local, stack_v2, tables
@@ -222,7 +223,8 @@ def prepare(read: Callable[[], Source], options: Options, command: str) -> None:
         )
     out = options.out or Path("data") / command
     limit = parse_limit(options.limit)
-    get_tokenizer(options.tokenizer)  # refused before anything is read
+    get_tokenizer(options.tokenizer)  # these are refused before anything is read
+    Benchmarks(options.steps.benchmarks)
     require_replaceable(out.resolve())
     plan = Plan(
         options.tokenizer,

@@ -12,7 +12,6 @@ and renamed, so whatever has a name is whole, and a run that was killed goes on 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections import Counter
@@ -29,9 +28,9 @@ from prepare import near
 from prepare.cleaning.clean import Cleaned, Cleaner
 from prepare.sources import Document, Shard
 from ptx.atomic import flush
-from ptx.errors import UserError
+from ptx.errors import FULL_DISK, UserError
 
-FORMAT = 1  # of these files, and of the steps' meaning: part of KEY
+FORMAT = 2  # of these files, and of the steps' meaning: part of KEY
 TOGETHER = 64  # documents signed at once
 SCHEMA = pa.schema(
     [
@@ -88,7 +87,8 @@ def clean_shard(
     dtype: of the tokens. progress: is told the bytes of documents as they are done.
     Raises UserError if the disk is full.
     """
-    partial = {kind: files.file(f"{kind}.partial") for kind in ("tokens", "signatures", "parquet")}
+    kinds = ("tokens", "signatures", "bands", "parquet", "json")  # the last makes it done
+    partial = {kind: files.file(f"{kind}.partial") for kind in kinds}
     tally = Tally()
     try:
         with (
@@ -100,10 +100,11 @@ def clean_shard(
             members: list[np.ndarray] = []  # their tokens
 
             def write() -> None:
+                # Not by numpy's `tofile`, to which a small write to a full disk is no error.
                 for ids in members:
-                    ids.astype(dtype).tofile(tokens)
+                    tokens.write(ids.astype(dtype).tobytes())
                 if cleaner.steps.near:
-                    near.signatures(members).tofile(signatures)
+                    signatures.write(near.signatures(members).tobytes())
                 table.write_table(pa.Table.from_pylist(rows, SCHEMA))
                 rows.clear()
                 members.clear()
@@ -119,16 +120,13 @@ def clean_shard(
                 progress(cleaned.size)
             write()
         found = np.fromfile(partial["signatures"], np.uint32).reshape(-1, near.N_HASHES)
-        near.bands(found).tofile(files.file("bands"))
+        partial["bands"].write_bytes(near.bands(found).tobytes())
+        partial["json"].write_text(json.dumps(tally.record()), "utf-8")
         for kind, path in partial.items():
             flush(path)
             path.replace(files.file(kind))
-        done = files.file("json.partial")
-        done.write_text(json.dumps(tally.record()), "utf-8")
-        flush(done)
-        done.replace(files.file("json"))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL_DISK:
             raise
         raise UserError(
             f"{files.directory} is full: make room and run the same command again; finished "
@@ -140,8 +138,8 @@ def row(place: int, document: Document, cleaned: Cleaned) -> dict[str, object]:
     return {
         "project": presentable(document.project),
         "path": presentable(document.path),
-        "version": document.version,
-        "licence": document.licence,
+        "version": presentable(document.version),
+        "licence": presentable(document.licence),
         "sha256": hashlib.sha256(cleaned.content).digest(),
         "bytes": len(cleaned.content),
         "tokens": len(cleaned.tokens),
@@ -149,9 +147,9 @@ def row(place: int, document: Document, cleaned: Cleaned) -> dict[str, object]:
     }
 
 
-def presentable(name: str) -> str:
-    """A file's name as UTF-8: names on disk may hold other bytes."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+def presentable(text: str) -> str:
+    """What a source says, as UTF-8: names on disk and JSON may hold what is none."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Tally:

@@ -12,11 +12,12 @@ from pathlib import Path
 from ahocorasick_rs import BytesAhoCorasick
 
 from prepare.cleaning.syntax import QUOTED
-from prepare.sources.tables import rows_of
+from prepare.sources.tables import found, rows_of
 from ptx.errors import UserError
 
 SHORTEST = 40
 """Characters without white space: anything shorter, as `return a + b`, is everybody's."""
+ENDINGS = (".parquet", ".jsonl", ".jsonl.gz")
 PROMPTS = ("prompt", "text")
 SOLUTIONS = ("canonical_solution", "code")
 
@@ -28,7 +29,7 @@ class Benchmarks:
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        needles = sorted({needle for path in paths for needle in needles_of(path)})
+        needles = sorted({needle for file in files_of(paths) for needle in needles_of(file)})
         self._automaton = BytesAhoCorasick(needles) if needles else None
 
     def occur_in(self, data: bytes) -> bool:
@@ -37,23 +38,28 @@ class Benchmarks:
         )
 
 
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and those in the folders named."""
+    return found(paths, ENDINGS) if paths else []
+
+
 def squeezed(data: bytes) -> bytes:
     return data.translate(None, b" \t\r\n\f")
 
 
 def needles_of(path: Path) -> Iterator[bytes]:
     """What to look for, squeezed: each task's docstring or text, and its solution."""
-    found = False
+    has_tasks = False
     for row in rows_of(path):
         for column in PROMPTS + SOLUTIONS:
             value = row.get(column)
             if not isinstance(value, str):
                 continue
-            found = True
+            has_tasks = True
             texts = [value] if column in SOLUTIONS else task_texts(value)
             squeezed_texts = (squeezed(t.encode("utf-8", "surrogatepass")) for t in texts)
             yield from (text for text in squeezed_texts if len(text) >= SHORTEST)
-    if not found:
+    if not has_tasks:
         columns = ", ".join(PROMPTS + SOLUTIONS)
         raise UserError(f"{path} is not HumanEval or MBPP: its rows have none of {columns}.")
 

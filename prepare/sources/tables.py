@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prepare.sources import Document, Source
 from prepare.sources.columns import content_column, document, encoded
@@ -27,9 +32,7 @@ class ParquetRows:
     column: str | None
 
     def documents(self) -> Iterator[Document]:
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.path) as file:
+        with readable(self.path), pq.ParquetFile(self.path) as file:
             names = file.schema_arrow.names
             column = content_column(names, self.column, str(self.path))
             for batch in file.iter_batches(BATCH, row_groups=list(self.groups)):
@@ -62,7 +65,7 @@ class JsonLines:
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise ValueError("not an object")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 where = f"{self.path}, byte {number:,}"
                 raise UserError(f"{where}: not a line of JSON ({error}).") from None
             yield row
@@ -70,7 +73,8 @@ class JsonLines:
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """(where it starts, line) of all that are not empty."""
         compressed = self.path.suffix == ".gz"
-        with gzip.open(self.path) if compressed else self.path.open("rb") as file:
+        opened = gzip.open if compressed else open
+        with readable(self.path), opened(self.path, "rb") as file:
             position = 0
             if self.start:  # the line that began before belongs to the part before
                 file.seek(self.start - 1)
@@ -83,20 +87,12 @@ class JsonLines:
 
 def parquet(paths: Sequence[Path], column: str | None = None) -> Source:
     """Parquet files, or folders of them, in the order of their names."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     shards: list[ParquetRows] = []
     for path in found(paths, (".parquet",)):
-        try:
-            with pq.ParquetFile(path) as file:
-                sizes = [
-                    file.metadata.row_group(i).total_byte_size
-                    for i in range(file.metadata.num_row_groups)
-                ]
-                content_column(file.schema_arrow.names, column, str(path))
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} is not a readable parquet file ({error}).") from None
+        with readable(path), pq.ParquetFile(path) as file:
+            groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+            sizes = [group.total_byte_size for group in groups]
+            content_column(file.schema_arrow.names, column, str(path))
         modified = path.stat().st_mtime_ns
         for groups in grouped(sizes):
             size = sum(sizes[g] for g in groups)
@@ -128,15 +124,23 @@ def grouped(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
 
 def rows_of(path: Path) -> Iterator[dict[str, object]]:
     """Every row of one parquet or JSON-lines file."""
-    import pyarrow.parquet as pq
-
-    [path] = found([path], (".parquet", ".jsonl", ".jsonl.gz"))
     if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
+        with readable(path), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(BATCH):
                 yield from batch.to_pylist()
     else:
         yield from JsonLines(path, 0, 0, path.stat().st_size, None).rows()
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Names the file that is damaged, cut off or not what its name says."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, UnicodeError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): get it again, or leave it out."
+        ) from None
 
 
 def found(paths: Sequence[Path], endings: tuple[str, ...]) -> list[Path]:

@@ -23,13 +23,14 @@ from prepare.build import Plan, build, work_directory
 from prepare.cleaning.clean import Cleaner
 from prepare.cleaning.rules import OWN_CODE, Rules
 from prepare.limits import parse_limit
-from prepare.shards import clean_shard
+from prepare.shards import ShardFiles, clean_shard, shard_files
 from prepare.sources import Document, Source
 from prepare.split import VAL_FRACTION
 from prepare.workers import Task
 from ptx.corpus import DTYPES, Corpus, file_sha256
 from ptx.errors import UserError
 from ptx.tokenizer import get_tokenizer
+from tests.disk import largest_file
 
 EOT = "<eot>"
 PY16K = get_tokenizer("py16k")
@@ -271,6 +272,48 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_is_done(
     assert not (tmp_path / "data").exists()
     build(source, tmp_path / "data", PLAN, lambda done: None)
     assert list(verify.problems(tmp_path / "data")) == []
+
+
+@pytest.mark.parametrize("largest", [20_000, 100_000])
+def test_a_shard_that_the_disk_did_not_take_is_not_done(tmp_path: Path, largest: int) -> None:
+    numbers = ["".join(f"x = {i * 1000 + j}\n" for j in range(100)) for i in range(300)]
+    shard = Given(tuple(documents(TRAIN, *numbers)))
+    files = shard_files(tmp_path, 0, shard, "")
+    cleaner = Cleaner(OWN_CODE, PY16K)
+    with largest_file(largest), pytest.raises(UserError, match="is full: make room"):
+        clean_shard(shard, files, cleaner, DTYPES["uint16"], lambda size: None)
+    assert not files.done
+
+
+def test_tokens_that_are_gone_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = module.assemble
+
+    def cut(source: Source, shards: Sequence[ShardFiles], *rest: object) -> dict:
+        os.truncate(shards[0].file("tokens"), 2)
+        return plain(source, shards, *rest)
+
+    monkeypatch.setattr(module, "assemble", cut)
+    with pytest.raises(UserError, match=r"\.tokens ends too early: delete .*\.data\.work and run"):
+        prepared(tmp_path / "data", documents(TRAIN, "x = 1\n"), documents(VAL, "v = 4\n"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_another_benchmark_under_the_same_name_is_looked_for(tmp_path: Path) -> None:
+    benchmark = tmp_path / "tasks.jsonl"
+    plan = replace(PLAN, steps=replace(PLAN.steps, benchmarks=(benchmark,)))
+    known = []
+    for code in ("x = 1\n", "y = 2\n"):
+        benchmark.write_text(json.dumps({"code": code}))
+        known.append(module.cleaning_of(plan))
+    assert known[0] != known[1]
+
+
+def test_what_is_no_utf_8_in_a_source_is_shown_as_an_escape(tmp_path: Path) -> None:
+    odd = documents(TRAIN, "x = 1\n", version="1\ud800", licence="\udfff")
+    plan = replace(PLAN, steps=replace(PLAN.steps, licence=False))
+    opened = prepared(tmp_path / "data", odd, documents(VAL, "v = 4\n"), plan=plan)
+    [listed] = opened.manifest["sources"]["train"]
+    assert (listed["version"], listed["licence"]) == ("1\\ud800", "\\udfff")
 
 
 def command(*arguments: object) -> list[str]:

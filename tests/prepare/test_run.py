@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,9 @@ def test_a_directory_of_nanogpt_is_adopted(
         (("installed", "--out", "empty/data"), "empty cannot hold data ("),
         (("installed", "--val-fraction", "1.5"), "--val-fraction must lie between 0 and 1"),
         (("tokenizer", "--out", "x", "--vocab-size", "3"), "--vocab-size must be from 512"),
+        (("folder", "two", "--benchmarks", "nowhere.jsonl"), "nowhere.jsonl is not there"),
+        (("folder", "two", "--benchmarks", "other.jsonl"), "other.jsonl is not HumanEval or MBPP"),
+        (("text", "nanogpt/input.txt", "--out", "nanogpt"), "nanogpt holds input.txt, which is"),
         (("adopt", "full", "--dtype", "uint16", "--tokenizer", "py16k"), "adopt needs train.bin"),
         (("adopt", "full", "--dtype", "int4", "--tokenizer", "py16k"), "Unknown dtype 'int4'"),
     ],
@@ -150,6 +154,7 @@ def test_a_directory_of_nanogpt_is_adopted(
 def test_bad_input_is_one_sentence_and_status_2(
     arguments: tuple[str, ...],
     sentence: str,
+    prepared: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -157,10 +162,14 @@ def test_bad_input_is_one_sentence_and_status_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "binary").write_bytes(b"\x7fELF\xff\xfe\n" * 99)
     (tmp_path / "empty").touch()
-    for name in ("full", "alone/a"):
+    (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
+    shutil.copytree(prepared / "one", tmp_path / "nanogpt")
+    (tmp_path / "nanogpt" / "input.txt").write_text("x = 1\n" * 1_000)
+    for name in ("full", "alone/a", "two/a", "two/b"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "full" / "precious.txt").write_text("x")
-    (tmp_path / "alone" / "a" / "x.py").write_text("x = 1\n")
+    for name in ("alone/a", "two/a", "two/b"):
+        (tmp_path / name / "x.py").write_text("x = 1\n")
     before = sorted(tmp_path.rglob("*"))
     status, out, err = call(capsys, *arguments)
     assert status == 2

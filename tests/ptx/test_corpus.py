@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from ptx import corpus
 from ptx.corpus import Corpus, CorpusWriter, verify
 from ptx.errors import UserError
 from ptx.tokenizer import Tokenizer, get_tokenizer
+from tests.disk import largest_file
 
 PY16K = get_tokenizer("py16k")
 PROJECTS = {
@@ -292,17 +290,6 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"No text is left for val\.bin"):
             writer.finish({"train": [], "val": []})
     assert list(tmp_path.iterdir()) == []
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Files of this process that grow beyond `size` fail, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(data: Path) -> None:

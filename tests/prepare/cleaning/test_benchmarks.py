@@ -64,9 +64,20 @@ def test_other_code_is_not(benchmarks: Benchmarks) -> None:
     assert not Benchmarks([]).occur_in(b"x = 1\n")
 
 
+def test_every_benchmark_of_a_folder_is_looked_for(tmp_path: Path) -> None:
+    for name, row in (("a.jsonl", HUMANEVAL), ("b.jsonl", MBPP)):
+        (tmp_path / name).write_text(json.dumps(row))
+    found = Benchmarks([tmp_path])
+    assert found.occur_in(HUMANEVAL["canonical_solution"].encode())
+    assert found.occur_in(MBPP["code"].encode())
+
+
 def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(UserError, match=r"other\.jsonl is not HumanEval or MBPP"):
         Benchmarks([tmp_path / "other.jsonl"])
+    (tmp_path / "damaged.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(UserError, match=r"damaged\.jsonl\.gz cannot be read"):
+        Benchmarks([tmp_path / "damaged.jsonl.gz"])
     with pytest.raises(UserError, match=r"nowhere\.jsonl is not there"):
         Benchmarks([tmp_path / "nowhere.jsonl"])

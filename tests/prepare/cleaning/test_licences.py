@@ -49,6 +49,7 @@ def test_permissive(licence: str) -> None:
         "Other/Proprietary License",
         "MIT AND something of my own",
         "((",
+        "()",
         "non-commercial MIT",
     ],
 )

@@ -22,6 +22,14 @@ ROWS = [
 ]
 
 
+PACKED = gzip.compress("\n".join(map(json.dumps, ROWS)).encode())
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    """One byte is another."""
+    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+
 def read(source: Source) -> list[Document]:
     return [document for shard in source.shards for document in shard.documents()]
 
@@ -102,10 +110,15 @@ def test_a_lone_surrogate_passes_and_is_not_utf_8() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.parquet", b"PAR1 no", "a.parquet is not a readable parquet file"),
+        ("a.parquet", b"PAR1 no", "a.parquet cannot be read"),
         ("b.txt", b"", "is not there"),
         ("c.jsonl", b'{"content": "x"}\n{broken\n', "c.jsonl, byte 17: not a line of JSON"),
         ("d.jsonl", b"[1]\n", "not an object"),
+        ("deep.jsonl", b"[" * 200_000, "deep.jsonl, byte 0: not a line of JSON"),
+        ("plain.jsonl.gz", b'{"content": "x"}\n', r"plain.jsonl.gz cannot be read \(Not a gzipped"),
+        ("cut.jsonl.gz", PACKED[:-20], "cut.jsonl.gz cannot be read"),
+        ("block.jsonl.gz", flipped(PACKED, 10), "block.jsonl.gz cannot be read"),
+        ("sum.jsonl.gz", flipped(PACKED, len(PACKED) - 8), "sum.jsonl.gz cannot be read"),
         ("e.jsonl", b'{"a": "x", "b": 1}\n', "name one of a, b"),
     ],
 )
@@ -115,6 +128,15 @@ def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes, sentence
         path.write_bytes(content)
     with pytest.raises(UserError, match=sentence):
         read((tables.parquet if name.endswith("parquet") else tables.jsonl)([path]))
+
+
+def test_a_damaged_page_of_parquet_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    rows = [{"content": f"x = {i}\n"} for i in range(5_000)]
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="gzip", use_dictionary=False)
+    path.write_bytes(flipped(path.read_bytes(), path.stat().st_size // 2))
+    with pytest.raises(UserError, match=r"a\.parquet cannot be read"):
+        read(tables.parquet([path]))
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
