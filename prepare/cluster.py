@@ -11,13 +11,14 @@ python prepare/cluster.py hub NAME --out /shared/data --executor ray
 Each shard of the source is a task: cleaned and tokenized as prepare/run.py does it, then signed.
 datatrove's MinHash stages find near duplicates across all shards, and a last task writes the data
 directory, the same that prepare/run.py writes. All machines must see --out under the same path.
-What is done is not done again when the command is repeated.
+What an unfinished run has done is not done again when the same command is repeated.
 
 Needs `pip install -r prepare/cluster-requirements.txt` (and Ray for --executor ray).
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ MINHASH = MinhashConfig(
 )
 
 
-LOGS = "logs"  # of each stage, in the work directory
+LOGS = "logs"  # of each stage, in which datatrove looks for what is done
 
 
 class Spaces(WordTokenizer):
@@ -125,20 +126,20 @@ class Assemble(PipelineStep):
     name = "write the data directory"
     type = "P-Transformer"
 
-    def __init__(self, source: Source, work: Path, target: Path, plan: Plan) -> None:
+    def __init__(self, source: Source, place: Path, target: Path, plan: Plan) -> None:
         super().__init__()
-        self.source, self.work, self.target, self.plan = source, work, target, plan
+        self.source, self.place, self.target, self.plan = source, place, target, plan
 
     def run(
         self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1
     ) -> DocumentsPipeline:
-        shards = files_of(self.source, self.work, self.plan)
-        clusters = Clusters(self.work / "clusters")
+        shards = files_of(self.source, self.place.parent, self.plan)
+        clusters = Clusters(self.place / "clusters")
         build.assemble(self.source, shards, self.target, self.plan, clusters.twins)
-        for path in self.work.iterdir():  # but the logs, which are being written
+        for path in (*self.place.parent.iterdir(), *self.place.iterdir()):
             if path.is_file():
                 path.unlink()
-            elif path.name != LOGS:
+            elif path not in (self.place, self.place / LOGS):  # which are being written
                 shutil.rmtree(path)
         return data
 
@@ -172,6 +173,18 @@ def files_of(source: Source, work: Path, plan: Plan) -> list[ShardFiles]:
     return [shard_files(work, i, shard, told) for i, shard in enumerate(source.shards)]
 
 
+def place_of(source: Source, work: Path, plan: Plan) -> Path:
+    """Where the stages of a plan keep what they did: other data or options are another plan."""
+    keys = [files.key for files in files_of(source, work, plan)]
+    told = f"{plan!r} {source.name!r} {source.provenance!r} {keys}"
+    return work / hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def is_assembled(place: Path) -> bool:
+    """Whether the last task of a plan has ended well."""
+    return (place / LOGS / "assemble" / "completions" / "00000").is_file()
+
+
 @dataclass(frozen=True)
 class Options:
     """What all sources share."""
@@ -198,7 +211,7 @@ class Options:
 
 
 def run(source: Source, options: Options) -> None:
-    """Hand all stages to the executor; local ones have ended when this returns."""
+    """Hand all stages to the executor; but for Slurm's, they have ended when this returns."""
     if options.executor == "slurm" and not options.partition:
         raise UserError("Slurm needs a --partition: `sinfo` lists them.")
     Benchmarks(options.steps.benchmarks)  # refused before a task is handed out
@@ -208,12 +221,15 @@ def run(source: Source, options: Options) -> None:
     work = work_directory(target)
     work.mkdir(exist_ok=True)
     plan = Plan(options.tokenizer, options.val_fraction, seed=options.seed, steps=options.steps)
+    place = place_of(source, work, plan)
+    if is_assembled(place):  # on Slurm the logs of a run outlive it
+        shutil.rmtree(place)
     stages: list[tuple[str, int, list[PipelineStep]]] = [
         ("clean", len(source.shards), [CleanShard(source, work, plan)]),
-        ("assemble", 1, [Assemble(source, work, target, plan)]),
+        ("assemble", 1, [Assemble(source, place, target, plan)]),
     ]
     if options.steps.near:
-        signed, pairs, clusters = (str(work / name) for name in ("signed", "pairs", "clusters"))
+        signed, pairs, clusters = (str(place / name) for name in ("signed", "pairs", "clusters"))
         stages[0][2].append(MinhashDedupSignature(signed, MINHASH, Spaces()))
         stages[1:1] = [
             ("pairs", MINHASH.num_buckets, [MinhashDedupBuckets(signed, pairs, config=MINHASH)]),
@@ -221,9 +237,9 @@ def run(source: Source, options: Options) -> None:
         ]
     previous = None
     for name, tasks, pipeline in stages:
-        previous = executor(options, name, tasks, pipeline, work / LOGS / name, previous)
+        previous = executor(options, name, tasks, pipeline, place / LOGS / name, previous)
     previous.run()
-    if options.executor == "local":
+    if is_assembled(place):
         shutil.rmtree(work)
 
 
@@ -251,7 +267,7 @@ def executor(
         )
     from datatrove.executor import RayPipelineExecutor
 
-    return RayPipelineExecutor(pipeline, **common)
+    return RayPipelineExecutor(pipeline, mem_per_cpu_gb=options.memory, **common)
 
 
 Paths = tyro.conf.Positional[tuple[Path, ...]]
