@@ -427,5 +427,5 @@ def window_notes(n_tokens: int, context: int) -> list[str]:
     seen = n_tokens - visible_from(n_tokens, context)
     return [
         f"The text is longer than the context of {context} tokens: the model now sees the last "
-        f"{seen} of {n_tokens:,}."
+        f"{seen} of {n_tokens - 1:,}."
     ]

@@ -27,7 +27,7 @@ def baselines(corpus: Corpus, texts: list[Text]) -> dict[str, list[float]]:
     return {
         "xz -9": [8.0 * len(lzma.compress(data, preset=9)) for data in joined],
         "zstd -19, dictionary": zstd_bits(corpus, joined),
-        f"{ORDER}-gram": ngram_bits(corpus, joined),
+        f"order-{ORDER} n-gram": ngram_bits(corpus, joined),
     }
 
 

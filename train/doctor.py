@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ptx.config import preset
+from ptx.config import ModelConfig, preset
 from ptx.errors import UserError
 from train.device import keep_freed_memory, pick_device
 from train.estimate import SECONDS, Estimate, estimate, rows_in
@@ -55,6 +55,8 @@ class Doctor:
     """The one preset to estimate; all of them if left out."""
     tokens: int | None = None
     """To estimate the training time for; as many as the preset's recipe takes if left out."""
+    vocab_size: int | None = None
+    """Tokens that the data's tokenizer has, such as 4096 of py4k; the presets' own if left out."""
     runs: Path = Path("runs")
     """Where runs would be kept."""
     device: str = "auto"
@@ -88,12 +90,15 @@ def doctor(args: Doctor) -> None:
     settings = [complete(Settings(preset=name)) for name in names]
     if args.tokens is not None and args.tokens < 1:
         raise UserError(f"--tokens must be at least 1, not {args.tokens}")
+    if args.vocab_size is not None and args.vocab_size < 2:
+        raise UserError(f"--vocab-size must be at least 2, not {args.vocab_size}")
+    shapes = {name: shape_of(name, args.vocab_size) for name in names}
     device = pick_device(args.device)
     machine = look(device, args.runs)
     keep_freed_memory()
     with Console(stderr=True).status("") as status, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # compilers and emulated bf16 have much to say
-        probes, estimates = measure(settings, args.tokens, machine, device, status.update)
+        probes, estimates = measure(settings, shapes, args.tokens, machine, device, status.update)
     problem = trouble(probes, estimates)
     advice = problem or advise(machine, estimates)
     console = Console()
@@ -106,8 +111,16 @@ def doctor(args: Doctor) -> None:
         print(json.dumps(found, allow_nan=False))
 
 
+def shape_of(name: str, vocab_size: int | None) -> ModelConfig:
+    """The preset's, with the data's vocabulary; that of `reference` is fixed (`loop.shape_for`)."""
+    shape = preset(name)
+    fixed = vocab_size is None or name == "reference"
+    return shape if fixed else replace(shape, vocab_size=vocab_size)
+
+
 def measure(
     settings: list[Settings],
+    shapes: dict[str, ModelConfig],
     tokens: int | None,
     machine: Machine,
     device: torch.device,
@@ -118,13 +131,13 @@ def measure(
     What is costly to probe (bf16 where it is emulated, compiling) is probed at one shape only.
     """
     typical = next((s for s in settings if s.preset == "mini"), settings[0])
-    shape = preset(typical.preset)
+    shape = shapes[typical.preset]
     say("timing large matrix products")
     peak = {"fp32": matmul_peak("fp32", device)}
     say("comparing kernels")
     auto = {"precision", "attention"}
-    rows = {s.preset: rows_in(SECONDS, peak["fp32"], s) for s in settings}
-    chosen = {name: choose(Kernels(), auto, preset(name), n, device) for name, n in rows.items()}
+    rows = {s.preset: rows_in(SECONDS, peak["fp32"], s, shapes[s.preset]) for s in settings}
+    chosen = {name: choose(Kernels(), auto, shapes[name], n, device) for name, n in rows.items()}
     kernels, notes = chosen[typical.preset]
     if kernels.precision == "bf16":
         peak["bf16"] = matmul_peak("bf16", device)
@@ -136,7 +149,8 @@ def measure(
     for s in settings:
         say(f"training {s.preset} ({len(estimates) + 1} of {len(settings)})")
         own = kernels if s is typical else chosen[s.preset][0]
-        estimates.append(estimate(s, own, rows[s.preset], tokens, machine, device))
+        n = rows[s.preset]
+        estimates.append(estimate(s, shapes[s.preset], own, n, tokens, machine, device))
     say("timing large matrix products again")
     probes = Probes(
         bf16_gain=bf16_gain(peak, device),

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from ptx.config import preset
+from ptx.config import ModelConfig
 from ptx.model import GPT
 from train.device import GIB, synchronize
 from train.kernels import Kernels, flops_per_token, prepare, running
@@ -78,16 +78,16 @@ class Estimate:
     kernels: Kernels
 
 
-def rows_in(seconds: float, peak: float, settings: Settings) -> int:
+def rows_in(seconds: float, peak: float, settings: Settings, shape: ModelConfig) -> int:
     """Sequences, one at least and the recipe's at most, that half of `peak` (FLOP/s) learns from
     in `seconds`."""
-    shape = preset(settings.preset)
     flops = flops_per_token(shape) * shape.context
     return max(1, min(settings.micro_batch, int(seconds * peak / 2 / flops)))
 
 
 def estimate(
     settings: Settings,
+    shape: ModelConfig,
     kernels: Kernels,
     rows: int,
     tokens: int | None,
@@ -95,13 +95,14 @@ def estimate(
     device: torch.device,
 ) -> Estimate:
     """Counts the memory of the recipe's step; if there is so much, times a step of `rows`."""
-    footprint = count(settings, kernels, device)
+    footprint = count(settings, shape, kernels, device)
     memory_gib = machine.base_gib + HELD * footprint.step_bytes / GIB
-    batch_tokens = settings.batch_size * preset(settings.preset).context
+    batch_tokens = settings.batch_size * shape.context
     tokens = tokens or settings.steps * batch_tokens
     fits, speed = memory_gib <= machine.free_gib, None
     if fits:
-        speed = batch_tokens / step_cost(settings, kernels, rows, device).seconds(settings)
+        cost = step_cost(settings, shape, kernels, rows, device)
+        speed = batch_tokens / cost.seconds(settings)
     return Estimate(
         preset=settings.preset,
         parameters=footprint.parameters,
@@ -116,15 +117,19 @@ def estimate(
 
 
 class Trainer:
-    """A preset's network with its recipe's optimizers, and the two halves of a training step.
+    """A network with a recipe's optimizers, and the two halves of a training step.
 
     rows: sequences read at once, of random tokens.
     """
 
     def __init__(
-        self, settings: Settings, kernels: Kernels, rows: int, device: torch.device
+        self,
+        settings: Settings,
+        shape: ModelConfig,
+        kernels: Kernels,
+        rows: int,
+        device: torch.device,
     ) -> None:
-        shape = preset(settings.preset)
         with device:
             self.model = GPT(shape).train()
             self.ids = torch.randint(shape.vocab_size, (rows, shape.context))  # (B, T)
@@ -145,9 +150,11 @@ class Trainer:
             optimizer.step()
 
 
-def step_cost(settings: Settings, kernels: Kernels, rows: int, device: torch.device) -> Cost:
+def step_cost(
+    settings: Settings, shape: ModelConfig, kernels: Kernels, rows: int, device: torch.device
+) -> Cost:
     """Times passes over `rows` sequences and over a single token, and updates: the best of each."""
-    trainer = Trainer(settings, kernels, rows, device)
+    trainer = Trainer(settings, shape, kernels, rows, device)
     token = trainer.ids[:1, :1]
 
     def timed(work: Callable[..., None], *args: Tensor) -> float:
@@ -167,10 +174,12 @@ def step_cost(settings: Settings, kernels: Kernels, rows: int, device: torch.dev
     return Cost(a_pass, max(0.0, reading - a_pass) / rows, updating)
 
 
-def count(settings: Settings, kernels: Kernels, device: torch.device) -> Footprint:
+def count(
+    settings: Settings, shape: ModelConfig, kernels: Kernels, device: torch.device
+) -> Footprint:
     """Runs two of the recipe's steps (the first makes the optimizer's state) on fake tensors."""
     with FakeTensorMode(), Allocations() as held:
-        trainer = Trainer(settings, kernels, settings.micro_batch, device)
+        trainer = Trainer(settings, shape, kernels, settings.micro_batch, device)
         for _ in range(2):
             trainer.learn(trainer.ids)
             trainer.update()

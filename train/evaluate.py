@@ -278,8 +278,8 @@ def sentence(found: written.Closure) -> str:
     return (
         f"{found.continuations} continuations of {written.NEW_TOKENS} tokens: {found.parsed:.1%} "
         f"parse up to their last complete statement (another file's text in their place: "
-        f"{found.parsed_control:.1%}; where Python's parser may refuse tokens, "
-        f"{found.refused:.2%} of them: {found.parsed_python:.1%}); "
+        f"{found.parsed_control:.1%}; where Python's parser may refuse tokens, {found.refused:.2%} "
+        f"as many as it lets pass: {found.parsed_python:.1%}); "
         f"{found.brackets:.1%} of the brackets are closed, "
         f"{found.indentation:.1%} of the lines stand at a depth that is allowed; "
         f"{found.repeated:.1%} of the lines repeat one before ({found.repeated_control:.1%} of "

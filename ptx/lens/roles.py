@@ -119,23 +119,25 @@ def roles(tokenizer: Tokenizer, ids: Sequence[int], weights: Tensor) -> Roles:
 
 
 def together(*parts: Roles) -> Roles:
-    """The scores of several texts as one, each position with a target counting the same."""
+    """The scores of several texts as one, each position that is scored counting the same."""
     queries = torch.stack([p.queries for p in parts])  # (P, R)
     of_role = queries / queries.sum(0)  # (P, R)
-    size = torch.tensor([float(p.positions) for p in parts])
-    of_text = size / size.sum()  # (P,)
+    size = torch.tensor([float(p.positions) for p in parts])  # (P,)
+    after = [(size - n).clamp_min(0) for n in (1, 2)]  # where sink and entropy begin
+    of_sink, of_entropy = (n / n.sum() for n in after)  # (P,)
     scores = torch.stack([p.scores.nan_to_num() for p in parts])  # (P, R, L, H)
     uniform = torch.stack([p.uniform.nan_to_num() for p in parts])  # (P, R)
-    sink, entropy = (torch.stack(v) for v in zip(*((p.sink, p.entropy) for p in parts)))
-    even = torch.tensor([(p.uniform_sink, p.uniform_entropy) for p in parts])  # (P, 2)
+    sink = torch.stack([p.sink.nan_to_num() for p in parts])  # (P, L, H)
+    entropy = torch.stack([p.entropy.nan_to_num() for p in parts])  # (P, L, H)
+    even = torch.tensor([(p.uniform_sink, p.uniform_entropy) for p in parts]).nan_to_num()  # (P, 2)
     return Roles(
         scores=torch.einsum("prlh,pr->rlh", scores, of_role),
         uniform=(uniform * of_role).sum(0),
         queries=queries.sum(0),
-        sink=torch.einsum("plh,p->lh", sink, of_text),
-        uniform_sink=float(even[:, 0] @ of_text),
-        entropy=torch.einsum("plh,p->lh", entropy, of_text),
-        uniform_entropy=float(even[:, 1] @ of_text),
+        sink=torch.einsum("plh,p->lh", sink, of_sink),
+        uniform_sink=float(even[:, 0] @ of_sink),
+        entropy=torch.einsum("plh,p->lh", entropy, of_entropy),
+        uniform_entropy=float(even[:, 1] @ of_entropy),
         positions=sum(p.positions for p in parts),
     )
 

@@ -142,7 +142,7 @@ def summary(served: Served) -> list[str]:
         f"context {config.context}",
         f"vocabulary {config.vocab_size:,}",
     ]
-    bpb = served.info.get("val_bpb")
+    bpb = served.info.get("test_bpb", served.info.get("val_bpb"))  # as the card has it
     if isinstance(bpb, int | float):
         parts.append(f"{bpb:.3f} bits per byte")
     return parts
@@ -175,7 +175,9 @@ def _millions(count: int) -> str:
 def _shown(value: str | int | float) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else clean(str(value))
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return clean(str(value))
 
 
 def _mebibytes(size: float) -> str:

@@ -103,4 +103,5 @@ def _read(manifest: Path, changed: int, size: int) -> dict[str, Any]:
         "tokens": int(splits["train"]["tokens"]),
         "bytes": int(splits["train"]["bytes"]),
         "tokenizer": str(found["tokenizer"]["name"]),
+        "vocab": int(found["tokenizer"]["n_vocab"]),
     }

@@ -27,6 +27,7 @@ from ptx.playground.library import Library, plain, plain_form
 from ptx.playground.limits import LIMITS, Limits
 from ptx.playground.served import Served
 from ptx.playground.web import panel
+from ptx.tokenizer import SHIPPED
 
 TRAIN, PREPARE = "train/run.py", "prepare/run.py"
 TOKENIZERS = {"nano": "py4k"}
@@ -103,6 +104,7 @@ class Training:
                 "layers": PRESETS[name].n_layer,
                 "heads": PRESETS[name].n_head,
                 "width": PRESETS[name].d_model,
+                "vocab": SHIPPED.get(TOKENIZERS.get(name, ""), PRESETS[name].vocab_size),
             }
             for name, recipe in recipes().items()
         }
@@ -262,8 +264,10 @@ class Training:
         return self._train(path.name, [TRAIN, "--resume", word(path)])
 
     def estimate(self, request: Answer) -> Answer:
-        """{"preset"}: lets train/run.py doctor time it; the figures come with the options."""
+        """{"preset", "vocab"}: lets train/run.py doctor time it with data of so many different
+        tokens; the figures come with the options."""
         preset = self._preset(request)
+        vocab = str(whole(request, "vocab", 2, 10_000_000, self.presets[preset]["vocab"]))
 
         def then(job: Job) -> None:
             try:
@@ -274,11 +278,14 @@ class Training:
                 return
             names = ("parameters", "tokens_per_s", "memory_gib", "fits")
             self.estimates = self.estimates | {
-                preset: {name: figures[name] for name in names} | {"trouble": trouble}
+                f"{preset} {vocab}": {name: figures[name] for name in names} | {"trouble": trouble}
             }
 
         self.problem = None
-        words = [TRAIN, "doctor", "--preset", preset, "--json", "--runs", word(self.runs)]
+        words = [
+            TRAIN, "doctor", "--preset", preset, "--vocab-size", vocab, "--json",
+            "--runs", word(self.runs),
+        ]  # fmt: skip
         self.jobs.start("estimate", preset, words, then)
         return {"name": preset}
 

@@ -85,7 +85,8 @@ def _json(line: list[object]) -> str:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    """Six significant digits: unlikely tokens are drawn too, and 99.999 % is not certain."""
+    return None if value is None else float(f"{value:.6g}")
 
 
 def _units(text: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from markdown_it import MarkdownIt
 
@@ -17,10 +19,17 @@ def test_facts_show_the_shape_and_whatever_was_saved(served: Served) -> None:
     assert rows["made of"].startswith("<img")  # as text; the page makes a text node of it
 
 
+def test_a_long_training_is_shown_in_seconds_that_can_be_read(served: Served) -> None:
+    info = {"elapsed": 1.5, "seconds": 12345.6}
+    assert dict(facts(replace(served, info=info)))["training seconds"] == "12,346"
+
+
 def test_the_summary_names_model_and_figure(served: Served) -> None:
     parts = summary(served)
     assert parts[0] == "tiny"
     assert "1.234 bits per byte" in parts or "1.235 bits per byte" in parts
+    tested = replace(served, info={"val_bpb": 0.829, "test_bpb": 0.7563})
+    assert "0.756 bits per byte" in summary(tested), "as the released card begins"
 
 
 def test_the_front_matter_is_left_out(served: Served) -> None:

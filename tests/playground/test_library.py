@@ -12,7 +12,10 @@ import pytest
 from ptx.errors import UserError
 from ptx.playground.library import Library, plain, plain_form
 
-MANIFEST = {"splits": {"train": {"tokens": 12, "bytes": 34}}, "tokenizer": {"name": "py16k"}}
+MANIFEST = {
+    "splits": {"train": {"tokens": 12, "bytes": 34}},
+    "tokenizer": {"name": "py16k", "n_vocab": 16_384},
+}
 BAD_NAMES = ["", ".", "..", "../a", "a/b", "a\\b", ".hidden", "latest", "a\0", "ä", "a" * 61,
              None, 3, ["a"]]  # fmt: skip
 
@@ -29,7 +32,10 @@ def library(tmp_path: Path) -> Library:
 
 
 def test_only_whole_data_directories_are_listed(library: Library) -> None:
-    assert library.prepared() == [{"name": "a", "tokens": 12, "bytes": 34, "tokenizer": "py16k"}]
+    [found] = library.prepared()
+    assert found == {
+        "name": "a", "tokens": 12, "bytes": 34, "tokenizer": "py16k", "vocab": 16_384
+    }  # fmt: skip
     assert library.folders() == ["mine"]
     assert library.find("a").name == "a"
     assert library.find_folder("mine").name == "mine"

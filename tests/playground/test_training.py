@@ -67,7 +67,8 @@ print("cleaned 1 of 2 MB, 50 %", flush=True)
 out.mkdir(parents=True)
 text = Path(sys.argv[2]).read_text() if sys.argv[1] == "text" else ""
 (out / "manifest.json").write_text(json.dumps({
-    "splits": {"train": {"tokens": 1, "bytes": len(text)}}, "tokenizer": {"name": "py16k"},
+    "splits": {"train": {"tokens": 1, "bytes": len(text)}},
+    "tokenizer": {"name": "py16k", "n_vocab": 16384},
     "words": sys.argv[1:], "text": text,
 }))
 """
@@ -79,7 +80,10 @@ def training(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name, text in (("TRAIN", STAND_IN), ("PREPARE", PREPARE)):
         (tmp_path / f"{name}.py").write_text(text)
         monkeypatch.setattr(module, name, str(tmp_path / f"{name}.py"))
-    manifest = {"splits": {"train": {"tokens": 1, "bytes": 1}}, "tokenizer": {"name": "py16k"}}
+    manifest = {
+        "splits": {"train": {"tokens": 1, "bytes": 1}},
+        "tokenizer": {"name": "py16k", "n_vocab": 16384},
+    }
     (tmp_path / "data" / "a").mkdir(parents=True)
     (tmp_path / "data" / "a" / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "sources" / "mine").mkdir(parents=True)
@@ -267,10 +271,14 @@ def test_an_estimate_comes_with_the_options(training: Training) -> None:
     before = training.follow({})["options"]
     assert before["estimates"] == {}
     training.act({"do": "estimate", "preset": "nano"})
+    words = training.jobs.now.words if training.jobs.now else training.jobs.last.words
+    assert words[words.index("--vocab-size") + 1] == "4096", "of the data it is trained on"
     until(lambda: training.estimates)
     after = training.follow({"options": before["version"]})["options"]
-    assert after["estimates"]["nano"]["tokens_per_s"] == 2.0
+    assert after["estimates"]["nano 4096"]["tokens_per_s"] == 2.0
     assert "options" not in training.follow({"options": after["version"]})
+    training.act({"do": "estimate", "preset": "nano", "vocab": 300})
+    until(lambda: "nano 300" in training.estimates)
 
 
 def test_recipes_are_those_of_train() -> None:

@@ -128,8 +128,8 @@ def test_a_text_that_ends_inside_a_character_says_so() -> None:
 def test_a_token_knows_how_surprising_it_was() -> None:
     token = TOKENIZER.encode("x")
     transcript = Transcript(TOKENIZER, "")
-    transcript.extend(token, 0.25, 1.23456)
-    assert parsed(transcript) == [[token[0], "x", 0.25, 0, 1.2346]]
+    transcript.extend(token, 0.25, 1.23456789)
+    assert parsed(transcript) == [[token[0], "x", 0.25, 0, 1.23457]]
 
 
 def test_a_token_tells_those_that_were_refused_before_it() -> None:
@@ -139,3 +139,12 @@ def test_a_token_tells_those_that_were_refused_before_it() -> None:
     transcript.extend([came], 0.25, 1.0, choice)
     told = [[refused, "]"], [TOKENIZER.eot, ""]]
     assert parsed(transcript) == [[came, ")", 0.25, 0, 1.0, None, told, [7, 8]]]
+
+
+def test_an_unlikely_token_that_was_drawn_has_a_probability() -> None:
+    transcript = Transcript(TOKENIZER, "")
+    transcript.extend([TOKENIZER.eot])
+    for n, probability in enumerate((3e-5, 0.99997), start=2):
+        transcript.extend([TOKENIZER.eot] + [5] * (n - 1), probability, 1.5e-5)
+        assert parsed(transcript)[-1][2] == probability
+        assert parsed(transcript)[-1][4] == 1.5e-5

@@ -257,7 +257,7 @@ def test_a_prompt_unlike_python_is_remarked_on(
 
 def test_a_text_longer_than_the_context_is_remarked_on() -> None:
     assert window_notes(256, 256) == []
-    assert "sees the last 129 of 257" in window_notes(257, 256)[0]
+    assert "sees the last 129 of 256" in window_notes(257, 256)[0]
 
 
 # --- the first token, weighed with the ways of tokenizing the prompt's end

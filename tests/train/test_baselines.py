@@ -73,4 +73,4 @@ def test_the_compressors_take_what_their_own_files_take(data: Path) -> None:
     assert found["xz -9"] == [8 * len(lzma.compress(data, preset=9)) for data in joined]
     [bits] = zstd_bits(corpus, joined[:1])
     assert bits <= 8 * len(zstandard.ZstdCompressor(level=19).compress(joined[0]))
-    assert list(found) == ["xz -9", "zstd -19, dictionary", "5-gram"]
+    assert list(found) == ["xz -9", "zstd -19, dictionary", "order-5 n-gram"]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ptx.config import preset
 from ptx.errors import UserError
+from ptx.model import GPT
 from tests.train.machines import MACHINE
 from train import doctor as module
 from train import estimate
@@ -50,6 +52,12 @@ def test_it_prints_the_machine_the_estimate_and_one_line_of_json(
     found = json.loads(last)
     assert set(found) == {"machine", "probes", "presets", "trouble", "advice"}
     [tiny] = found["presets"]
+    vocabulary = preset("tiny").vocab_size
+    assert tiny["parameters"] == GPT(preset("tiny")).n_params()
+    doctor(Doctor(preset="tiny", vocab_size=2 * vocabulary, runs=tmp_path, json=True))
+    [wider] = json.loads(capsys.readouterr().out.splitlines()[-1])["presets"]
+    shape = replace(preset("tiny"), vocab_size=2 * vocabulary)
+    assert wider["parameters"] == GPT(shape).n_params()
     assert tiny["tokens"] == 1_000_000
     assert tiny["minutes"] == pytest.approx(1e6 / tiny["tokens_per_s"] / 60, abs=0.01)
     assert tiny["kernels"]["precision"] == found["probes"]["kernels"]["precision"]
@@ -62,6 +70,8 @@ def test_impossible_questions_are_refused() -> None:
         doctor(Doctor(preset="giant"))
     with pytest.raises(UserError, match="--tokens must be at least 1, not 0"):
         doctor(Doctor(tokens=0))
+    with pytest.raises(UserError, match="--vocab-size must be at least 2, not 1"):
+        doctor(Doctor(vocab_size=1))
 
 
 def estimates(**minutes: float) -> list[Estimate]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ptx.config import preset
 from tests.train.machines import CPU, MACHINE
 from train import estimate as module
 from train.estimate import Allocations, Cost, Footprint, Trainer, count, estimate, step_cost
@@ -50,11 +51,11 @@ def test_memory_counted_without_contents_is_what_a_real_step_takes(
 ) -> None:
     settings = replace(tiny_settings, optimizer=optimizer)
     with Allocations() as held:
-        trainer = Trainer(settings, Kernels(), settings.micro_batch, CPU)
+        trainer = Trainer(settings, preset("tiny"), Kernels(), settings.micro_batch, CPU)
         for _ in range(2):
             trainer.learn(trainer.ids)
             trainer.update()
-    footprint = count(settings, Kernels(), CPU)
+    footprint = count(settings, preset("tiny"), Kernels(), CPU)
     assert footprint.step_bytes == held.peak
     assert footprint.parameters == trainer.model.n_params()
     states = [o.state_dict()["state"].values() for o in trainer.optimizers]
@@ -69,10 +70,10 @@ def test_a_steps_time_is_split_as_it_is_spent(
     settings = replace(tiny_settings, batch_size=100, micro_batch=10)
     monkeypatch.setattr(module, "count", lambda *_: Footprint(1, 1, 1))
     monkeypatch.setattr(module, "step_cost", lambda *_: Cost(a_pass=2, a_row=0.25, an_update=5))
-    found = estimate(settings, Kernels(), 1, 16_000, MACHINE, CPU)
+    found = estimate(settings, preset("tiny"), Kernels(), 1, 16_000, MACHINE, CPU)
     assert found.tokens_per_s == round(100 * 16 / (10 * 2 + 100 * 0.25 + 5), 1)
     assert found.minutes == pytest.approx(16_000 / 1600 * 50 / 60, abs=0.01)
-    found = estimate(settings, Kernels(), 1, None, MACHINE, CPU)
+    found = estimate(settings, preset("tiny"), Kernels(), 1, None, MACHINE, CPU)
     assert found.tokens == settings.steps * 100 * 16
 
 
@@ -88,7 +89,7 @@ def test_costs_are_told_apart_by_what_is_read(
     monkeypatch.setattr(Trainer, "learn", lambda _, ids: spend(3.0 + (ids.numel() - 1) / 15))
     monkeypatch.setattr(Trainer, "update", lambda _: spend(7.0))
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now))
-    found = step_cost(tiny_settings, Kernels(), 1, CPU)
+    found = step_cost(tiny_settings, preset("tiny"), Kernels(), 1, CPU)
     assert (found.a_pass, found.a_row, found.an_update) == pytest.approx((3.0, 1.0, 7.0))
 
 
@@ -96,13 +97,14 @@ def test_a_step_that_does_not_fit_is_not_tried(
     tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(module, "step_cost")
-    found = estimate(tiny_settings, Kernels(), 1, None, replace(MACHINE, free_gib=0.25), CPU)
+    machine = replace(MACHINE, free_gib=0.25)
+    found = estimate(tiny_settings, preset("tiny"), Kernels(), 1, None, machine, CPU)
     assert (found.fits, found.tokens_per_s, found.minutes) == (False, None, None)
     assert found.memory_gib >= 0.25
 
 
 def test_half_of_the_peak_decides_how_much_is_timed(tiny_settings: Settings) -> None:
-    flops = module.flops_per_token(module.preset("tiny")) * 16
+    flops = module.flops_per_token(preset("tiny")) * 16
     many = replace(tiny_settings, micro_batch=10)
     for sequences, rows in ((0.1, 1), (3.5, 3), (1000, 10)):
-        assert module.rows_in(2.0, sequences * flops, many) == rows
+        assert module.rows_in(2.0, sequences * flops, many, preset("tiny")) == rows

@@ -127,7 +127,7 @@ ptx.attention = (() => {
 
   // As ptx.lens.without_sink, of one row; a new one.
   function withoutSink(weights) {
-    const left = 1 - weights[0];
+    const left = weights.subarray(1).reduce((sum, w) => sum + w, 0); // 1 - weights[0] is a byte's error
     return weights.map((w, k) => (k === 0 || left < 1e-6 ? 0 : Math.min(1, w / left)));
   }
 

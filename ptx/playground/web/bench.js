@@ -110,7 +110,7 @@ ptx.bench = ({ element }) => {
     one.name.textContent = label;
     one.raw.show(choice.raw[id]);
     one.final.show(after.final[id]);
-    const rank = choice.rank(id);
+    const rank = chosen && look.rank !== null ? look.rank : choice.rank(id); // from all logits, exactly
     const place = rank > ROWS ? `chosen, rank ${ptx.number(rank)}` : "chosen";
     one.cut.textContent = [reason, chosen ? `◂ ${place}` : ""].filter(Boolean).join(" ");
     one.node.classList.toggle("chosen", chosen);

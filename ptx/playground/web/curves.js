@@ -294,7 +294,8 @@ ptx.curves = ({ onChoose }) => {
       const train = curve(key, "train", "bpb");
       if (!train.x.length) continue;
       const i = ptx.nearest(train.x, view.hover);
-      const name = others.length ? `${nameOf(key)}: ` : "";
+      const ended = view.hover > train.x.at(-1) ? ` (its last, ${axis.text(train.x[i])})` : "";
+      const name = others.length ? `${nameOf(key)}${ended}: ` : "";
       if (own) {
         parts.push(name + (wordsOf(own, key, i).join(" · ") || "not known"));
         continue;

@@ -84,7 +84,10 @@ ptx.trainingForm = ({ act }) => {
   // ---- what it costs ---------------------------------------------------------------------------
 
   const stepTokens = () => Number(batch.value) * options.presets[preset.value].context;
-  const speed = () => options.estimates[preset.value]?.tokens_per_s;
+  const prepared = () => options.data.find((d) => `prepared:${d.name}` === data.value);
+  const vocab = () => (prepared() ?? options.presets[preset.value]).vocab; // of the data
+  const estimate = () => options.estimates[`${preset.value} ${vocab()}`];
+  const speed = () => estimate()?.tokens_per_s;
   const steps = () =>
     unit.value === "steps"
       ? Number(length.value)
@@ -97,7 +100,7 @@ ptx.trainingForm = ({ act }) => {
     const times = Number(rate.value) || 0;
     rates.textContent = [chosen.muon_lr && `matrices ${number(times * chosen.muon_lr, 5)}`, `${chosen.muon_lr ? "rest " : ""}${number(times * chosen.lr, 5)}`]
       .filter(Boolean).join(", ");
-    const found = options.estimates[preset.value];
+    const found = estimate();
     const tokens = steps() * stepTokens();
     const parts = [];
     if (unit.value === "minutes" && !found) {
@@ -105,8 +108,7 @@ ptx.trainingForm = ({ act }) => {
     } else if (Number.isFinite(tokens) && tokens > 0) {
       if (unit.value === "minutes") parts.push(`${number(steps())} steps`);
       parts.push(`${axes.short(tokens)} tokens`);
-      const prepared = options.data.find((d) => `prepared:${d.name}` === data.value);
-      if (prepared) parts.push(`${number(tokens / prepared.tokens, 2)} epochs`);
+      if (prepared()) parts.push(`${number(tokens / prepared().tokens, 2)} epochs`);
       if (found?.tokens_per_s) {
         parts.push(`about ${axes.duration(tokens / found.tokens_per_s)} at ${number(Math.round(found.tokens_per_s))} tokens/s`);
       }
@@ -155,7 +157,7 @@ ptx.trainingForm = ({ act }) => {
     return answer?.error ? null : answer;
   }
 
-  time.addEventListener("click", () => request({ do: "estimate", preset: preset.value }));
+  time.addEventListener("click", () => request({ do: "estimate", preset: preset.value, vocab: vocab() }));
   element.addEventListener("submit", async (event) => {
     event.preventDefault();
     const [source, chosen] = [data.value.slice(0, data.value.indexOf(":")), data.value.slice(data.value.indexOf(":") + 1)];

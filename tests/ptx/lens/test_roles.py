@@ -170,6 +170,14 @@ def test_texts_together_weigh_every_query_the_same(py16k: Tokenizer) -> None:
     assert float(both.scores[index("induction"), 0, 0]) == pytest.approx(expected)
     assert both.positions == 11
     assert both.scores[index("matching bracket")].isnan().all()
+    # a window with nothing to judge a sink or an entropy by changes neither
+    one = lens.roles(py16k, [0], looking_at(1, {}))
+    two = lens.roles(py16k, [0, 5], looking_at(2, {1: 1}))
+    for small in (one, two):
+        with_it = lens.together(perfect, small)
+        assert torch.equal(with_it.entropy, perfect.entropy)
+        assert with_it.uniform_entropy == pytest.approx(perfect.uniform_entropy)
+        assert not with_it.sink.isnan().any()
 
 
 def test_the_reference_text_occasions_every_role(model: GPT, py16k: Tokenizer) -> None:
