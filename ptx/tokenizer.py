@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import regex
 import tiktoken
 from tiktoken_ext import openai_public
 
@@ -54,6 +55,9 @@ PYTHON_PATTERN = "|".join(
 # tiktoken panics on about a million characters of white space under o200k_base's pattern, so a run
 # that fills a stretch of this many characters is cut. No code has one.
 LONGEST_SPACE = 100_000
+
+# Characters of the kinds that patterns tell apart: each has to be in a piece.
+OF_EVERY_KIND = "".join(map(chr, range(128))) + "é٣²中\u0301\x85\xa0\u2028\u3000\u200b\ue000🐍"
 
 # What `surrogateescape` turns bytes that are not UTF-8 into.
 INVALID_BYTES = re.compile("([\udc80-\udcff]+)")
@@ -215,14 +219,8 @@ class Tokenizer:
         path = Path(directory, RANKS_FILE)
         if not is_record(record):
             raise UserError(f"The record of {path} is incomplete: prepare it again.")
-        try:
-            fields = {key: record[key] for key in ("name", "pattern", "eot", "n_vocab")}
-            tokenizer = cls(ranks=read_ranks(path), **fields)
-            tokenizer.encode("")  # makes the tables
-        except UserError:
-            raise
-        except Exception:  # tiktoken's own errors: a missing byte, a broken pattern, an id twice
-            raise UserError(f"{path} is not the vocabulary it is recorded as.") from None
+        fields = {key: record[key] for key in ("name", "pattern", "eot", "n_vocab")}
+        tokenizer = cls.checked(path, ranks=read_ranks(path), **fields)
         if tokenizer.fingerprint != record["fingerprint"]:
             raise UserError(
                 f"{path} is not the tokenizer {tokenizer.name} that is recorded beside it: "
@@ -231,9 +229,53 @@ class Tokenizer:
         return tokenizer
 
     @classmethod
+    def checked(
+        cls, path: Path, name: str, pattern: str, ranks: dict[bytes, int], eot: int, n_vocab: int
+    ) -> Tokenizer:
+        """A tokenizer of parts from `path`, which anybody may have written.
+
+        Raises UserError unless every text has ids and comes back from them: with less than that
+        tiktoken panics, when it is made or at some later text, or leaves characters out.
+        """
+        if fault := fault_of(ranks, eot, n_vocab):
+            raise UserError(f"{path} makes no tokenizer, {fault}: restore it or download it again.")
+        try:
+            regex.compile(pattern)  # it cuts prompts, too (`ptx.healing`)
+            tokenizer = cls(name, pattern, ranks, eot, n_vocab)
+            lost = [c for c in OF_EVERY_KIND if tokenizer.decode(tokenizer.encode(c)) != c.encode()]
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise  # Ctrl+C; a panic is no Exception either
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"{path} makes no tokenizer, its pattern cuts no text ({reason}): "
+                "restore it or download it again."
+            ) from None
+        if lost:
+            raise UserError(
+                f"{path} makes no tokenizer, its pattern leaves out {lost[0]!r}: "
+                "restore it or download it again."
+            )
+        return tokenizer
+
+    @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> Tokenizer:
         """The tokenizer of the model that `GPT.from_pretrained(name, **options)` opens."""
         return import_module("ptx.hub.pretrained").tokenizer_of(name, **options)
+
+
+def fault_of(ranks: dict[bytes, int], eot: int, n_vocab: int) -> str:
+    """What keeps `ranks` from being a vocabulary, as a clause; "" if nothing does."""
+    if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
+        return f"byte {missing[0]} has no token"
+    if b"" in ranks:
+        return f"token {ranks[b'']} has no bytes"
+    ids = set(ranks.values())
+    if len(ids) < len(ranks):
+        return "two of its tokens have one id"
+    if not 0 <= min(ids) <= max(ids) < n_vocab:
+        return f"its ids are not all between 0 and {n_vocab - 1:,}"
+    return f"its id {eot} is end-of-text's" if eot in ids else ""
 
 
 def is_record(record: object) -> bool:

@@ -211,6 +211,50 @@ def test_a_broken_vocabulary_is_refused(tmp_path: Path, content: bytes) -> None:
         Tokenizer.load(tmp_path, PY16K.record())
 
 
+BYTES = {bytes([byte]): byte for byte in range(256)}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "fault"),
+    [
+        ({**BYTES, b"ab": 5}, "two of its tokens have one id"),
+        ({**BYTES, b"ab": -1}, "its ids are not all between 0 and 299"),
+        ({**BYTES, b"ab": 300}, "its ids are not all between 0 and 299"),
+        ({**BYTES, b"ab": 299}, "its id 299 is end-of-text's"),
+        ({k: v for k, v in BYTES.items() if v != 113}, "byte 113 has no token"),
+        ({}, "byte 0 has no token"),
+    ],
+)
+def test_a_vocabulary_that_cannot_write_every_text_is_refused(
+    ranks: dict[bytes, int], fault: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.tiktoken").write_bytes(module.rank_lines(ranks))
+    record = {"name": "x", "pattern": r"[\s\S]", "eot": 299, "n_vocab": 300, "fingerprint": ""}
+    with pytest.raises(UserError, match=rf"tokenizer\.tiktoken makes no tokenizer, {fault}: "):
+        Tokenizer.load(tmp_path, record)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fault"),
+    [
+        (r"\S+", r"leaves out '\\t'"),
+        (r"[^é]", "leaves out 'é'"),
+        (r"\p{L}+|\s+|[!-~\x00-\x1f\x7f]", "leaves out '٣'"),
+        (r"(", "cuts no text"),
+        (r"(?r)[\s\S]", "cuts no text"),  # regex reads it, tiktoken does not
+        (r"(?-u:a)|[\s\S]", "cuts no text"),  # and the other way round
+        ("", "cuts no text"),  # a panic of tiktoken's
+    ],
+)
+def test_a_pattern_under_which_text_is_lost_is_refused(
+    pattern: str, fault: str, tmp_path: Path
+) -> None:
+    tokenizer = Tokenizer("x", pattern, BYTES, eot=256, n_vocab=257)
+    tokenizer.save(tmp_path)
+    with pytest.raises(UserError, match=rf"tokenizer\.tiktoken makes no tok.*its pattern {fault}"):
+        Tokenizer.load(tmp_path, tokenizer.record())
+
+
 def test_a_missing_vocabulary_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tokenizer\.tiktoken is missing"):
         Tokenizer.load(tmp_path, PY16K.record())

@@ -101,6 +101,16 @@ def swapped(found: dict[str, Any]) -> None:
     merges[10], merges[90] = merges[90], merges[10]
 
 
+def id_of(token: str, number: int) -> Callable[[dict[str, Any]], None]:
+    """A token that is met only as a whole piece gets an id."""
+
+    def change(found: dict[str, Any]) -> None:
+        found["model"]["ignore_merges"] = True
+        found["model"]["vocab"][token] = number
+
+    return change
+
+
 def without_a_byte(found: dict[str, Any]) -> None:
     del found["model"]["vocab"]["q"]
     found["model"]["merges"] = []
@@ -132,6 +142,9 @@ BOS = {
         (changed("added_tokens", []), "added_tokens is no end-of-text"),
         (swapped, "model.merges is .* out of order"),
         (without_a_byte, "no token for byte 113"),
+        (id_of("qqqqq", 97), "two of its tokens have one id"),
+        (id_of("qqqqq", -1), "its ids are not all between 0 and 599"),
+        (id_of("", 599), "token 599 has no bytes"),
         (changed("model.vocab", {"é中": 3}), "model.merges|model.vocab"),
         (changed("model", None), "is not a byte-level BPE tokenizer"),
         (changed("pre_tokenizer", [1]), "is not a byte-level BPE tokenizer"),
@@ -149,13 +162,24 @@ def test_a_tokenizer_that_cannot_be_ours_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"\w+|\W", r"\bx|[\s\S]", r"\p{L}+|\s+", r"[[:alpha:]]+|.", r"(", r"a&&b|[^\s]"]
+    "pattern",
+    [
+        r"\w+|\W",
+        r"\bx|[\s\S]",
+        r"\p{L}+|\s+",
+        r"[[:alpha:]]+|.",
+        r"(",
+        r"a&&b|[^\s]",
+        r"(?P<x>a)(?&x)|[\s\S]",
+        r"(?V1)[\s\S]",
+        r"(?r)[\s\S]",
+    ],
 )
 def test_a_pattern_that_engines_read_differently_is_refused(pattern: str, tmp_path: Path) -> None:
     found = json.loads(trained("qwen").to_str())
     found["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": pattern}
     (tmp_path / "tokenizer.json").write_text(json.dumps(found))
-    with pytest.raises(UserError, match="pre_tokenizer"):
+    with pytest.raises(UserError, match=r"pre_tokenizer is|makes no tokenizer, its pattern"):
         read_tokenizer(tmp_path, "theirs", VOCAB, [0])
 
 
