@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,10 +24,13 @@ from ptx.config import ModelConfig
 from ptx.errors import UserError
 from ptx.int8 import int8_values, row_scales
 from ptx.model import GPT
-from ptx.tokenizer import CONFIG, Tokenizer
+from ptx.runlog import METRICS
+from ptx.tokenizer import CONFIG, RANKS_FILE, Tokenizer
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+OURS = (WEIGHTS, CONFIG, RANKS_FILE, "README.md", METRICS, "samples.md", "curve.png")
+"""The files of a model directory."""
 SCALE = ".scale"
 STEP_DIR = re.compile(r"step_(\d+)")
 
@@ -60,7 +65,7 @@ def write_model(
         "tokenizer": tokenizer.record(),
         "info": info,
     }
-    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
 def save_model(
@@ -76,13 +81,27 @@ def save_model(
         write_model(temporary, model, tokenizer, info or {}, dtype)
 
 
-def require_replaceable(target: Path) -> None:
-    """Refuses a place for a model that holds anything but an earlier model directory."""
+def require_replaceable(
+    target: Path, source: Path | None = None, files: Collection[str] = OURS
+) -> None:
+    """Refuses a place for a model that holds anything but an earlier one, or the model itself.
+
+    source: what is to be written there is made of this directory.
+    files: the names that a model has in the form in which it is to be written.
+    """
     if target.is_file():
         raise UserError(f"{target} is a file: name a directory to write the model to")
-    if target.is_dir() and any(target.iterdir()) and not (target / WEIGHTS).is_file():
+    if source is not None and target.resolve() == source.resolve():
+        raise UserError(f"{target} is what the model is made of: name another directory to write")
+    found = sorted(target.iterdir()) if target.is_dir() else []
+    if found and not (target / WEIGHTS).is_file():
         raise UserError(
             f"{target} is not empty and not a model directory: name another, or empty it first"
+        )
+    if others := [path.name for path in found if path.name not in files or not path.is_file()]:
+        raise UserError(
+            f"{target} would be replaced, and beside an earlier model it holds {others[0]!r}: name "
+            "another directory, or move that elsewhere first"
         )
 
 
@@ -138,6 +157,11 @@ def load_model(
             f"{path / CONFIG}: vocab_size is {shape.vocab_size} and the tokenizer has "
             f"{tokenizer.n_vocab} tokens: one of them is another model's"
         )
+    if shape.n_layer > (stored := count_tensors(path / WEIGHTS)):  # a network takes time to build
+        raise UserError(
+            f"{path / CONFIG}: n_layer is {shape.n_layer}, and {WEIGHTS} beside it has {stored} "
+            "tensors: it is another model's"
+        )
     try:
         model = GPT(shape)
     except (RuntimeError, MemoryError):
@@ -145,7 +169,7 @@ def load_model(
     model.to(device, dtype)
     load_weights(model, path / WEIGHTS)
     model.source = path
-    return model.eval(), tokenizer, config.get("info", {})
+    return model.eval(), tokenizer, config["info"]
 
 
 def load_weights(model: GPT, path: Path) -> None:
@@ -166,10 +190,22 @@ def load_weights(model: GPT, path: Path) -> None:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor of a safetensors file; a damaged or missing file is refused by name."""
+    with _refused_by_name(path):
+        return load_file(path)
+
+
+def count_tensors(path: Path) -> int:
+    """How many tensors a safetensors file has, read from its head."""
+    with _refused_by_name(path), safe_open(path, "pt") as file:
+        return len(file.keys())
+
+
+@contextmanager
+def _refused_by_name(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise UserError(f"{path} is missing: the model directory is incomplete")
     try:
-        return load_file(path)
+        yield
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}): copy or download the model directory again"
@@ -177,10 +213,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.json of a model directory, with its three sections checked to be there."""
+    """config.json of a model directory, with its three sections; `info`, free facts, is {} where
+    anything else stands."""
     path = directory / CONFIG
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): restore it") from None
     if isinstance(config, dict) and "model_type" in config:
@@ -191,7 +228,8 @@ def read_config(directory: Path) -> dict[str, Any]:
     for section in ("model", "tokenizer"):
         if not isinstance(config, dict) or not isinstance(config.get(section), dict):
             raise UserError(f"{path} has no {section!r} section: not a P-Transformer model")
-    return config
+    info = config.get("info")
+    return config | {"info": info if isinstance(info, dict) else {}}
 
 
 def find_model(path: str | Path) -> Path:
@@ -232,3 +270,10 @@ def run_of(model: Path) -> Path | None:
     model = model.resolve()
     inside = model.parent.name == "checkpoints" and STEP_DIR.fullmatch(model.name)
     return model.parent.parent if inside else None
+
+
+def log_folder(model: Path) -> Path | None:
+    """The directory with the log of a model's own training, if there is any: a checkpoint's is its
+    run's."""
+    folder = model if (model / METRICS).is_file() else run_of(model) or model
+    return folder if (folder / METRICS).is_file() else None

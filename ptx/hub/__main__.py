@@ -195,11 +195,9 @@ def export(args: Export) -> None:
 
 
 def import_(args: Import) -> None:
-    from ptx.checkpoint import require_replaceable
     from ptx.hub.download import pull
     from ptx.hub.from_transformers import import_model
 
-    require_replaceable(args.out)
     if Path(args.name).is_dir():
         found = import_model(Path(args.name), args.out, args.context)
         config, notes = found.config, found.notes

@@ -18,18 +18,26 @@ Points = list[tuple[float, float]]
 
 
 def curves(records: list[dict[str, Any]]) -> tuple[Points, Points]:
-    """(minutes, bits per byte) of training, smoothed, and of validation."""
+    """(minutes, bits per byte) of training, smoothed, and of validation. What is no number in the
+    records, which anybody may have written, is passed over."""
     train: Points = []
     validation: Points = []
     mean = None
     for r in records:
-        minutes = r.get("elapsed", 0) / 60
+        elapsed, bpb = r.get("elapsed", 0), r.get("val_bpb", r.get("bpb"))
+        if not (is_number(elapsed) and is_number(bpb)):
+            continue
         if "val_bpb" in r:
-            validation.append((minutes, r["val_bpb"]))
-        elif "bpb" in r:
-            mean = r["bpb"] if mean is None else SMOOTHING * mean + (1 - SMOOTHING) * r["bpb"]
-            train.append((minutes, mean))
+            validation.append((elapsed / 60, bpb))
+        else:
+            mean = bpb if mean is None else SMOOTHING * mean + (1 - SMOOTHING) * bpb
+            train.append((elapsed / 60, mean))
     return train, validation
+
+
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a number, and finite."""
+    return type(value) in (int, float) and abs(value) < 1e12  # type: ignore[operator]
 
 
 def draw(records: list[dict[str, Any]]) -> Image.Image | None:
@@ -61,7 +69,7 @@ def draw(records: list[dict[str, Any]]) -> Image.Image | None:
         pen.text((place(x, 0)[0], bottom + 16), f"{x:g}", INK, font, anchor="mt")
     pen.text(((LEFT + right) / 2, HEIGHT - 14), "minutes of training", INK, font, anchor="mb")
     pen.text((LEFT, TOP - 14), "bits per byte; pale: training, smoothed", INK, font, anchor="lb")
-    pen.text((right, TOP - 14), f"held-out code: {validation[-1][1]:.3f} at the end",
+    pen.text((right, TOP - 14), f"validation windows, last logged: {validation[-1][1]:.3f}",
              VALIDATION, font, anchor="rb")  # fmt: skip
     if len(train) > 1:
         pen.line([place(*p) for p in train], TRAIN, 3, joint="curve")

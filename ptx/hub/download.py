@@ -9,15 +9,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ptx.atomic import atomic_directory
-from ptx.checkpoint import CONFIG, WEIGHTS, find_model, require_replaceable
+from ptx.checkpoint import CONFIG, OURS, WEIGHTS, find_model, require_replaceable
 from ptx.errors import UserError
 from ptx.hub.answers import explained
 from ptx.hub.from_transformers import CONTEXT, FILES, import_model, is_transformers, no_safetensors
-from ptx.runlog import METRICS
-from ptx.tokenizer import RANKS_FILE
 
-OURS = (WEIGHTS, CONFIG, RANKS_FILE, "README.md", METRICS, "samples.md", "curve.png")
-"""The files of a model directory."""
 WANTED = sorted({*OURS, *FILES})
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -47,28 +43,33 @@ def hub_model(
     shape, for weights in pickle, and when the Hub cannot be reached.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     if not NAME.fullmatch(name) or ".." in name:
         raise UserError(f"{name!r} is no name of the Hub: write it as user/name")
+    refusal: Exception | None = None
     with explained(name):
-        # What refuses here may still be in the cache: snapshot_download looks, and says so if not.
         if not local_files_only:
-            with suppress(HTTPError, OfflineModeIsEnabled):
+            try:
                 found = HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
                 sizes = {file.rfilename: file.size or 0 for file in found.siblings or ()}
                 check_files(name, sizes, max_bytes)
-        snapshot = Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-                force_download=force_download,
-                allow_patterns=WANTED,
+            except (HTTPError, OfflineModeIsEnabled) as error:
+                refusal = error  # what could not be checked may still be in the cache
+        try:
+            snapshot = Path(
+                snapshot_download(
+                    name,
+                    revision=revision,
+                    token=token,
+                    cache_dir=cache_dir,
+                    local_files_only=local_files_only or refusal is not None,
+                    force_download=force_download,
+                    allow_patterns=WANTED,
+                )
             )
-        )
+        except LocalEntryNotFoundError as error:
+            raise refusal or error from None
     if not is_transformers(snapshot):
         return find_model(snapshot)
     return _converted(name, snapshot, context)

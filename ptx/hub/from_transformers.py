@@ -66,7 +66,7 @@ def is_transformers(directory: Path) -> bool:
     """Whether config.json there is that of a transformers checkpoint."""
     try:
         return "model_type" in json.loads((directory / "config.json").read_text("utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
@@ -80,7 +80,7 @@ def import_model(
     Raises UserError naming the first field, tensor or file that P-Transformer has no equal for;
     nothing is written then.
     """
-    require_replaceable(out)
+    require_replaceable(out, source)
     path = source / "config.json"
     raw = read_json(path)
     config = read_shape(path, raw, context)
@@ -123,7 +123,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is missing: name a directory or a Hub model that transformers can load"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} is not the configuration of a model")
@@ -137,7 +137,7 @@ def read_shape(path: Path, raw: dict[str, Any], context: int) -> ModelConfig:
     """The shape in a transformers config.json; the first field that differs from what
     P-Transformer has is refused by name."""
     kind = raw.get("model_type")
-    if kind not in FIXED:
+    if not isinstance(kind, str) or kind not in FIXED:
         raise _differs(path, "model_type", kind, " or ".join(FIXED))
     if raw.get("quantization_config"):
         raise _differs(path, "quantization_config", "set", "unquantized weights")
@@ -151,7 +151,7 @@ def read_shape(path: Path, raw: dict[str, Any], context: int) -> ModelConfig:
 
 def _gpt2_shape(path: Path, raw: dict[str, Any], context: int) -> ModelConfig:
     activation = raw.get("activation_function", "gelu_new")
-    if activation not in GPT2_MLP:
+    if not isinstance(activation, str) or activation not in GPT2_MLP:
         raise _differs(path, "activation_function", activation, " or ".join(GPT2_MLP))
     width, heads = _whole(path, raw, "n_embd"), _whole(path, raw, "n_head")
     if width % heads:
@@ -180,8 +180,9 @@ def _gpt2_shape(path: Path, raw: dict[str, Any], context: int) -> ModelConfig:
 def _llama_shape(path: Path, raw: dict[str, Any], context: int) -> ModelConfig:
     kind = raw["model_type"]
     theta = _rope_theta(path, raw)
-    if any(layer != "full_attention" for layer in raw.get("layer_types") or ()):
-        raise _differs(path, "layer_types", raw["layer_types"], "full_attention in all layers")
+    layers = raw.get("layer_types") or []
+    if not isinstance(layers, list) or any(layer != "full_attention" for layer in layers):
+        raise _differs(path, "layer_types", layers, "full_attention in all layers")
     attention_bias, mlp_bias = bool(raw.get("attention_bias")), bool(raw.get("mlp_bias"))
     if kind == "llama" and attention_bias != mlp_bias:
         raise _differs(path, "mlp_bias", mlp_bias, "what attention_bias has")
@@ -255,11 +256,11 @@ def read_weights(source: Path) -> Weights:
     if not index.is_file():
         raise no_safetensors(str(source), [p.name for p in source.iterdir() if p.is_file()])
     parts = read_json(index).get("weight_map")
-    names = sorted(set(parts.values())) if isinstance(parts, dict) else []
+    names = list(parts.values()) if isinstance(parts, dict) else []
     if not names or any(not isinstance(n, str) or Path(n).name != n for n in names):
         raise UserError(f"{index}: weight_map does not name files beside it")
     tensors: Weights = {}
-    for name in names:
+    for name in sorted(set(names)):
         tensors |= load_tensors(source / name)
     return tensors
 
@@ -283,7 +284,10 @@ def convert(source: Path, config: ModelConfig, theirs: Weights) -> Weights:
         raise UserError(f"{source}: config.json says {config.n_layer} layers, and the weights have "
                         "fewer")  # fmt: skip
     theirs = {_plain(name): tensor for name, tensor in theirs.items() if not _is_buffer(name)}
-    expected = _expected(config)
+    try:
+        expected = _expected(config)
+    except RuntimeError:  # sizes whose product is no number of bytes
+        raise UserError(f"{source}: config.json says sizes that no memory holds") from None
     gpt2 = config.position == "learned"
     names = {theirs_ for _, theirs_, _ in gpt2_sources(config)} if gpt2 else set(
         llama_names(list(expected)).values()
@@ -293,6 +297,8 @@ def convert(source: Path, config: ModelConfig, theirs: Weights) -> Weights:
         raise UserError(f"{source}: tensor {missing[0]!r} is missing")
     if more := sorted(set(theirs) - names):
         raise UserError(f"{source}: tensor {more[0]!r} has no place in {_family(config)}")
+    if single := sorted(name for name in names if theirs[name].ndim == 0):
+        raise UserError(f"{source}: tensor {single[0]!r} is a single number")
     ours = from_gpt2(config, theirs) if gpt2 else from_llama(config, list(expected), theirs)
     for name, shape in expected.items():
         if ours[name].shape != shape:

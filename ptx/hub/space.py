@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
+import subprocess
 import tempfile
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from ptx.checkpoint import CONFIG, find_model, load_model
+from ptx.checkpoint import OURS, find_model, load_model, read_config
 from ptx.errors import UserError
 from ptx.hub.answers import explained
-from ptx.hub.download import OURS
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository, which a Space is made from."""
-LIBRARY = {".py", ".js", ".css", ".html", ".txt", ".json", ".tiktoken", ".md"}
-"""Endings of the library's files; what else lies beside them stays here."""
+CODE = {".py", ".js", ".css", ".html"}
+DATA = {"py16k.json", "py16k.tiktoken", "card.md", "space.md", "reference.txt"}
+"""The library's files where git does not list them: these endings, and these names."""
 NEEDED = (
     "numpy", "tiktoken", "regex", "numba", "safetensors", "huggingface_hub", "filelock", "tyro",
     "pillow",
@@ -73,20 +74,37 @@ def space(
 def contents(model: str | Path) -> dict[str, Path | str]:
     """{path in the Space: file here, or text}: everything that is uploaded."""
     directory = find_model(model)
-    library = [
-        path
-        for path in sorted((ROOT / "ptx").rglob("*"))
-        if path.suffix in LIBRARY and path.is_file() and "__pycache__" not in path.parts
-    ]
     at = f"checkpoints/{directory.resolve().name}"
     return {
         "README.md": readme(directory),
-        "requirements.txt": requirements((ROOT / "requirements.txt").read_text()),
+        "requirements.txt": requirements((ROOT / "requirements.txt").read_text("utf-8")),
         "app.py": ROOT / "app.py",
         "LICENSE": ROOT / "LICENSE",
-        **{path.relative_to(ROOT).as_posix(): path for path in library},
+        **{name: ROOT / name for name in library()},
         **{f"{at}/{name}": directory / name for name in OURS if (directory / name).is_file()},
     }
+
+
+def library() -> list[str]:
+    """The library's files, as paths from the repository: never what merely lies among them."""
+    names = tracked() or [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "ptx").rglob("*"))
+        if path.suffix in CODE or path.name in DATA
+    ]
+    visible = (name for name in names if not re.search(r"(^|/)\.", name))
+    return [name for name in visible if (ROOT / name).is_file()]
+
+
+def tracked() -> list[str]:
+    """The files of the library that git knows; none where there is no git, or no repository."""
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "ptx"], cwd=ROOT, capture_output=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [name for name in os.fsdecode(listed.stdout).split("\0") if name]
 
 
 def write(files: dict[str, Path | str], folder: Path) -> None:
@@ -113,15 +131,14 @@ def readme(directory: Path) -> str:
     """The Space's head, from that of the repository's README, and a few words below it."""
     import yaml
 
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text("utf-8")
     match = FRONT_MATTER.match(text)
     assert match, "README.md begins with the head of a Space"
-    config = json.loads((directory / CONFIG).read_text())
     head: dict[str, Any] = yaml.safe_load(match[1])
-    head["sdk_version"] = pinned((ROOT / "requirements.txt").read_text())["gradio"]
+    head["sdk_version"] = pinned((ROOT / "requirements.txt").read_text("utf-8"))["gradio"]
     head["python_version"] = PYTHON
     head.pop("models", None)
-    if origin := config.get("info", {}).get("imported_from"):
+    if origin := read_config(directory)["info"].get("imported_from"):
         head["models"] = [origin]
-    words = Template(TEMPLATE.read_text()).substitute(model=directory.resolve().name)
+    words = Template(TEMPLATE.read_text("utf-8")).substitute(model=directory.resolve().name)
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n{words}"

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 
 from ptx.atomic import atomic_directory
-from ptx.checkpoint import load_model, named_weights, require_replaceable, write_tensors
+from ptx.checkpoint import (
+    WEIGHTS,
+    find_model,
+    load_model,
+    named_weights,
+    require_replaceable,
+    write_tensors,
+)
 from ptx.config import ModelConfig
 from ptx.errors import UserError
 from ptx.hub.bpe import TOKENIZER_JSON, tokenizer_json
@@ -34,22 +41,25 @@ def export(directory: str | Path, out: Path, dtype: str = "float32") -> str:
         within 1e-4, the others are half as large and round.
     Raises UserError for a shape that no class of transformers has, naming the switch.
     """
-    require_replaceable(out)
-    model, tokenizer, info = load_model(directory)
+    source = find_model(directory)
+    model, tokenizer, info = load_model(source)
     config, weights = as_transformers(model)
     config |= _shared(model.config, tokenizer) | {"torch_dtype": dtype}
+    contents = {
+        "config.json": config,
+        "generation_config.json": _generation(model.config, tokenizer),
+        TOKENIZER_JSON: tokenizer_json(tokenizer),
+        "tokenizer_config.json": _tokenizer_config(model.config),
+        "special_tokens_map.json": {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT},
+    }
+    texts = {n: json.dumps(c, indent=2, ensure_ascii=False) + "\n" for n, c in contents.items()}
+    texts["README.md"] = _readme(out.name, config["architectures"][0], info)
+    require_replaceable(out, source, {WEIGHTS, *texts})
     with atomic_directory(out) as target:
         tensors = {name: w.to(DTYPES[dtype]).contiguous() for name, w in weights.items()}
-        write_tensors(tensors, target / "model.safetensors")
-        for name, content in {
-            "config.json": config,
-            "generation_config.json": _generation(model.config, tokenizer),
-            TOKENIZER_JSON: tokenizer_json(tokenizer),
-            "tokenizer_config.json": _tokenizer_config(model.config),
-            "special_tokens_map.json": {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT},
-        }.items():
-            (target / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        (target / "README.md").write_text(_readme(out.name, config["architectures"][0], info))
+        write_tensors(tensors, target / WEIGHTS)
+        for name, text in texts.items():
+            (target / name).write_text(text, "utf-8")
     return config["architectures"][0]
 
 

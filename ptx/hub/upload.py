@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
 
-from ptx.checkpoint import CONFIG, WEIGHTS, find_model, is_run, load_model
+from ptx.checkpoint import CONFIG, WEIGHTS, find_model, load_model, log_folder, step_of
 from ptx.hub.answers import explained
 from ptx.hub.card import write_card
-from ptx.runlog import METRICS
+from ptx.hub.curve import is_number
+from ptx.runlog import METRICS, tail
 from ptx.tokenizer import RANKS_FILE
 
 
@@ -42,15 +44,23 @@ def stage(model: Path, target: Path, name: str) -> None:
     """Puts the files that a model repository holds into `target`, the card among them."""
     for file in (WEIGHTS, CONFIG, RANKS_FILE):
         shutil.copyfile(model / file, target / file)
-    run = model.parent.parent
-    for metrics in (model / METRICS, run / METRICS if is_run(run) else None):
-        if metrics and metrics.is_file():
-            shutil.copyfile(metrics, target / METRICS)
-            break
+    copy_log(model, target)
     for words in ("README.md", "samples.md"):
         if (model / words).is_file():
             shutil.copyfile(model / words, target / words)
     write_card(target, name)
+
+
+def copy_log(model: Path, target: Path) -> None:
+    """The log of the model's own training: a checkpoint's run may have gone on without it."""
+    folder = log_folder(model)
+    if folder == model:
+        shutil.copyfile(model / METRICS, target / METRICS)
+    elif folder:
+        step = step_of(model.resolve())
+        records = [r for r in tail(folder / METRICS)[0] if is_number(r.get("step", 0))]
+        lines = [json.dumps(r) + "\n" for r in records if r.get("step", 0) <= step]
+        (target / METRICS).write_text("".join(lines), "utf-8")
 
 
 def upload(

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ptx.checkpoint import find_model, load_model, save_model
+from ptx import checkpoint
+from ptx.checkpoint import find_model, load_model, log_folder, save_model
 from ptx.errors import UserError
 from ptx.int8 import as_int8
 from ptx.model import GPT
@@ -124,6 +125,61 @@ def test_a_directory_of_something_else_is_not_replaced(
     with pytest.raises(UserError, match="not empty and not a model directory"):
         save_model(tmp_path, model, py16k)
     assert (tmp_path / "precious.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "optimizer.safetensors", ".git/HEAD"])
+def test_what_is_no_file_of_a_model_is_not_replaced(
+    saved: Path, model: GPT, py16k: Tokenizer, name: str
+) -> None:
+    (saved / name).parent.mkdir(exist_ok=True)
+    (saved / name).write_text("precious")
+    with pytest.raises(UserError, match=f"holds '{name.partition('/')[0]}'.*or move that else"):
+        save_model(saved, model, py16k)
+    assert (saved / name).read_text() == "precious"
+
+
+def test_an_earlier_model_is_replaced_with_all_its_files(
+    saved: Path, model: GPT, py16k: Tokenizer
+) -> None:
+    for name in ("README.md", "metrics.jsonl", "samples.md", "curve.png"):
+        (saved / name).touch()
+    save_model(saved, model, py16k)
+    assert not (saved / "metrics.jsonl").exists()
+
+
+def test_a_shape_deeper_than_its_weights_is_refused_before_it_is_built(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config["model"]["n_layer"] = 8_000
+    (saved / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(checkpoint, "GPT", None)
+    with pytest.raises(UserError, match=r"config\.json: n_layer is 8000, and model\.safetensors"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("info", ["x", ["x"], None, 7])
+def test_facts_of_another_form_are_none(saved: Path, info: object) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | {"info": info}))
+    assert load_model(saved)[2] == {}
+
+
+def test_the_log_of_a_model_is_its_own_or_that_of_its_run(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert log_folder(saved) is None
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "metrics.jsonl").touch()
+    saved.rename(run / "checkpoints" / "step_000200")
+    monkeypatch.chdir(run / "checkpoints")
+    for model in (Path("step_000200"), run / "checkpoints" / "step_000200"):
+        assert log_folder(model) == run
+    (run / "checkpoints" / "step_000200").rename(run / "checkpoints" / "other")
+    assert log_folder(Path("other")) is None
+    (run / "checkpoints" / "other" / "metrics.jsonl").touch()
+    assert log_folder(Path("other")) == Path("other")
 
 
 def test_int8_takes_half_of_bf16_and_loads_as_what_as_int8_gives(

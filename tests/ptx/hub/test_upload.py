@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
 from ptx.errors import UserError
-from ptx.hub.upload import push
+from ptx.hub.card import card
+from ptx.hub.curve import curves
+from ptx.hub.upload import push, stage
 from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
 from tests.ptx.hub.stand_in import Fault, Repositories
@@ -27,6 +30,13 @@ SENT = {
     "samples.md",
     "tokenizer.tiktoken",
 }
+
+
+@pytest.fixture
+def staged(tmp_path: Path) -> Path:
+    """An empty place for what would go to the Hub."""
+    (tmp_path / "staged").mkdir()
+    return tmp_path / "staged"
 
 
 def test_a_model_goes_with_its_card_and_nothing_else(hub: Repositories, directory: Path) -> None:
@@ -84,6 +94,58 @@ def test_a_model_without_a_card_gets_one_that_claims_nothing(
     assert "as logged in training | 3.3" in card.text
 
 
+def test_a_card_without_figures_is_taken_again(copied: Path, tmp_path: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"info": {}}))
+    GPT.from_pretrained(copied).save_pretrained(tmp_path / "first")
+    GPT.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    data = ModelCard((tmp_path / "second" / "README.md").read_text()).data
+    assert (data.model_name, data.eval_results) == ("second", None)
+
+
+def test_a_head_may_have_any_fields_and_keeps_no_figures() -> None:
+    head = "eval_results: [1]\nmodel-index: 1\nmodel_name: y\n1: x\nself: z\ntags: 5\nmine: w"
+    text = card(f"---\n{head}\n---\n# Odd\n", "me/odd", {"val_bpb": float("nan")}, curve=False)
+    found = yaml.safe_load(text.split("---\n")[1])
+    assert found == {"model_name": "odd", "tags": 5, "self": "z", "mine": "w", "language": "code",
+                     "license": "mit", "pipeline_tag": "text-generation",
+                     "library_name": "p-transformer"}  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ["[", "? [a\n: b", "date: 2024-13-45", "[" * 5_000])
+def test_a_head_that_is_no_yaml_is_a_sentence(head: str) -> None:
+    with pytest.raises(UserError, match=r"README\.md does not begin with readable YAML"):
+        card(f"---\n{head}\n---\n# Odd\n", "me/odd", {}, curve=False)
+
+
+def test_a_card_in_another_encoding_is_a_sentence(copied: Path, staged: Path) -> None:
+    (copied / "README.md").write_bytes("# café".encode("latin-1"))
+    with pytest.raises(UserError, match=r"README\.md is not UTF-8: save it"):
+        stage(copied, staged, "me/cafe")
+
+
+def test_what_is_no_number_is_not_in_the_curve(copied: Path, staged: Path) -> None:
+    odd = [float("nan"), float("inf"), None, "2", [1], True]
+    records = [{"elapsed": 60, name: value} for name in ("bpb", "val_bpb") for value in odd]
+    records += [{"elapsed": value, "val_bpb": 2.5} for value in odd]
+    assert curves([*records, {"val_bpb": 1.5}]) == ([], [(0, 1.5)])
+    lines = (json.dumps(record) + "\n" for record in records)
+    (copied / "metrics.jsonl").write_text("".join(lines))
+    (copied / "README.md").unlink()
+    stage(copied, staged, "me/odd")
+    assert not (staged / "curve.png").exists()
+    assert "as logged in training" not in (staged / "README.md").read_text()
+
+
+@pytest.mark.parametrize("info", ["x", ["x"], None])
+def test_facts_of_another_form_are_left_out(copied: Path, staged: Path, info: object) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"info": info}))
+    (copied / "README.md").unlink()
+    stage(copied, staged, "me/odd")
+    assert ModelCard((staged / "README.md").read_text()).data.eval_results is None
+
+
 def test_an_imported_model_names_where_it_came_from(hub: Repositories, copied: Path) -> None:
     config = json.loads((copied / "config.json").read_text())
     config["info"] = {"imported_from": "them/model"}
@@ -107,6 +169,33 @@ def test_a_checkpoint_of_a_run_brings_the_runs_metrics(
     copied.rename(run / "checkpoints" / "step_000003")
     push(run, "me/nano")
     assert set(hub.repositories["me/nano"].files()) == SENT
+
+
+def test_a_checkpoint_has_the_figures_of_its_own_step(
+    copied: Path, staged: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    (copied / "README.md").unlink()
+    earlier = run / "checkpoints" / "step_000002"
+    earlier.parent.mkdir(parents=True)
+    copied.rename(earlier)
+    (earlier / "metrics.jsonl").rename(run / "metrics.jsonl")
+    with open(run / "metrics.jsonl", "a") as log:
+        log.write('{"step":null,"val_bpb":1}\n')
+    stage(earlier, staged, "me/earlier")
+    lines = (staged / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 2]
+    text = (staged / "README.md").read_text()
+    assert "as logged in training | 4.1" in text
+
+
+def test_a_folder_called_checkpoints_is_no_run(copied: Path, staged: Path, tmp_path: Path) -> None:
+    model = tmp_path / "checkpoints" / "plain"
+    model.parent.mkdir()
+    copied.rename(model)
+    (model / "metrics.jsonl").rename(tmp_path / "metrics.jsonl")
+    stage(model, staged, "me/plain")
+    assert not (staged / "metrics.jsonl").exists()
 
 
 def test_private_branch_and_token_reach_the_hub(hub: Repositories, directory: Path) -> None:
