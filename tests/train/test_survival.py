@@ -28,11 +28,12 @@ KILLS = 20
 
 
 def settings(data: Path, runs: Path, name: str) -> Settings:
-    """Short steps and a checkpoint after every other one, so that a kill often meets a save."""
+    """Short steps and a checkpoint after every other one, so that a kill often meets a save; with
+    rates that do not depend on how many steps there will be."""
     return Settings(
         preset="nano", data=data, runs=runs, name=name, steps=300, batch_size=1, val_every=7,
         val_windows=1, sample_every=1000, save_every=2, keep=2, device="cpu", precision="fp32",
-        attention="fused", compile="off",
+        attention="fused", compile="off", cooldown=0.0,
     )  # fmt: skip
 
 
@@ -57,10 +58,19 @@ def test_kill_9_at_random_moments_changes_nothing(data: Path, tmp_path: Path) ->
         saved.append(readable(run))
     assert saved == sorted(saved)
     assert len(set(saved)) > 5, "hardly any life reached a new checkpoint"
+    steps = saved[-1] + 20
+    with_steps(run, steps)
     train(Settings(resume=run))
-    assert_same_end(run, train(settings(data, tmp_path, "undisturbed")))
+    undisturbed = replace(settings(data, tmp_path, "undisturbed"), steps=steps)
+    assert_same_end(run, train(undisturbed))
     leftovers = [p.name for p in (run / "checkpoints").iterdir() if p.name.startswith(".")]
     assert not leftovers
+
+
+def with_steps(run: Path, steps: int) -> None:
+    """Lets it go on to another step than it planned for."""
+    given = json.loads((run / "config.json").read_text()) | {"steps": steps}
+    (run / "config.json").write_text(json.dumps(given))
 
 
 def wait_for_a_step(run: Path, child: multiprocessing.Process) -> None:
@@ -117,8 +127,7 @@ def test_a_disk_that_is_full_keeps_the_old_checkpoint_and_says_so(
     data: Path, tmp_path: Path
 ) -> None:
     run = train(replace(settings(data, tmp_path, "full"), steps=2))
-    more = json.loads((run / "config.json").read_text()) | {"steps": 9}
-    (run / "config.json").write_text(json.dumps(more))
+    with_steps(run, 9)
     command = f"{sys.executable} {ROOT / 'train' / 'run.py'} --resume {run}"
     done = subprocess.run(
         ["bash", "-c", f"ulimit -f 1000; {command}"],  # no file may pass 1,000 KiB
