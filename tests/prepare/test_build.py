@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prepare import build as module
-from prepare import run, verify
+from prepare import run, split, verify
 from prepare.build import Plan, build, work_directory
 from prepare.cleaning.clean import Cleaner
 from prepare.cleaning.rules import OWN_CODE, Rules
@@ -193,6 +193,24 @@ def test_a_limit_takes_the_first_documents_only(limit: str, files: int, tmp_path
     opened = prepared(tmp_path / "data", *shards, plan=plan)
     assert sum(opened.manifest["splits"][split]["files"] for split in ("train", "val")) == files
     assert opened.manifest["filters"]["in"]["files"] == files
+
+
+def test_a_project_beyond_the_limit_has_no_part_in_the_split(tmp_path: Path) -> None:
+    draw = sorted((f"package-{i}" for i in range(40)), key=split.position)
+    validates, trains = draw[0], draw[-3:]  # by their names, were all of them there
+    shards = [documents(name, f"x = '{name}'\n", f"y = '{name}'\n") for name in trains]
+    shards[-1] += documents(validates, "z = 1\n")
+    opened = prepared(tmp_path / "data", *shards, plan=replace(PLAN, limit=parse_limit("6files")))
+    names = {s: {p["name"] for p in opened.manifest["sources"][s]} for s in opened.splits}
+    assert names == {"train": set(trains[1:]), "val": {trains[0]}}
+
+
+def test_all_licences_and_versions_of_a_project_are_listed(tmp_path: Path) -> None:
+    first = documents(TRAIN, "x = 1\n", version="1", licence="MIT")
+    second = [*documents(TRAIN, "y = 2\n", "z = 3\n", licence="ISC"), *documents(VAL, "v = 4\n")]
+    opened = prepared(tmp_path / "data", first, second)
+    [listed] = opened.manifest["sources"]["train"]
+    assert (listed["version"], listed["licence"]) == ("1", "ISC; MIT")
 
 
 @pytest.mark.parametrize("limit", ["0MB", "lots", "5", "-1files", "5 hours"])
