@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -387,6 +388,29 @@ def test_a_second_run_of_the_same_target_is_refused(tmp_path: Path) -> None:
         pytest.raises(UserError, match="is being prepared by another process"),
     ):
         prepared(tmp_path / "data", documents(TRAIN, "x = 1\n"))
+
+
+def test_the_end_of_a_run_leaves_what_the_next_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, plain, following = tmp_path / "data", module.discard, ExitStack()
+
+    def discard(directory: Path) -> None:
+        plain(directory)
+        following.enter_context(module.working_directory(target))
+
+    source = Source("given", [Given((*documents(TRAIN, "x = 1\n"), *documents(VAL, "v = 4\n")))])
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "discard", discard)
+        build(source, target, PLAN, lambda done: None)
+    assert (work_directory(target) / "lock").is_file()
+    following.close()
+
+
+def test_what_a_run_killed_at_its_end_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "..data.work.partial-4000000").mkdir()
+    prepared(tmp_path / "data", [*documents(TRAIN, "x = 1\n"), *documents(VAL, "v = 4\n")])
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 # --- verify
