@@ -235,10 +235,16 @@ def prepare(read: Callable[[], Source], options: Options, command: str) -> None:
         options.steps,
     )
     source = read()
+    if source.continuous and options.test_fraction:
+        raise UserError(
+            "--test-fraction is a share of projects, and one text has none: leave it out."
+        )
     require_place(out)
     with progress.bar(console, sum(shard.size for shard in source.shards)) as advance:
         manifest = build(source, out, plan, advance)
     Console().print(progress.summary(manifest, time.perf_counter() - started))
+    if options.test_fraction and "test" not in manifest["splits"]:
+        print("There is no test.bin: the projects are too few for --test-fraction to give it one.")
     print(f"Wrote {out}. Look at it: python prepare/run.py report {out}")
     print(f"Train on it: python train/run.py --data {out}")
 

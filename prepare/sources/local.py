@@ -165,7 +165,7 @@ def folder(root: Path) -> Source:
     ]
     if not projects:
         raise UserError(f"{root} holds no .py file: name a folder whose subfolders are projects.")
-    require_several([project.name for project in projects])
+    require_several(sorted({project.name for project in projects}))  # a subfolder may be named so
     return Source(f"folder {root}", shards(projects))
 
 

@@ -108,6 +108,18 @@ def test_one_text_is_split_by_position(tmp_path: Path) -> None:
     assert opened.manifest["splits"]["train"]["files"] == 1
 
 
+def test_a_test_that_the_projects_are_too_few_for_is_told(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few"
+    for project in ("project0", "project1"):
+        shutil.copytree(folder / project, few / project)
+    arguments = ("folder", few, "--out", tmp_path / "data", "--test-fraction", "0.1")
+    status, out, _ = call(capsys, *arguments)
+    assert status == 0
+    assert "There is no test.bin" in out
+
+
 def test_verify_says_what_is_wrong_and_fails(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,7 +148,9 @@ def test_a_directory_of_nanogpt_is_adopted(
         (("folder", "full"), "holds no .py file"),
         (("folder", "alone"), "only one project, a"),
         (("text", "nowhere.txt"), "nowhere.txt is not a file"),
+        (("folder", "alike/site"), "only one project, site"),
         (("text", "binary"), "binary is not UTF-8 text"),
+        (("text", "lines.txt", "--test-fraction", "0.3"), "--test-fraction is a share of projects"),
         (("text", "empty"), "empty is empty"),
         (("installed", "--tokenizer", "gpt5"), "Unknown tokenizer 'gpt5'"),
         (("installed", "--out", "full"), "is not empty and not a data directory"),
@@ -168,7 +182,9 @@ def test_bad_input_is_one_sentence_and_status_2(
     for name in ("full", "alone/a", "two/a", "two/b"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "full" / "precious.txt").write_text("x")
-    for name in ("alone/a", "two/a", "two/b"):
+    (tmp_path / "lines.txt").write_text("x = 1\n" * 1_000)
+    (tmp_path / "alike" / "site" / "site").mkdir(parents=True)
+    for name in ("alone/a", "two/a", "two/b", "alike/site", "alike/site/site"):
         (tmp_path / name / "x.py").write_text("x = 1\n")
     before = sorted(tmp_path.rglob("*"))
     status, out, err = call(capsys, *arguments)
