@@ -74,8 +74,9 @@ class Pull:
 class MakeSpace:
     """Create or update a Space: the playground on a public page, with one model.
 
-    The page, the library and the model go there, nothing else of this directory; training is off,
-    limits are on. It runs on the free CPU, and on ZeroGPU where the Space has it.
+    The page, the library (where there is git, what it tracks) and the model go there, nothing else
+    of this directory; training is off, limits are on. It runs on the free CPU, and on ZeroGPU where
+    the Space has it.
 
     Example: python -m ptx.hub space user/name --model checkpoints/mini
     """

@@ -74,6 +74,7 @@ def test_space_lists_and_makes_it(
         (["pull", "https://huggingface.co/me/x", "out"], "is no name of the Hub: write it as"),
         (["export", "me/nothing", "out"], "me/nothing is no local directory, and of the Hub:"),
         (["import", "me/nothing", "out"], "The Hub does not show me/nothing"),
+        (["export", "MODEL", "MODEL"], "is what the model is made of: name another directory"),
         (["space", "me/x", "--model", "nowhere"], "there is no model at nowhere"),
         (
             ["space", "me/x", "--model", "MODEL", "--secret", "NO_SUCH"],
@@ -82,12 +83,12 @@ def test_space_lists_and_makes_it(
     ],
 )
 def test_bad_input_is_one_sentence(
-    hub: Repositories, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    hub: Repositories, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], words: list[str], sentence: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
-        main([str(directory) if word == "MODEL" else word for word in words])
+        main([str(copied) if word == "MODEL" else word for word in words])
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert sentence in said

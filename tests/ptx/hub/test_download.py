@@ -146,6 +146,20 @@ def test_what_cannot_be_opened_is_refused_before_its_download(hub: Repositories)
     assert downloads(hub) == []
 
 
+def test_what_could_not_be_checked_is_not_downloaded(
+    tiny: Repositories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    once = Fault("GET", "/api/models/me/tiny$", 418)
+    tiny.faults.append(once)
+    with pytest.raises(UserError, match="The Hub answered 418 for me/tiny"):
+        hub_model("me/tiny", max_bytes=10)
+    assert downloads(tiny) == []
+    found = hub_model("me/tiny")
+    once.times = 1
+    assert hub_model("me/tiny", max_bytes=10) == found
+
+
 @pytest.fixture
 def theirs(hub: Repositories, tmp_path: Path) -> Repositories:
     hub.add("them/gpt2", files(saved(tmp_path / "theirs", scrambled("gpt2"), trained())))

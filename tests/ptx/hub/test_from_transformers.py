@@ -27,7 +27,7 @@ from transformers import (
 import ptx
 from ptx import lens
 from ptx.errors import UserError
-from ptx.hub.from_transformers import import_model
+from ptx.hub.from_transformers import import_model, is_transformers
 from ptx.hub.to_transformers import export
 from tests.peers import TOLERANCE
 
@@ -228,7 +228,14 @@ def changed(directory: Path, file: str, change: Callable[[dict[str, Any]], Any])
     ("name", "fields", "sentence"),
     [
         ("gpt2", {"model_type": "bloom"}, "model_type is 'bloom', and P-Transformer takes gpt2 or"),
+        ("gpt2", {"model_type": ["gpt2"]}, r"model_type is \['gpt2'\]"),
         ("gpt2", {"activation_function": "gelu"}, "activation_function is 'gelu'"),
+        ("gpt2", {"activation_function": {}}, r"activation_function is \{\}"),
+        (
+            "llama",
+            {"vocab_size": 2**31 - 1, "hidden_size": 2**31 - 4},
+            r"config\.json says sizes that no memory holds",
+        ),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is"),
         ("gpt2", {"n_embd": 50}, "n_embd is 50, and P-Transformer takes a multiple of n_head"),
         ("gpt2", {"n_layer": 10**9}, "config.json says 1000000000 layers"),
@@ -249,6 +256,7 @@ def changed(directory: Path, file: str, change: Callable[[dict[str, Any]], Any])
         ("llama", {"hidden_size": 64}, "tok_emb.weight has shape"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window is True"),
         ("qwen2", {"layer_types": ["sliding_attention"] * 2}, "layer_types is"),
+        ("qwen2", {"layer_types": 3}, "layer_types is 3, and P-Transformer takes full_attention"),
         ("qwen3", {"attention_bias": True}, "attention_bias is True"),
         ("qwen3", {"model_type": "llama"}, "has no place in this family"),
         ("qwen3", {"num_hidden_layers": 3}, "tensor 'model.layers.2.input_layernorm.weight' is mi"),
@@ -264,6 +272,41 @@ def test_another_shape_is_refused_by_the_first_field_that_differs(
     assert not (tmp_path / "ours").exists()
 
 
+def test_a_configuration_without_end_is_a_sentence(tokenizer: Theirs, tmp_path: Path) -> None:
+    source = saved(tmp_path / "theirs", MODELS["gpt2"](), tokenizer)
+    for name, sentence in (
+        ("tokenizer.json", r"tokenizer\.json is not a byte-level BPE"),
+        ("config.json", r"config\.json cannot be read as JSON"),
+    ):
+        (source / name).write_text("[" * 100_000)
+        with pytest.raises(UserError, match=sentence):
+            import_model(source, tmp_path / "ours")
+    assert not is_transformers(source)
+
+
+@pytest.mark.parametrize("name", ["transformer.h.0.attn.c_attn.weight", "transformer.wpe.weight"])
+def test_a_tensor_without_dimensions_is_refused_by_name(
+    name: str, tokenizer: Theirs, tmp_path: Path
+) -> None:
+    source = saved(tmp_path / "theirs", MODELS["gpt2"](), tokenizer)
+    tensors = load_file(source / "model.safetensors")
+    save_file({**tensors, name: torch.tensor(1.0)}, source / "model.safetensors")
+    with pytest.raises(UserError, match=f"tensor '{name}' is a single number"):
+        import_model(source, tmp_path / "ours")
+
+
+def test_a_checkpoint_is_not_replaced_by_what_is_made_of_it(
+    tokenizer: Theirs, tmp_path: Path
+) -> None:
+    source = saved(tmp_path / "theirs", MODELS["gpt2"](), tokenizer)
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    (tmp_path / "link").symlink_to(source)
+    for place in (source, tmp_path / "link"):
+        with pytest.raises(UserError, match="is what the model is made of: name another dir"):
+            import_model(source, place)
+    assert before == {path.name: path.read_bytes() for path in source.iterdir()}
+
+
 def test_pickle_is_refused_with_the_reason(tokenizer: Theirs, tmp_path: Path) -> None:
     source = saved(tmp_path / "theirs", MODELS["gpt2"](), tokenizer)
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
@@ -274,10 +317,11 @@ def test_pickle_is_refused_with_the_reason(tokenizer: Theirs, tmp_path: Path) ->
 def test_an_index_may_not_point_elsewhere(tokenizer: Theirs, tmp_path: Path) -> None:
     source = saved(tmp_path / "theirs", MODELS["gpt2"](), tokenizer)
     (source / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
-    index = {"weight_map": {"transformer.wte.weight": "../elsewhere.safetensors"}}
-    (source / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match="does not name files beside it"):
-        import_model(source, tmp_path / "ours")
+    for place in ("../elsewhere.safetensors", ["elsewhere.safetensors"]):
+        index = {"weight_map": {"transformer.wte.weight": place}}
+        (source / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(UserError, match="does not name files beside it"):
+            import_model(source, tmp_path / "ours")
 
 
 def test_old_names_and_buffers_are_understood(tokenizer: Theirs, tmp_path: Path) -> None:

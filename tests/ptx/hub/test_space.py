@@ -28,7 +28,7 @@ MODEL = ("README.md", "config.json", "metrics.jsonl", "model.safetensors", "samp
 
 def tracked(*folders: str) -> set[str]:
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders],
+        ["git", "ls-files", *folders],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
@@ -54,6 +54,7 @@ def littered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "ptx/x.pyi", "ptx/lens/a.so", "ptx/playground/.secret.py.swp", "data/d/train.bin",
         "runs/nano/config.json", "train/run.py", "prepare/run.py", "tests/test_x.py",
         "checkpoints/other/model.safetensors", "examples/tour.ipynb",
+        "ptx/.ipynb_checkpoints/secret.py", "ptx/notes.txt", "ptx/token.json", "ptx/notes.md",
     ):  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("not for the Space")
@@ -63,6 +64,23 @@ def littered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_exactly_these_files_go(littered: Path, directory: Path) -> None:
     assert set(contents(directory)) == expected("tiny")
+
+
+def test_what_git_does_not_know_stays_here(littered: Path, directory: Path) -> None:
+    for words in (["init", "-q"], ["add", "ptx/lens", "ptx/notes.txt"]):
+        subprocess.run(["git", *words], cwd=littered, check=True)
+    (littered / "ptx/scratch.py").touch()
+    (littered / "ptx/lens/text.py").unlink()
+    library = {name for name in contents(directory) if name.startswith("ptx/")}
+    gone = {"ptx/lens/text.py"}
+    assert library == tracked("ptx/lens") - gone | {"ptx/lens/a.so", "ptx/notes.txt"}
+
+
+@pytest.mark.parametrize("info", [None, "x", ["x"]])
+def test_facts_of_another_form_are_left_out(copied: Path, info: object) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"info": info}))
+    assert "models:" not in str(contents(copied)["README.md"])
 
 
 def test_one_commit_makes_it_and_one_updates_it(hub: Repositories, directory: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
@@ -144,6 +148,47 @@ def test_greedy_texts_agree_where_no_prompt_is_open(
     ours = generate(model, py16k, "", Sampling(temperature=0), Limits(20))
     list(ours)
     assert made == ours.ids[1:]
+
+
+def test_only_an_earlier_export_is_replaced(exported: tuple[GPT, Path], tmp_path: Path) -> None:
+    model, out = exported[1].with_name("model"), tmp_path / "out"
+    for _ in range(2):
+        export(model, out)
+    (out / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"beside an earlier model it holds 'notes\.txt'"):
+        export(model, out)
+    mine = shutil.copytree(model, tmp_path / "mine")
+    with pytest.raises(UserError, match=r"holds 'tokenizer\.tiktoken'"):
+        export(model, mine)
+    (tmp_path / "link").symlink_to(mine)
+    for place in (mine, tmp_path / "link"):
+        with pytest.raises(UserError, match="is what the model is made of: name another dir"):
+            export(mine, place)
+    assert (mine / "tokenizer.tiktoken").exists()
+
+
+def test_texts_are_utf8_whatever_the_locale(exported: tuple[GPT, Path], tmp_path: Path) -> None:
+    """A person's note, and what the Space takes from the README, have more letters than ASCII."""
+    model = shutil.copytree(exported[1].with_name("model"), tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(
+        json.dumps(config | {"info": {"note": "naïve"}}, ensure_ascii=False), "utf-8"
+    )
+    code = (
+        "import sys; from pathlib import Path; from ptx.hub import export; "
+        "from ptx.hub.space import contents, write; from ptx.hub.upload import stage\n"
+        "model, out = Path(sys.argv[1]), Path(sys.argv[2])\n"
+        "export(model, out / 'export'); write(contents(model), out / 'space')\n"
+        "(out / 'card').mkdir(); stage(model, out / 'card', 'me/tiny')"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG"))}
+    environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(
+        [sys.executable, "-c", code, model, tmp_path], env=environment, check=True,
+        cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    for place in ("export", "card"):
+        assert "naïve" in (tmp_path / place / "README.md").read_text("utf-8")
 
 
 def test_it_names_end_of_text_and_our_knobs(exported: tuple[GPT, Path], py16k: Tokenizer) -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ptx.errors import UserError
 from ptx.hub.card import card
-from ptx.hub.curve import curves
+from ptx.hub.curve import curves, draw
 from ptx.hub.upload import push, stage
 from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
@@ -135,6 +135,14 @@ def test_what_is_no_number_is_not_in_the_curve(copied: Path, staged: Path) -> No
     stage(copied, staged, "me/odd")
     assert not (staged / "curve.png").exists()
     assert "as logged in training" not in (staged / "README.md").read_text()
+
+
+def test_the_picture_says_whose_figure_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is pushed may be a mean of weights, which measures otherwise."""
+    words: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda *args, **_: words.append(args[2]))
+    draw([{"val_bpb": 1.5, "elapsed": 60}, {"val_bpb": 1.25, "elapsed": 120}])
+    assert "validation windows, last logged: 1.250" in words
 
 
 @pytest.mark.parametrize("info", ["x", ["x"], None])
