@@ -7,7 +7,6 @@ the end, so a run that was interrupted anywhere goes on with the next shard.
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ from prepare.selection import (
 from prepare.shards import SCHEMA, ShardFiles, shard_files
 from prepare.sources import Source
 from prepare.workers import clean_all
-from ptx.atomic import discard
+from ptx.atomic import discard, recover
 from ptx.corpus import DTYPES, SPLITS, CorpusWriter, file_sha256
 from ptx.errors import UserError
 from ptx.tokenizer import get_tokenizer
@@ -75,15 +74,15 @@ def build(source: Source, target: Path, plan: Plan, progress: Callable[[int], No
     """
     with working_directory(target) as work:
         shards = cleaned_shards(source, work, plan, progress)
-        manifest = assemble(source, shards, target, plan)
-        discard(work)
-    return manifest
+        return assemble(source, shards, target, plan)
 
 
 @contextmanager
 def working_directory(target: Path) -> Iterator[Path]:
-    """`.NAME.work` beside the target, held against a second run."""
-    work = work_directory(target)
+    """`.NAME.work` beside the target, held against a second run. If the block fails, and a shard is
+    done, it stays for the next."""
+    work, keep = work_directory(target), False
+    recover(work)
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock", blocking=False)
     try:
@@ -92,10 +91,13 @@ def working_directory(target: Path) -> Iterator[Path]:
         raise UserError(f"{target} is being prepared by another process: wait for it.") from None
     try:
         yield work
+    except BaseException:
+        keep = any(work.glob("*.json"))
+        raise
     finally:
+        if not keep:  # while it is held: later it may be another run's
+            discard(work)
         lock.release()
-        if work.is_dir() and not any(work.glob("*.json")):  # nothing that is worth keeping
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def require_place(target: Path) -> None:

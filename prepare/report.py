@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from prepare import documents
 from prepare.build import NEAR_DUPLICATES
+from prepare.show import printable
 from ptx.corpus import Corpus, count_tokens, sources_of
 from ptx.tokenizer import Tokenizer
 
@@ -156,8 +157,7 @@ def heading(row: dict[str, object]) -> str:
 
 def visible(token: bytes) -> str:
     """A token as text in which nothing is hidden: line ends and tabs drawn, controls as escapes."""
-    text = token.decode("utf-8", "backslashreplace")
-    shown = "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in text)
+    shown = printable(token.decode("utf-8", "backslashreplace"))
     return escape(shown).replace("\t", "→\t").replace("\n", "↵\n").replace(" ", "\u00b7")
 
 

@@ -32,7 +32,7 @@ class Index:
         start: its first token in the shard's file.
         tokens, bytes: how many.
         digest: the first 16 bytes of its sha256.
-        projects: name, version and licence of each project.
+        projects: name, version and licence of each project; several of one as "MIT; BSD".
     """
 
     shards: Sequence[ShardFiles]
@@ -75,29 +75,26 @@ def read_index(shards: Sequence[ShardFiles], limit: Limit | None) -> Index:
     """The documents of all shards, up to the limit."""
     columns: dict[str, list[np.ndarray]] = {}
     numbers: dict[str, int] = {}
-    projects: list[dict[str, str]] = []
+    told: dict[str, tuple[set[str], set[str]]] = {}  # versions and licences by project
     before = 0  # documents in the shards before
     for i, files in enumerate(shards):
         table = files.rows(["project", "version", "licence", "sha256", "bytes", "tokens", "place"])
         coded = pc.dictionary_encode(table["project"].combine_chunks())
         codes = coded.indices.to_numpy(zero_copy_only=False)
         names = coded.dictionary.to_pylist()
-        _, firsts = np.unique(codes, return_index=True)
-        local = np.empty(len(names), dtype=np.int32)
-        for code, first in enumerate(firsts.tolist()):
-            name = names[code]
-            if name not in numbers:
-                numbers[name] = len(projects)
-                facts = {key: table[key][first].as_py() for key in ("version", "licence")}
-                projects.append({"name": name, **facts})
-            local[code] = numbers[name]
+        local = np.array([numbers.setdefault(n, len(numbers)) for n in names], dtype=np.int32)
+        facts = ["project", "version", "licence"]
+        for row in table.group_by(facts).aggregate([]).to_pylist():
+            versions, licences = told.setdefault(row["project"], (set(), set()))
+            versions.add(row["version"])
+            licences.add(row["licence"])
         n, tokens = table.num_rows, table["tokens"].to_numpy().astype(np.int64)
         digests = b"".join(d[:16] for d in table["sha256"].to_pylist())
         here = {
             "shard": np.full(n, i, dtype=np.int32),
             "row": np.arange(n, dtype=np.int32),
             "place": before + table["place"].to_numpy().astype(np.int64),
-            "project": local[codes] if n else np.empty(0, dtype=np.int32),
+            "project": local[codes],
             "start": np.cumsum(tokens) - tokens,
             "tokens": tokens.astype(np.int32),
             "bytes": table["bytes"].to_numpy(),
@@ -109,12 +106,21 @@ def read_index(shards: Sequence[ShardFiles], limit: Limit | None) -> Index:
     if not columns:
         raise UserError("The source is empty: name another.")
     arrays = {key: np.concatenate(parts) for key, parts in columns.items()}
-    index = Index(shards, **arrays, projects=projects)
     if limit:
-        stop = limit.reached_at(index.bytes, index.tokens)
-        for key in arrays:
-            setattr(index, key, getattr(index, key)[:stop])
-    return index
+        stop = limit.reached_at(arrays["bytes"], arrays["tokens"])
+        arrays = {key: values[:stop] for key, values in arrays.items()}
+    # Numbered anew, as the split must not fall on projects that lie beyond the limit.
+    present, renumbered = np.unique(arrays["project"], return_inverse=True)
+    arrays["project"] = renumbered.astype(np.int32)
+    names = list(numbers)
+    projects = [project(names[number], *told[names[number]]) for number in present.tolist()]
+    return Index(shards, **arrays, projects=projects)
+
+
+def project(name: str, versions: set[str], licences: set[str]) -> dict[str, str]:
+    """For the manifest; whatever its documents say is listed."""
+    listed = ("; ".join(sorted(said - {""})) for said in (versions, licences))
+    return {"name": name, **dict(zip(("version", "licence"), listed))}
 
 
 FindTwins = Callable[[Index, np.ndarray], np.ndarray]

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 from prepare.documents import around
 from ptx.corpus import Corpus
@@ -35,14 +36,20 @@ def show(directory: Path, split: str, token: int, context: int, console: Console
     line = before.count("\n") + 1
     facts = Table(show_header=False, box=None)
     for name in ("project", "version", "licence", "path"):
-        facts.add_row(name, str(row[name]) or "-")
+        facts.add_row(name, Text(printable(str(row[name])) or "-"))
     facts.add_row("tokens", f"{start:,} to {start + size:,} of {split}.bin; line {line}")
     shown = corpus.tokenizer.token_bytes(int(tokens[token]))
     what = "end of text" if int(tokens[token]) == corpus.tokenizer.eot else repr(shown)[1:]
-    facts.add_row("token", f"{token:,}: {what} (id {int(tokens[token])})")
+    facts.add_row("token", Text(f"{token:,}: {what} (id {int(tokens[token])})"))
     facts.add_row("sha256", row["sha256"].hex())
     console.print(facts)
     wanted = (max(1, line - context), line + context) if context else None
+    code = printable(text.replace("\r\n", "\n"))
     console.print(
-        Syntax(text, "python", line_numbers=True, line_range=wanted, highlight_lines={line})
+        Syntax(code, "python", line_numbers=True, line_range=wanted, highlight_lines={line})
     )
+
+
+def printable(text: str) -> str:
+    """Text in which nothing is hidden and nothing commands a terminal: controls as escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in text)

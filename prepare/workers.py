@@ -1,4 +1,4 @@
-"""All cores clean shards; whoever is told to stop leaves finished shards behind."""
+"""All cores clean shards; whoever is told to stop does so at once and leaves finished shards."""
 
 from __future__ import annotations
 
@@ -68,6 +68,10 @@ def clean_all(
             "A worker process was stopped, most likely for lack of memory: close other programs "
             "and run the same command again; finished parts are kept."
         ) from None
+    except BaseException:  # Ctrl+C above all, which waits for no shard: what is not done comes anew
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

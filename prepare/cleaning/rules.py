@@ -29,7 +29,9 @@ class Rules:
     parses: bool = True
     """Python 3's parser accepts it; Python 2 is counted apart."""
     secrets: bool = True
-    """E-mail and network addresses, keys and passwords are replaced by <EMAIL>, <IP>, <KEY>."""
+    """E-mail addresses, public IPv4 addresses, private keys, keys in their issuers' forms,
+    passwords in URLs, and random values of names such as password or token are replaced by <EMAIL>,
+    <IP>, <KEY>."""
     density: bool = True
     """At least 1.5 and at most 20 bytes per token: less are tables of data, more is filler."""
     exact: bool = True

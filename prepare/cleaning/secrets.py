@@ -29,6 +29,7 @@ EMAIL_BEFORE = re.compile(rb"\b[\w.+-]{1,64}\Z")
 EMAIL_EXAMPLES = re.compile(
     rb"@(?:[\w-]+\.)*(?:example\.\w+|[\w-]+\.(?:example|test|invalid|localhost))\Z", re.IGNORECASE
 )
+ESCAPE = re.compile(rb"\\(?:x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
 IP_FORM = re.compile(rb"\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w.]|-\d)")
 IP_BEFORE = re.compile(rb"(?<![\w.])\d{1,3}\Z")
 VERSION_BEFORE = re.compile(rb"(?:version|release|[=<>~!]=|[<>^]|\bv)[_\s\"':=(]*\Z", re.IGNORECASE)
@@ -38,7 +39,7 @@ GITHUB = (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_")
 # what must occur for a form to be worth a search -> the form
 KEY_FORMS: dict[bytes, re.Pattern[bytes]] = {
     b"PRIVATE KEY-----": re.compile(
-        rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{32,8000}?"
+        rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----([\s\S]{32,8000}?)"
         rb"-----END (?:[A-Z]+ )*PRIVATE KEY-----"
     ),
     b"AKIA": re.compile(rb"\bAKIA[0-9A-Z]{16}\b"),
@@ -56,11 +57,17 @@ KEY_FORMS: dict[bytes, re.Pattern[bytes]] = {
     b"eyJ": re.compile(rb"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
 }
 KEY_HINTS = BytesAhoCorasick(list(KEY_FORMS))
+KEY_LINE = re.compile(rb"[A-Za-z0-9+/=]{32,}")  # of a private key
+
+URL_PASSWORD = re.compile(
+    rb"://[\w.%+-]{0,64}:([^\s:/@\"'<>{}()$\\]{8,100})@(?!(?:[\w-]+\.)*example\.)"
+)
 
 # name = "value": only values that look drawn at random are taken
 VALUE = re.compile(rb"[\"']([A-Za-z0-9+/_=.-]{16,200})[\"']")
 NAME_BEFORE = re.compile(
-    rb"(?:passw(?:or)?d|secret|token|api_?key|access_?key|auth_?key)[\w\"'\]]*\s*[:=]\s*\Z",
+    rb"(?:passw(?:or)?d|secret|token|api_?key|access_?key|auth_?key)[\w\"'\]]*"
+    rb"(?:\s*:\s*\w+)?\s*[:=]\s*\Z",  # `name: str =`, too
     re.IGNORECASE,
 )
 HAS_DIGIT, HAS_LETTER = re.compile(rb"\d"), re.compile(rb"[A-Za-z]")
@@ -73,7 +80,7 @@ def cleaned(data: bytes, spans: Spans) -> tuple[bytes, Counter[str]]:
     spans: (start, stop) of its comments and strings, outside which nothing is looked at.
     """
     counts: Counter[str] = Counter()
-    found = [*emails(data), *addresses(data), *keys(data), *assigned(data)]
+    found = [*emails(data), *addresses(data), *keys(data), *in_urls(data), *assigned(data)]
     if not found:
         return data, counts
     starts = [start for start, _ in spans]
@@ -90,10 +97,23 @@ def cleaned(data: bytes, spans: Spans) -> tuple[bytes, Counter[str]]:
 
 def emails(data: bytes) -> Iterator[Finding]:
     """All but those at names that are reserved for examples (RFC 2606)."""
+    end = 0  # of the one before
     for match in EMAIL_FORM.finditer(data):
-        before = EMAIL_BEFORE.search(data, max(0, match.start() - 65), match.start())
+        before = EMAIL_BEFORE.search(data, max(end, match.start() - 65), match.start())
         if before and not EMAIL_EXAMPLES.search(match[0]):
-            yield before.start(), match.end(), EMAIL
+            start = after_escape(data, before.start())
+            if start < match.start():
+                end = match.end()
+                yield start, end, EMAIL
+
+
+def after_escape(data: bytes, start: int) -> int:
+    """`start`; where it is inside an escape, such as the n of "\\nfoo", the end of that."""
+    first = start
+    while first and data[first - 1] == ord("\\"):
+        first -= 1
+    escape = ESCAPE.match(data, start - 1) if (start - first) % 2 else None
+    return escape.end() if escape else start
 
 
 def addresses(data: bytes) -> Iterator[Finding]:
@@ -118,7 +138,23 @@ def keys(data: bytes) -> Iterator[Finding]:
     hints = {i for i, _, _ in KEY_HINTS.find_matches_as_indexes(data)}  # one pass for all
     for i, form in enumerate(KEY_FORMS.values()):
         if i in hints:
-            yield from ((*match.span(), KEY) for match in form.finditer(data))
+            for match in form.finditer(data):
+                yield *match.span(), KEY
+                if match.re.groups:  # a private key; if its lines are literals of their own, each
+                    yield from key_lines(data, *match.span(1))
+
+
+def key_lines(data: bytes, start: int, stop: int) -> Iterator[Finding]:
+    for match in KEY_LINE.finditer(data, start, stop):
+        if is_random(match[0]):
+            yield after_escape(data, match.start()), match.end(), KEY
+
+
+def in_urls(data: bytes) -> Iterator[Finding]:
+    """Of scheme://user:password@host the password, if it does not look like an example's."""
+    for match in URL_PASSWORD.finditer(data):
+        if HAS_DIGIT.search(match[1]) and HAS_LETTER.search(match[1]):
+            yield *match.span(1), KEY
 
 
 def assigned(data: bytes) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ ENDINGS = {
     ".json.gz": "json",
     ".json": "json",
 }
-HELD_BACK = ("test", "valid", "dev")  # parts of a dataset that are for measuring
+# Folders and files that are for measuring: these whole words, as the library `datasets` takes them.
+HELD_BACK = re.compile(
+    r"(?<![a-z])(?:test|testing|eval|evaluation|val|valid|validation|dev)(?![a-z])", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,17 @@ def listing(name: str, folder: str) -> tuple[str, list[tuple[str, int]]]:
     with explained(name):
         found = HfApi().dataset_info(name, files_metadata=True)
     files = [(f.rfilename, f.size or 0) for f in found.siblings or ()]
+    inside = f"{folder.rstrip('/')}/" if folder else ""
     data = sorted(
         (path, size)
         for path, size in files
         if path.endswith(tuple(ENDINGS))
-        and (not folder or path.startswith(folder.rstrip("/") + "/"))
-        and not any(word in path.rsplit("/", 1)[-1].lower() for word in HELD_BACK)
+        and path.startswith(inside)
+        and not HELD_BACK.search(path, len(inside))  # a folder that was named is meant
     )
     if not data:
         where = f"{name}, {folder}," if folder else name
-        raise UserError(f"{where} holds no file that ends in {', '.join(ENDINGS)}.")
+        raise UserError(f"{where} holds no file for training that ends in {', '.join(ENDINGS)}.")
     assert found.sha
     return found.sha, data
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prepare import build as module
-from prepare import run, verify
+from prepare import run, split, verify
 from prepare.build import Plan, build, work_directory
 from prepare.cleaning.clean import Cleaner
 from prepare.cleaning.rules import OWN_CODE, Rules
@@ -195,6 +196,24 @@ def test_a_limit_takes_the_first_documents_only(limit: str, files: int, tmp_path
     assert opened.manifest["filters"]["in"]["files"] == files
 
 
+def test_a_project_beyond_the_limit_has_no_part_in_the_split(tmp_path: Path) -> None:
+    draw = sorted((f"package-{i}" for i in range(40)), key=split.position)
+    validates, trains = draw[0], draw[-3:]  # by their names, were all of them there
+    shards = [documents(name, f"x = '{name}'\n", f"y = '{name}'\n") for name in trains]
+    shards[-1] += documents(validates, "z = 1\n")
+    opened = prepared(tmp_path / "data", *shards, plan=replace(PLAN, limit=parse_limit("6files")))
+    names = {s: {p["name"] for p in opened.manifest["sources"][s]} for s in opened.splits}
+    assert names == {"train": set(trains[1:]), "val": {trains[0]}}
+
+
+def test_all_licences_and_versions_of_a_project_are_listed(tmp_path: Path) -> None:
+    first = documents(TRAIN, "x = 1\n", version="1", licence="MIT")
+    second = [*documents(TRAIN, "y = 2\n", "z = 3\n", licence="ISC"), *documents(VAL, "v = 4\n")]
+    opened = prepared(tmp_path / "data", first, second)
+    [listed] = opened.manifest["sources"]["train"]
+    assert (listed["version"], listed["licence"]) == ("1", "ISC; MIT")
+
+
 @pytest.mark.parametrize("limit", ["0MB", "lots", "5", "-1files", "5 hours"])
 def test_a_limit_that_is_none_is_refused(limit: str) -> None:
     with pytest.raises(UserError, match="write 500MB, 10000files or 50Mtokens"):
@@ -369,6 +388,29 @@ def test_a_second_run_of_the_same_target_is_refused(tmp_path: Path) -> None:
         pytest.raises(UserError, match="is being prepared by another process"),
     ):
         prepared(tmp_path / "data", documents(TRAIN, "x = 1\n"))
+
+
+def test_the_end_of_a_run_leaves_what_the_next_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, plain, following = tmp_path / "data", module.discard, ExitStack()
+
+    def discard(directory: Path) -> None:
+        plain(directory)
+        following.enter_context(module.working_directory(target))
+
+    source = Source("given", [Given((*documents(TRAIN, "x = 1\n"), *documents(VAL, "v = 4\n")))])
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "discard", discard)
+        build(source, target, PLAN, lambda done: None)
+    assert (work_directory(target) / "lock").is_file()
+    following.close()
+
+
+def test_what_a_run_killed_at_its_end_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "..data.work.partial-4000000").mkdir()
+    prepared(tmp_path / "data", [*documents(TRAIN, "x = 1\n"), *documents(VAL, "v = 4\n")])
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 # --- verify

@@ -12,11 +12,14 @@ from rich.console import Console
 
 from prepare import report, show, verify
 from prepare.build import Plan, build
-from prepare.cleaning.rules import OWN_CODE
+from prepare.cleaning.rules import OWN_CODE, Rules
+from prepare.sources import Document, Source
 from prepare.sources.local import folder
 from ptx.corpus import Corpus
 from ptx.errors import UserError
+from tests.prepare.test_build import Given
 
+OFF = Rules(**{name: False for name in vars(Rules()) if name != "benchmarks"})
 HOSTILE = '"""<script>alert(1)</script> & <img src=x onerror=y> \u202e \x00"""\n'
 
 
@@ -116,6 +119,26 @@ def test_show_prints_the_document_around_a_token(data: Path, split: str) -> None
         shown = corpus.tokenizer.token_bytes(int(tokens[at]))
         assert "module_" in text or "hostile" in text
         assert (repr(shown)[1:] if shown else "end of text") in text
+
+
+def test_show_prints_names_and_code_as_they_are_and_commands_no_terminal(tmp_path: Path) -> None:
+    code = b"# \x1b]0;title\x07 [red]\r\nx = 1\r\n"
+    rows = tuple(
+        Document(code + bytes(name, "utf-8"), "a[/b]\x1b[2J.py", name)
+        for name in ("p[/b]q", "[red]r")
+    )
+    source = Source("given", [Given(rows)])
+    build(source, tmp_path / "data", Plan("py16k", 0.1, steps=OFF), lambda done: None)
+    for split in ("train", "val"):
+        console = Console(width=120)
+        with console.capture() as captured:
+            show.show(tmp_path / "data", split, 0, 0, console)
+        text = captured.get()
+        assert "p[/b]q" in text or "[red]r" in text
+        assert "a[/b]\\u001b[2J.py" in text
+        assert "# \\u001b]0;title\\u0007 [red]" in text
+        assert "\\u000d" not in text
+        assert not {"\x1b", "\x07"} & set(text)
 
 
 def test_a_token_outside_and_a_directory_without_a_list_are_refused(

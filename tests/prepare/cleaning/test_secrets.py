@@ -38,6 +38,10 @@ INNOCENT = [
     "oid = '1.3.6.1.4.1.311'\n",
     "password = 'correct horse battery staple'\n",
     "token = 'aaaaaaaaaaaaaaaaaaaaaaaa1'\n",
+    "url = 'postgres://user:password@localhost/db'\n",
+    "url = 'http://user:{password}@host/', 'https://me:%(secret1)s@host'\n",
+    "url = 'http://user:passw0rd@proxy.example.com:3128'\n",
+    "token: str = 'registration'\n",
     "key = 'self.registration_token_handler_name'\n",
     "sha256 = 'd2a84f4b8b650937ec8f73cd8be2c74add5a911ba64df27458ed8229da804a26'\n",
 ]
@@ -60,8 +64,42 @@ def test_a_private_key_is_replaced_as_a_whole() -> None:
     assert cleaned(code) == 'k = """<KEY>"""\n'
 
 
+def test_a_private_key_in_lines_of_their_own_is_replaced_line_by_line() -> None:
+    body = ["MIIEowIBAAKCAQEA7q7Zk29xLpW3v8RtY5mNb", "b8Kx3QzV+9wTfLr2HcJ6yPdS0aGe5UnMoI1"]
+    lines = [f"-----BEGIN RSA {KEY}", *body, f"-----END RSA {KEY}"]
+    code = "k = (" + "\n    ".join(f'"{line}\\n"' for line in lines) + ")\n"
+    expected = code.replace(body[0], "<KEY>").replace(body[1], "<KEY>")
+    assert cleaned(code) == expected
+
+
 @pytest.mark.parametrize(
-    "code", ['password = "{}"\n', '{{"api_key": "{}"}}\n', "AUTH_TOKEN='{}'\n"]
+    ("code", "expected"),
+    [
+        (r'"Contact:\nfoo@bar.com\tbob@corp.org"', r'"Contact:\n<EMAIL>\t<EMAIL>"'),
+        (r'"C:\\bob@corp.org"', r'"C:\\<EMAIL>"'),
+        (r'"\x41bob@corp.org \u00e9bob@corp.org \101bob@corp.org"',
+         r'"\x41<EMAIL> \u00e9<EMAIL> \101<EMAIL>"'),
+        (r'"\n@corp.org"', r'"\n@corp.org"'),
+    ],
+)  # fmt: skip
+def test_an_escape_before_an_address_stays_whole(code: str, expected: str) -> None:
+    assert cleaned(f"x = {code}\n") == f"x = {expected}\n"
+    ast.parse(cleaned(f"x = {code}\n"))
+
+
+def test_a_password_in_a_url_is_replaced() -> None:
+    code = "url = 'postgres://user:{}@db/names'\n"
+    assert cleaned(code.format("hunter2secret")) == code.format("<KEY>")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'password = "{}"\n',
+        'password: str = "{}"\n',
+        '{{"api_key": "{}"}}\n',
+        "AUTH_TOKEN='{}'\n",
+    ],
 )
 def test_a_random_value_with_a_telling_name_is_replaced(code: str) -> None:
     assert cleaned(code.format("q7Zk29xLpW3v8RtY5mNb")) == code.format("<KEY>")

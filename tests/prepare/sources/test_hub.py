@@ -10,12 +10,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import HfApi
 
 from prepare import run
+from prepare.sources.hub import listing
 from prepare.verify import problems
 from ptx.corpus import Corpus
 from tests.prepare.sources.hub_stand_in import COMMIT, Hub, serving
@@ -142,6 +145,30 @@ def test_any_dataset_is_read_by_the_column_that_is_named(tmp_path: Path) -> None
     assert other.returncode == 2
     assert "has none of the columns content, code" in other.stderr
     assert "name one of function, repo" in other.stderr
+
+
+def test_only_what_is_held_back_by_a_whole_word_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = [
+        "contests/0000.parquet",
+        "data/developers.parquet",
+        "data/invalidated.parquet",
+        "latest-0000.parquet",
+        "python/train/0000.parquet",
+    ]
+    held_back = [
+        "data/dev-00000-of-00001.parquet",
+        "data/validation.parquet",
+        "python/test/0000.parquet",
+        "python/valid/0000.parquet",
+        "test00000.parquet",
+    ]
+    siblings = [SimpleNamespace(rfilename=name, size=1) for name in kept + held_back]
+    info = SimpleNamespace(siblings=siblings, sha=COMMIT)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: info)
+    assert [name for name, _ in listing(NAME, "")[1]] == kept
+    assert listing(NAME, "python/test")[1] == [("python/test/0000.parquet", 1)]  # if it is named
 
 
 @pytest.mark.parametrize(
