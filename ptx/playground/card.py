@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from ptx.checkpoint import WEIGHTS, run_of
+from ptx.checkpoint import WEIGHTS, log_folder, run_of
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.playground.answers import clean
 from ptx.playground.models import FIRST, Models
-from ptx.playground.runs import Runs, logged
+from ptx.playground.runs import Runs
 from ptx.playground.served import Served
 from ptx.playground.web import panel
 
@@ -67,7 +67,7 @@ def describe(models: Models, runs: Runs, request: Any) -> dict[str, Any]:
 
 def curve(served: Served, runs: Runs) -> dict[str, Any] | None:
     """{"train", "val"} of the model's own training, as `History.since`; None without a log."""
-    if not (folder := logged(served.directory)):
+    if not (folder := log_folder(served.directory)):
         return None
     found = runs.whole(folder)
     wanted = {"train": ("step", "bpb"), "val": ("step", "val_bpb")}

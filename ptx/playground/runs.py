@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ptx.checkpoint import checkpoints, run_of, step_of
+from ptx.checkpoint import checkpoints, log_folder, step_of
 from ptx.playground.answers import can_be_named, clean, is_number
 from ptx.playground.history import History
 from ptx.playground.jobs import Jobs
@@ -64,7 +64,7 @@ class Runs:
         for _, path in sorted(dated, reverse=True)[:MOST_RUNS]:
             found[f"runs/{path.name}"] = path
         known = {path.resolve() for path in found.values()}
-        own = logged(self.served.directory)
+        own = log_folder(self.served.directory)
         if own and own.resolve() not in known:
             found[OWN] = own
         return found
@@ -172,12 +172,6 @@ class Runs:
         if state not in ("stopped", "failed") or step not in (None, last_step(run)):
             return {}
         return {"state": state, "lines": lines if _are_texts(lines) else []}
-
-
-def logged(model: Path) -> Path | None:
-    """Where the log of a model's own training is, if there is any: a checkpoint's is its run's."""
-    folder = model if (model / METRICS).is_file() else run_of(model) or model
-    return folder if (folder / METRICS).is_file() else None
 
 
 def config(run: Path) -> Answer:

@@ -13,11 +13,12 @@ import orjson
 import pytest
 from filelock import FileLock
 
+from ptx.checkpoint import log_folder
 from ptx.playground import history
 from ptx.playground.card import curve
 from ptx.playground.jobs import Jobs
 from ptx.playground.programs import Logs
-from ptx.playground.runs import Runs, held, last_step, logged, settings_of
+from ptx.playground.runs import Runs, held, last_step, settings_of
 from ptx.playground.served import Served
 from ptx.runlog import append
 
@@ -173,9 +174,9 @@ def test_a_long_log_is_told_to_its_end_and_read_once(
 
 def test_a_checkpoints_log_is_its_runs(runs: Path, tmp_path: Path) -> None:
     run = make(runs, "a", step=5)
-    assert logged(run / "checkpoints" / "step_000005") == run.resolve()
-    assert logged(tmp_path / "checkpoints" / "mini") is None
-    assert logged(run) == run.resolve()
+    assert log_folder(run / "checkpoints" / "step_000005") == run.resolve()
+    assert log_folder(tmp_path / "checkpoints" / "mini") is None
+    assert log_folder(run) == run.resolve()
 
 
 def test_strange_files_are_no_settings_and_no_steps(runs: Path) -> None:

@@ -182,10 +182,11 @@ def test_one_thing_at_a_time(training: Training) -> None:
 def test_ending_now_kills(training: Training) -> None:
     start(training, name="x")
     until(lambda: about(training, "runs/x")["step"] > 1)
+    job = training.jobs.now
+    assert job
     training.act({"do": "stop", "now": True})
     until(lambda: about(training, "runs/x")["state"] == "stopped")
-    assert training.jobs.last
-    assert training.jobs.last.status == -9
+    assert job.status == -9
     assert training.problem is None
 
 
@@ -267,11 +268,15 @@ def test_a_text_of_who_came_too_late_is_not_kept(
     assert [path.name for path in training.library.data.iterdir()] == ["a"]
 
 
-def test_an_estimate_comes_with_the_options(training: Training) -> None:
+def test_an_estimate_comes_with_the_options(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, asked = training.jobs.start, []
+    monkeypatch.setattr(training.jobs, "start", lambda *given: asked.append(given) or began(*given))
     before = training.follow({})["options"]
     assert before["estimates"] == {}
     training.act({"do": "estimate", "preset": "nano"})
-    words = training.jobs.now.words if training.jobs.now else training.jobs.last.words
+    [(_, _, words, _)] = asked
     assert words[words.index("--vocab-size") + 1] == "4096", "of the data it is trained on"
     until(lambda: training.estimates)
     after = training.follow({"options": before["version"]})["options"]

@@ -1,8 +1,7 @@
 // The texts: the one at hand, those before it that Undo brings back, and how one is written.
 //
 //     ptx.writing.generate();             continues what the editor holds
-//     ptx.continueFrom(ids, n_prompt);    goes on from exact tokens
-//     ptx.branch(token, at);              the text up to a position, then this token
+//     ptx.writing.branch(token, at);      the text up to a position, then this token
 //
 // A text is {written, origin, tokens, prompt, open, recording, cursor, status}: what a person typed; the
 // knobs that wrote all that follows, or null if it took more than one request; and the rest as in
@@ -357,7 +356,7 @@ ptx.writing = (() => {
 
   const api = {
     editor, // what the editor is to hold, when Gradio asks
-    connect, edited, take, ended, failed, generate, goOn, stop, open,
+    connect, edited, take, ended, failed, generate, goOn, branch, stop, open,
     written: () => text()?.written ?? editor,
     origin: () => text()?.origin ?? null,
     undo: () => move(-1),
@@ -368,7 +367,5 @@ ptx.writing = (() => {
     },
     place: () => ({ at: at + 1, of: texts.length }),
   };
-  ptx.continueFrom = continueFrom;
-  ptx.branch = branch;
   return api;
 })();
