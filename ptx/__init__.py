@@ -4,6 +4,16 @@
     for step in ptx.generate(model, tokenizer, "def fibonacci(n):", ptx.Sampling(temperature=0.8)):
         print(step.text, end="")
 
+The network           config, model, loss; lens/ takes it apart
+Text and tokens       tokenizer, corpus (token files); prefix and guard ask Python's parser what can
+                      still become Python
+The next token        sampling; healing, where a prompt ends inside one; lookup guesses it
+A text, and many      stream, decoder, engine
+As fast as it can be  native is a step as one compiled function: tile, team (threads), memory,
+                      compiled, int8; draws is the sampler once more; fastest chooses by timing
+Files                 checkpoint, runlog, atomic; hub/ is Hugging Face's
+For people            __main__ (the terminal), playground/ (the page), errors
+
 Names are imported when they are first used: preparing data needs no torch, which takes seconds
 and hundreds of megabytes in each worker process.
 """

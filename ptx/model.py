@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ptx import pages
+from ptx import memory
 from ptx.config import ModelConfig
 from ptx.loss import cross_entropy, exponentials
 
@@ -65,7 +65,7 @@ def _zeros(shape: Sequence[int], like: Tensor) -> Tensor:
     if like.device.type != "cpu":
         return torch.zeros(shape, dtype=like.dtype, device=like.device)
     size = math.prod(shape) * like.element_size()
-    return torch.from_numpy(pages.zeros(size)).view(like.dtype).view(*shape)
+    return torch.from_numpy(memory.zeros(size)).view(like.dtype).view(*shape)
 
 
 def make_norm(config: ModelConfig, size: int) -> nn.Module:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ptx.compiled import at_hand, compiled, exp
 from ptx.int8 import int8_values
+from ptx.memory import together
 from ptx.model import GPT
-from ptx.pages import together
 from ptx.team import Team, pieces, team
 from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, packed, row_sums, tile
 

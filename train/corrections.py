@@ -1,7 +1,8 @@
 """Corrections: what is taught beside the batches while the rates fall to zero.
 
-Grammar (grammar.py) makes unlikely what Python's parser would refuse, loops (loops.py) to write a
-passage yet again. Each draws windows of training files, and knows at how many places they teach.
+Grammar (grammar.py) makes unlikely what Python's parser would refuse, loops (repetition.py) to
+write a passage yet again. Each draws windows of training files, and knows at how many places they
+teach.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from ptx.corpus import Corpus
 from ptx.model import GPT
 from train.beginnings import Beginnings
 from train.grammar import Grammar, judge
-from train.loops import Loops, lesson
 from train.parallel import World
+from train.repetition import Loops, lesson
 from train.settings import Settings
 
 

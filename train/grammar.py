@@ -28,7 +28,6 @@ from ptx.model import GPT
 from ptx.sampling import USUAL
 from ptx.tokenizer import Tokenizer
 from train.beginnings import Beginnings
-from train.heldout import Text
 
 WEIGHT = 60.0
 """Of -log(1 - p), p being the probability of all that is refused, beside the loss of real text."""
@@ -41,8 +40,6 @@ SURE = 0.999
 SEEN = 0.25
 """Share of the context that the model sees of a file before the first position that is judged, at
 most: what is open may stand further back, and cannot be known."""
-AT_ONCE = 8
-"""Excerpts that are read at once where nothing is learnt."""
 EXCERPTS = 2
 """Tells its seeds from those of a step's other random numbers."""
 
@@ -167,22 +164,3 @@ def refused(excerpt: Excerpt, chances: Tensor, tokenizer: Tokenizer) -> Tensor:
 def log_chances(model: GPT, hidden: Tensor) -> Tensor:
     """Log-probabilities of the next token at the usual temperature: (..., C) to (..., V)."""
     return (model.head(hidden).float() / USUAL.temperature).log_softmax(-1)
-
-
-def held_out_excerpts(
-    texts: list[Text], tokenizer: Tokenizer, context: int, count: int, seed: int
-) -> list[Excerpt]:
-    """`count` pieces of held-out files; refuses what is no Python, or too short."""
-    ids = np.concatenate([text.ids(tokenizer) for text in texts])
-    beginnings = Beginnings(ids, tokenizer, "--continuations")
-    return Grammar(beginnings, context, seed, range(count)).excerpts(0)
-
-
-@torch.no_grad()
-def refused_after(model: GPT, tokenizer: Tokenizer, excerpts: list[Excerpt]) -> float:
-    """The probability of a token that Python refuses, on average after each of the tokens that are
-    judged, at the usual temperature; of likely tokens alone."""
-    found = 0.0
-    for i in range(0, len(excerpts), AT_ONCE):
-        found += judge(model, tokenizer, excerpts[i : i + AT_ONCE]).refused
-    return found / sum(excerpt.n_judged for excerpt in excerpts)

@@ -31,10 +31,10 @@ from train import settings as run_settings
 from train.batches import Batch, batches
 from train.corrections import corrections_of
 from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
-from train.evaluate import validate
 from train.optim import cooling, make_optimizers, rate, set_rate
 from train.parallel import World, accumulating, whole, world
 from train.progress import ProgressLine
+from train.score import validate
 from train.settings import Settings
 from train.signals import stop_signals
 from train.state import Progress

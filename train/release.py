@@ -21,10 +21,11 @@ from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
 from train import origin, rundir
 from train import settings as run_settings
-from train.evaluate import Evaluate, Score, score
+from train.evaluate import Evaluate
 from train.heldout import held_out
 from train.origin import Before
 from train.samples import KNOBS, Sample, page, quoted, write_samples
+from train.score import Score, score
 from train.settings import RECIPES, Settings
 
 SIDES = {"val": "packages that validate", "test": "packages kept for a last test"}

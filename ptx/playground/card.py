@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from ptx.checkpoint import WEIGHTS, run_of
+from ptx.checkpoint import WEIGHTS, log_folder, run_of
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.playground.answers import clean
-from ptx.playground.curves import Curves, logged
 from ptx.playground.models import FIRST, Models
+from ptx.playground.runs import Runs
 from ptx.playground.served import Served
 from ptx.playground.web import panel
 
@@ -34,7 +34,7 @@ JOINER = "\u2060"
 MERMAID = re.compile("(mer)(maid)", re.IGNORECASE)
 
 
-def describe(models: Models, curves: Curves, request: Any) -> dict[str, Any]:
+def describe(models: Models, runs: Runs, request: Any) -> dict[str, Any]:
     """All that the page says about a model, for `{"model": key}` from any client; or {"error":
     sentence}, because the browser never learns of an exception. "key" goes on to mean this one
     checkpoint of a run."""
@@ -60,16 +60,16 @@ def describe(models: Models, curves: Curves, request: Any) -> dict[str, Any]:
         "summary": summary(served),
         "facts": facts(served),
         "parts": parts(served.model),
-        "curve": curve(served, curves),
+        "curve": curve(served, runs),
         "memory": memory(served),
     }
 
 
-def curve(served: Served, curves: Curves) -> dict[str, Any] | None:
+def curve(served: Served, runs: Runs) -> dict[str, Any] | None:
     """{"train", "val"} of the model's own training, as `History.since`; None without a log."""
-    if not (folder := logged(served.directory)):
+    if not (folder := log_folder(served.directory)):
         return None
-    found = curves.whole(folder)
+    found = runs.whole(folder)
     wanted = {"train": ("step", "bpb"), "val": ("step", "val_bpb")}
     return {part: {n: found[part][n] for n in names} for part, names in wanted.items()}
 
@@ -206,10 +206,10 @@ def build(models: Models, header: gr.HTML) -> None:
     )
 
 
-def build_header(models: Models, curves: Curves) -> gr.HTML:
+def build_header(models: Models, runs: Runs) -> gr.HTML:
     """The title, the choice of the model, light or dark."""
 
     def describe_model(request: Any) -> dict[str, Any]:
-        return describe(models, curves, request)
+        return describe(models, runs, request)
 
     return panel("header", describe_model({"model": FIRST}), [describe_model])

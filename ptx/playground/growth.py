@@ -9,7 +9,7 @@ import numpy as np
 
 from ptx import lens
 from ptx.config import ModelConfig
-from ptx.playground.runs import Runs
+from ptx.playground.recordings import Recordings
 from ptx.stream import visible_from
 
 
@@ -66,10 +66,10 @@ class Growth:
         return self.shape.n_layer * self.shape.n_head
 
 
-def growth_of(runs: Runs, run: str, start: int, shape: ModelConfig) -> Growth:
-    """What was kept of a run in the window that begins at token `start`; the row at a position is
-    of the token chosen after it. Raises UserError for a run that is not kept (any more)."""
-    token, kept = runs.rows(run, start + 1)
+def growth_of(recordings: Recordings, name: str, start: int, shape: ModelConfig) -> Growth:
+    """What was kept of a text in the window that begins at token `start`; the row at a position is
+    of the token chosen after it. Raises UserError for one that is not kept (any more)."""
+    token, kept = recordings.rows(name, start + 1)
     tokens = range(token or 0, (token or 0) + len(kept))
     mine = [i for i in tokens if visible_from(i, shape.context) == start]
     if not mine:

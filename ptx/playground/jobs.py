@@ -100,11 +100,10 @@ class Job:
 
 
 class Jobs:
-    """The job at hand and the last one that ended. For any number of threads."""
+    """The job at hand. For any number of threads."""
 
     def __init__(self) -> None:
         self.now: Job | None = None
-        self.last: Job | None = None
         self._lock = Lock()
         self._closed = False
         self._thread: Thread | None = None
@@ -135,7 +134,7 @@ class Jobs:
     def _follow(self, job: Job, then: Callable[[Job], None] | None) -> None:
         job.read_to_the_end()
         with self._lock:
-            self.now, self.last = None, job
+            self.now = None
         if then:
             then(job)
 

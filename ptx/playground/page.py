@@ -12,7 +12,7 @@ from ptx.playground.library import Library
 from ptx.playground.limits import LIMITS
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
-from ptx.playground.runs import Runs
+from ptx.playground.recordings import Recordings
 from ptx.playground.training import Training
 from ptx.playground.web import css, head, panel
 
@@ -37,10 +37,10 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
     served = models.first
     served.start_engine()
     served.get_ready()
-    runs = Runs()
-    reading = Reading(models, runs)
+    recordings = Recordings()
+    reading = Reading(models, recordings)
     with gr.Blocks(title="P-Transformer", analytics_enabled=False) as page:
-        header = card.build_header(models, trainer.curves)
+        header = card.build_header(models, trainer.runs)
         panel("reading", server=[reading.door()])
         with gr.Tabs():
             with gr.Tab("Write", id="write"):
@@ -55,8 +55,8 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
                 training.build(trainer)
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
-        write.connect(models, controls, runs)
-        programs.expose(reading, trainer.curves)
+        write.connect(models, controls, recordings)
+        programs.expose(reading, trainer.runs)
     # texts only pass through, to the engine's queue, but in a crowd many do at once
     page.queue(max_size=LIMITS.queue + CROWD)
     page._queue.sleep_when_free = LOOK

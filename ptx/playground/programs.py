@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ptx import lens
 from ptx.errors import UserError
-from ptx.playground.curves import Curves, settings_of
 from ptx.playground.limits import Rate
 from ptx.playground.openend import open_prompt
 from ptx.playground.question import Question
 from ptx.playground.reading import Answer, Reading, finite, name_of, of_token, view_of
+from ptx.playground.runs import Runs, settings_of
 from ptx.playground.write import visitor
 from ptx.sampling import Choice, Sampling
 
@@ -266,8 +266,8 @@ class Programs:
 class Logs:
     """The endpoints about training runs. Each raises gr.Error, as those of `Programs`."""
 
-    def __init__(self, curves: Curves) -> None:
-        self._curves = curves
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
 
     def runs(self) -> list[dict[str, Any]]:
         """The training runs that the page shows, the newest first.
@@ -276,7 +276,7 @@ class Logs:
             [{"key", "name", "state", "step", "steps", "checkpoint", "lines"}]; lines: the last that
             a failed run said
         """
-        return self._curves.listing()
+        return self._runs.listing()
 
     def metrics(self, run: str = "") -> dict[str, Any]:
         """The curves of one run. A long run is thinned to some thousand points, which keep every
@@ -288,20 +288,20 @@ class Logs:
             {"run", "train": {"step": [...], "bpb": [...], ...}, "val": {"step", "val_bpb", ...},
             "latest": {name: newest value}, "texts": [{"step", "prompt", "text"}], "settings"}
         """
-        if run and run not in self._curves.paths():
+        if run and run not in self._runs.paths():
             raise _refusal(f"there is no run {run!r} here: /runs has the list")
-        answer = self._curves.follow({"run": run})
-        path = self._curves.paths().get(answer["run"])
+        answer = self._runs.follow({"run": run})
+        path = self._runs.paths().get(answer["run"])
         if path is None:
             raise _refusal("there is no run here yet")
-        shown = self._curves.whole(path) | {"settings": settings_of(path)}
+        shown = self._runs.whole(path) | {"settings": settings_of(path)}
         names = ("train", "val", "latest", "texts", "settings")
         return {"run": answer["run"]} | {name: shown[name] for name in names}
 
 
-def expose(reading: Reading, curves: Curves) -> None:
+def expose(reading: Reading, runs: Runs) -> None:
     """Adds the endpoints to the page that is being built."""
-    it, logs = Programs(reading), Logs(curves)
+    it, logs = Programs(reading), Logs(runs)
     endpoints = (it.tokens, it.look, it.attention, it.roles, it.lens, it.ablation)
     rate = Rate(reading.models.limits.per_minute)
     for endpoint in (*endpoints, logs.runs, logs.metrics):

@@ -31,7 +31,7 @@ from ptx.playground.growth import growth_of
 from ptx.playground.models import Models
 from ptx.playground.openend import OpenPrompt, open_prompt
 from ptx.playground.question import Question
-from ptx.playground.runs import Runs
+from ptx.playground.recordings import Recordings
 from ptx.playground.served import Served
 from ptx.playground.traces import Seen
 from ptx.playground.transcript import Transcript
@@ -75,8 +75,8 @@ def answered(method: Callable[[Any, Question], Answer]) -> Callable[[Any, Any], 
 class Reading:
     """Answers questions about any text under any model of the page. For any number of threads."""
 
-    def __init__(self, models: Models, runs: Runs) -> None:
-        self.models, self.runs = models, runs
+    def __init__(self, models: Models, recordings: Recordings) -> None:
+        self.models, self.recordings = models, recordings
         self._long = Lock()
 
     def ask(self, request: Any) -> Answer:
@@ -240,15 +240,15 @@ class Reading:
 
     @answered
     def rows(self, q: Question) -> Answer:
-        """{run, start = 0, from = 0, size = 1, view = "raw", heads = {}} -> where the heads looked
-        for the tokens of a text that is being written, as its pictures grow.
+        """{recording, start = 0, from = 0, size = 1, view = "raw", heads = {}} -> where the heads
+        looked for the tokens of a text that is being written, as its pictures grow.
 
         start: the window's first token; all positions are in the window. from: the first position
             that is wanted of all heads, small. heads: {"layer.head": the first that is wanted of
             this one}. view: "raw" or "no sink".
         whole: false if rows are missing: the text has to be read.
         size: of the picture: as in the question, or more if so many tokens are there.
-        from, end: the positions that are told, from the token before the run's first on at most;
+        from, end: the positions that are told, from the token before the first new one on at most;
             all of them, if the picture gets more room.
         top, band: its first row of pixels that is told, and uint8[L][H][n][side] of those from
             there on, side as in `maps`: to be joined by the larger value.
@@ -259,7 +259,7 @@ class Reading:
         start, at = q.whole("start", 0, 2**31, 0), q.whole("from", 0, shape.context, 0)
         asked, view = q.whole("size", 1, shape.context, 1), q.one_of("view", VIEWS[:2])
         heads = q.heads_from
-        growth = growth_of(self.runs, q.text("run"), start, shape)
+        growth = growth_of(self.recordings, q.text("recording"), start, shape)
         size = max(asked, growth.room)
         at = 0 if size > asked else at
         growth = growth.since(min([at, *heads.values()]))

@@ -1,7 +1,7 @@
 """Training: choose what to learn from, start, pause, resume, stop; curves and texts as they come.
 
 Training itself is `train/run.py` in a child process (jobs.py); all that the page knows of a run is
-its directory (curves.py, history.py). The browser asks every second for what it lacks, so closing a
+its directory (runs.py, history.py). The browser asks every second for what it lacks, so closing a
 page stops nothing and two pages see the same.
 """
 
@@ -21,10 +21,10 @@ from typing import Any
 from ptx.config import PRESETS
 from ptx.errors import UserError
 from ptx.playground.answers import clean, is_number
-from ptx.playground.curves import OWN, Curves
 from ptx.playground.jobs import ROOT, Job, Jobs
 from ptx.playground.library import Library, plain, plain_form
 from ptx.playground.limits import LIMITS, Limits
+from ptx.playground.runs import OWN, Runs
 from ptx.playground.served import Served
 from ptx.playground.web import panel
 from ptx.tokenizer import SHIPPED
@@ -43,19 +43,19 @@ class Training:
     """Everything behind the panel. For any number of threads and pages."""
 
     def __init__(
-        self, served: Served, runs: Path, library: Library, limits: Limits = LIMITS
+        self, served: Served, directory: Path, library: Library, limits: Limits = LIMITS
     ) -> None:
-        self.runs, self.library, self.limits = runs, library, limits
+        self.directory, self.library, self.limits = directory, library, limits
         self.jobs = Jobs()
-        self.curves = Curves(served, runs, self.jobs)
+        self.runs = Runs(served, directory, self.jobs)
         self.estimates: dict[str, Answer] = {}
         self.problem: str | None = None  # of the last job, if it failed
 
     def follow(self, request: Any) -> Answer:
-        """What a page lacks: as `Curves.follow`, with "job", the one at hand, and "options", what
+        """What a page lacks: as `Runs.follow`, with "job", the one at hand, and "options", what
         can be chosen, unless the request's "options" is their version."""
         request = request if isinstance(request, dict) else {}
-        answer = self.curves.follow(request) | {"job": self._job(), "problem": self.problem}
+        answer = self.runs.follow(request) | {"job": self._job(), "problem": self.problem}
         options = self._options()
         if request.get("options") != options["version"]:
             answer["options"] = options
@@ -144,10 +144,10 @@ class Training:
         seed = whole(request, "seed", 0, 2**32 - 1, 0)
         name = request.get("name")
         name = plain(name) if name else self._free(preset)
-        if (self.runs / name).exists():
+        if (self.directory / name).exists():
             raise UserError(f"a run {name!r} exists already: resume it, or give another name")
         words = [
-            TRAIN, "--preset", preset, "--runs", word(self.runs), "--name", name,
+            TRAIN, "--preset", preset, "--runs", word(self.directory), "--name", name,
             "--steps", str(steps), "--batch-size", str(batch), "--seed", str(seed),
             "--val-every", str(min(100, max(1, steps // 10))),
             "--sample-every", str(min(250, max(1, steps // 8))),
@@ -223,12 +223,12 @@ class Training:
     def _train(self, name: str, words: list[str]) -> Answer:
         self.problem = None
         self.jobs.start("train", name, words, self._note_end)
-        self.curves.note(name, None)
+        self.runs.note(name, None)
         return {"run": f"runs/{name}"}
 
     def _free(self, preset: str) -> str:
         number, name = 1, preset
-        while (self.runs / name).exists():
+        while (self.directory / name).exists():
             number += 1
             name = f"{preset}-{number}"
         return name
@@ -255,10 +255,10 @@ class Training:
     def resume(self, request: Answer) -> Answer:
         """{"run": key}"""
         key = request.get("run")
-        path = self.curves.paths().get(key) if isinstance(key, str) else None
+        path = self.runs.paths().get(key) if isinstance(key, str) else None
         if path is None or key == OWN:
             raise UserError(f"there is no run {key!r} here: choose one of the list")
-        state = self.curves.about(key, path)["state"]
+        state = self.runs.about(key, path)["state"]
         if state not in ("paused", "stopped", "failed"):
             raise UserError(f"{path.name} is {state}: it cannot be resumed")
         return self._train(path.name, [TRAIN, "--resume", word(path)])
@@ -284,7 +284,7 @@ class Training:
         self.problem = None
         words = [
             TRAIN, "doctor", "--preset", preset, "--vocab-size", vocab, "--json",
-            "--runs", word(self.runs),
+            "--runs", word(self.directory),
         ]  # fmt: skip
         self.jobs.start("estimate", preset, words, then)
         return {"name": preset}
@@ -312,7 +312,7 @@ class Training:
             self.problem = f"{job.name}: {_reason(job, lines)}"
             note = {"state": "failed", "lines": lines}
         if job.kind == "train":
-            self.curves.note(job.name, note)
+            self.runs.note(job.name, note)
 
     def close(self) -> None:
         """Ends what is going on, as a pause does."""

@@ -17,7 +17,7 @@ from ptx.playground.answers import is_number
 from ptx.playground.limits import LIMITS, Rate
 from ptx.playground.models import FIRST as FIRST_MODEL
 from ptx.playground.models import Models
-from ptx.playground.runs import Runs
+from ptx.playground.recordings import Recordings
 from ptx.playground.served import Served
 from ptx.playground.syntax import Watch, syntax
 from ptx.playground.transcript import Transcript
@@ -135,12 +135,14 @@ class Request:
 class Growing:
     """A text being written, and what the browser is told about it."""
 
-    def __init__(self, served: Served, request: Request, runs: Runs, asked: float) -> None:
+    def __init__(
+        self, served: Served, request: Request, recordings: Recordings, asked: float
+    ) -> None:
         self.started = asked  # the clock of tokens per second
         self._served, self._seed = served, int(request.seed)
         self._written = request.prompt if isinstance(request.prompt, str) else None
-        self._runs, self._run = runs, runs.name()
-        runs.start(self._run)
+        self._recordings, self._recording = recordings, recordings.new_name()
+        recordings.start(self._recording)
         self._notes: list[str] = []
         if self._written is None:
             self._ids, self._n_prompt = list(request.prompt), int(request.n_prompt)
@@ -166,14 +168,15 @@ class Growing:
             # only now it is certain which tokens the prompt is read as
             self._transcript, self._n_prompt = self._begin(), generation.n_prompt
         if not self._generated:
-            self._runs.start(self._run)  # again: others may have filled them while it waited
+            # again: others may have filled them while it waited
+            self._recordings.start(self._recording)
         self._generated += 1
         self._ids = generation.ids
         chosen = bool(step.choice.sampling.forced)
         bits = -step.choice.logprob(step.token) / math.log(2)
         probability = None if chosen else math.exp(step.logprob)
         self._transcript.extend(self._ids, probability, bits, step.choice)
-        self._runs.add(self._run, step, len(self._ids) - 1)
+        self._recordings.add(self._recording, step, len(self._ids) - 1)
         if self._watch.due:
             self._parse()
 
@@ -188,7 +191,7 @@ class Growing:
         """place: how many texts are before this one; 0 once it is being written."""
         seconds = max(time.monotonic() - self.started, 1e-9)
         return {
-            "run": self._run,
+            "recording": self._recording,
             "continued": self._written is None,
             "prompt": self._n_prompt,
             "lines": self._transcript.lines,
@@ -202,13 +205,13 @@ class Growing:
         }
 
 
-def frames(served: Served, request: Request, runs: Runs) -> Iterator[dict[str, Any]]:
+def frames(served: Served, request: Request, recordings: Recordings) -> Iterator[dict[str, Any]]:
     """The prompt, then the text after every token; the last frame says why it ended. A text that
-    has to wait says how many are before it. Where the heads look goes to `runs`."""
+    has to wait says how many are before it. Where the heads look goes to `recordings`."""
     legs = request.legs(served.engine)
     asked = time.monotonic()
     generation = next(legs)  # refuses what cannot be done
-    text = Growing(served, request, runs, asked)
+    text = Growing(served, request, recordings, asked)
     while generation:
         try:
             for place in waiting(served.engine, generation):
@@ -295,7 +298,7 @@ def parsed(request: Any) -> dict[str, Any]:
     return syntax(text)
 
 
-def connect(models: Models, controls: Controls, runs: Runs) -> None:
+def connect(models: Models, controls: Controls, recordings: Recordings) -> None:
     """Generate, Continue and branches; Stop; the editor, which follows when a text is undone."""
     write, prompt = controls.write, controls.prompt
     rate = Rate(LIMITS.per_minute)
@@ -309,7 +312,7 @@ def connect(models: Models, controls: Controls, runs: Runs) -> None:
             rate.admit(visitor(sender))
             request = Request.read(written, data)
             served = models.get(data.get("model", FIRST_MODEL))
-            for frame in throttled(frames(served, request, runs)):
+            for frame in throttled(frames(served, request, recordings)):
                 yield frame | asked
         except UserError as error:
             yield asked | {"error": str(error)}

@@ -344,7 +344,7 @@ def base_cost(work: dict[str, Any]) -> dict[str, float]:
 
 def train_once(work: dict[str, Any]) -> dict[str, Any]:
     """Trains for as long as the recipe's steps take; returns steps, tokens and bits per byte."""
-    from train.evaluate import validate
+    from train.score import validate
 
     variant = Variant(**work["variant"])
     with tempfile.TemporaryDirectory() as runs:

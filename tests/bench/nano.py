@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ptx.checkpoint import checkpoints, load_model
 from ptx.corpus import Corpus
 from tests.bench.report import parser, report
-from train.evaluate import score
 from train.heldout import held_out
+from train.score import score
 from train.state import read_progress
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -54,11 +54,12 @@ WATCH = """(() => {
 })()"""
 FIRST_TOKEN = """() => new Promise((done) => {
     const { state } = ptx.store;
-    const { run } = state;
+    const { recording } = state;
     const began = performance.now();
     const look = () => {
         const shown = document.querySelector(`#text-panel .token[data-i="${state.prompt}"]`);
-        if (state.run !== run && state.status.generated && shown) done(performance.now() - began);
+        const written = state.recording !== recording && state.status.generated;
+        if (written && shown) done(performance.now() - began);
         else requestAnimationFrame(look);
     };
     document.getElementById("generate").click();
@@ -95,11 +96,11 @@ KIB = """async () => {
 # Called by the page itself: a question in each picture would make it draw more of them.
 STREAM = """() => new Promise((done) => {
     const { state } = ptx.store;
-    const { run } = state;
+    const { recording } = state;
     let first;
     window.look = () => {
         const { generated, finish } = state.status;
-        if (state.run === run || !generated) return;
+        if (state.recording === recording || !generated) return;
         const now = [generated, performance.now()];
         first ??= now;
         if (finish) done([generated - first[0], now[1] - first[1]]);

@@ -20,8 +20,8 @@ from ptx.sampling import Sampling
 from tests.bench.report import arguments, report
 from train.baselines import baselines
 from train.continuations import measure, prompts
-from train.evaluate import score
 from train.heldout import held_out
+from train.score import score
 
 ROOT = Path(__file__).resolve().parents[2]
 BITS, PARSED = 0.95, 0.85

@@ -27,7 +27,7 @@ import torch
 from ptx import lens
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
-from ptx.playground.runs import Runs
+from ptx.playground.recordings import Recordings
 from ptx.playground.served import Served
 from tests.bench.report import arguments, report
 
@@ -58,7 +58,7 @@ def main() -> None:
     turns = 8 if args.quick else 40
     torch.set_num_threads(1)
     served = Served.load(ROOT / "checkpoints" / "mini")
-    reading = Reading(Models(served, ROOT / "checkpoints", ROOT / "runs"), Runs())
+    reading = Reading(Models(served, ROOT / "checkpoints", ROOT / "runs"), Recordings())
     source = (ROOT / "ptx" / "stream.py").read_bytes()
     ids = [served.tokenizer.eot, *served.tokenizer.encode(source)][:TOKENS]
     reading.maps({"ids": ids, "at": TOKENS})  # the roles of the reference text

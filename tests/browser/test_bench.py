@@ -256,18 +256,18 @@ def test_a_branch_lands_where_the_bars_are_about(playground: Playground) -> None
         "state.status.generated > 8 && state.look.at < state.cursor && !state.look.healed"
     )
     playground.set("length", 2)
-    at, token, before, run = page.evaluate(
+    at, token, before, recording = page.evaluate(
         """() => {
-            const { look, ids, run } = ptx.store.state;
+            const { look, ids, recording } = ptx.store.state;
             const nameOf = (row) => row.querySelector("code").textContent;
             const row = [...document.querySelectorAll("#bench-panel button.candidate:not(.chosen)")]
                 .find((one) => nameOf(one) !== "⟨end of text⟩");
             row.click();
-            return [look.at, nameOf(row), ids.slice(0, look.at), run];
+            return [look.at, nameOf(row), ids.slice(0, look.at), recording];
         }"""
     )
     # the model may end the text before its two tokens are there
-    playground.wait_for("!state.writing && state.run !== arg", run)
+    playground.wait_for("!state.writing && state.recording !== arg", recording)
     assert playground.ids[:at] == before
     label = page.evaluate("at => ptx.visible(ptx.store.state.tokens[at].text, 24)", at)
     assert label == token

@@ -9,7 +9,7 @@ import pytest
 from ptx.hub.from_transformers import import_model
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
-from ptx.playground.runs import Runs
+from ptx.playground.recordings import Recordings
 from ptx.playground.served import Served
 from ptx.playground.write import Request, frames
 from tests.ptx.hub.test_from_transformers import saved, scrambled, trained
@@ -27,14 +27,14 @@ def imported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_it_writes(imported: Served) -> None:
-    *_, last = frames(imported, Request(CODE + "x = tot", length=9, seed=1), Runs())
+    *_, last = frames(imported, Request(CODE + "x = tot", length=9, seed=1), Recordings())
     assert last["finish"] == "length"
     assert last["generated"] == 9
 
 
 @pytest.mark.parametrize("kind", ["tokens", "score", "look", "maps", "head", "price"])
 def test_everything_about_a_token_is_answered(imported: Served, kind: str, tmp_path: Path) -> None:
-    reading = Reading(Models(imported, tmp_path / "checkpoints", tmp_path / "runs"), Runs())
+    reading = Reading(Models(imported, tmp_path / "checkpoints", tmp_path / "runs"), Recordings())
     ids = [imported.tokenizer.eot, *imported.tokenizer.encode(CODE)]
     answer = reading.ask(
         {

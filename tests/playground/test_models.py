@@ -16,10 +16,10 @@ import ptx
 from ptx import save_model
 from ptx.errors import UserError
 from ptx.playground.card import card, describe
-from ptx.playground.curves import Curves
 from ptx.playground.jobs import Jobs
 from ptx.playground.limits import LIMITS, SPACE
 from ptx.playground.models import FIRST, KEPT, Models
+from ptx.playground.runs import Runs
 from ptx.playground.served import Served
 
 
@@ -157,11 +157,11 @@ def test_no_other_place_can_be_pinned(models: Models, served: Served, key: str) 
 
 def test_a_description_tells_the_pinned_key(models: Models, served: Served) -> None:
     add(models.runs / "a" / "checkpoints" / "step_000010", served)
-    curves = Curves(served, models.runs, Jobs())
-    about = describe(models, curves, {"model": "runs/a"})
+    runs = Runs(served, models.runs, Jobs())
+    about = describe(models, runs, {"model": "runs/a"})
     assert about["model"]["key"] == about["path"] == "runs/a/checkpoints/step_000010"
     assert "runs/a" in [model["key"] for model in about["models"]]
-    assert describe(models, curves, {"model": about["path"]})["model"] == about["model"]
+    assert describe(models, runs, {"model": about["path"]})["model"] == about["model"]
 
 
 def test_a_model_in_memory_is_found_without_a_look_at_the_disk(
@@ -224,7 +224,7 @@ def test_a_checkpoint_that_its_run_did_not_keep_is_still_described(
     key = models.pin("runs/a")
     models.get(key)
     shutil.rmtree(gone)
-    about = describe(models, Curves(served, models.runs, Jobs()), {"model": key})
+    about = describe(models, Runs(served, models.runs, Jobs()), {"model": key})
     assert about["model"]["key"] == key
     assert "weights on disk" not in dict(about["memory"])
 

@@ -22,7 +22,7 @@ import ptx
 from ptx import GPT, ModelConfig, lens, save_model
 from ptx.playground.models import Models
 from ptx.playground.reading import VIEWS, Reading
-from ptx.playground.runs import Runs
+from ptx.playground.recordings import Recordings
 from ptx.playground.served import Served
 from ptx.playground.traces import Traces
 from ptx.sampling import Choice, Sampling, distribution
@@ -35,7 +35,7 @@ EVERY = ("tokens", "score", "look", "maps", "head", "rows", "price")
 @pytest.fixture(scope="module")
 def reading(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Reading:
     place = tmp_path_factory.mktemp("place")
-    return Reading(Models(served, place / "checkpoints", place / "runs"), Runs())
+    return Reading(Models(served, place / "checkpoints", place / "runs"), Recordings())
 
 
 @pytest.fixture(autouse=True)
@@ -180,21 +180,21 @@ def test_a_look_with_muted_heads(reading: Reading, served: Served, short: list[i
     assert answer["prob"] != whole["prob"]
 
 
-# ---- the first new token of a run ------
+# ---- the first new token of a text ------
 
 
 def written(reading: Reading, served: Served, prompt: str, n: int = 5) -> tuple[str, Any, list]:
-    """A run that the server has written: its name, its generation, its steps."""
-    run = reading.runs.name()
-    reading.runs.start(run)
+    """A text that the server has written: the name of its recording, its generation, its steps."""
+    recording = reading.recordings.new_name()
+    reading.recordings.start(recording)
     generation = ptx.generate(
         served.model, served.tokenizer, prompt, Sampling(1.0), ptx.Limits(n), 0, attention=True
     )
     steps = []
     for step in generation:
-        reading.runs.add(run, step, len(generation.ids) - 1)
+        reading.recordings.add(recording, step, len(generation.ids) - 1)
         steps.append(step)
-    return run, generation, steps
+    return recording, generation, steps
 
 
 def test_the_first_token_after_an_open_end_is_told_as_it_was_drawn(
@@ -293,13 +293,15 @@ def test_a_token_that_the_open_end_forbids_has_no_bits(reading: Reading, served:
     json.dumps(price, allow_nan=False)
 
 
-def test_what_a_run_grows_by_is_where_the_heads_looked_in_its_steps(
+def test_what_a_recording_grows_by_is_where_the_heads_looked_in_its_steps(
     reading: Reading, served: Served
 ) -> None:
-    run, generation, steps = written(reading, served, "def f(x):\n    return", n=20)
+    recording, generation, steps = written(reading, served, "def f(x):\n    return", n=20)
     c, first = served.model.config, generation.n_prompt - 1
     known = [lens.row(step.attention) for step in steps]
-    answer = reading.rows({"run": run, "size": c.context, "heads": {"1.1": 0, "0.0": first + 15}})
+    answer = reading.rows(
+        {"recording": recording, "size": c.context, "heads": {"1.1": 0, "0.0": first + 15}}
+    )
     told = {name: answer[name] for name in ("whole", "from", "end", "size")}
     assert told == {"whole": True, "from": first, "end": first + 20, "size": c.context}
     heads = [np.frombuffer(row, "u1").reshape(c.n_layer, c.n_head, -1) for row in known]
@@ -310,11 +312,15 @@ def test_what_a_run_grows_by_is_where_the_heads_looked_in_its_steps(
         assert b64decode(rows["rows"]) == expected
     # the same picture in two parts
     whole = joined(c, answer)
-    parts = [reading.rows({"run": run, "size": c.context, "from": i}) for i in (0, first + 7)]
+    parts = [
+        reading.rows({"recording": recording, "size": c.context, "from": i}) for i in (0, first + 7)
+    ]
     assert (np.maximum(*(joined(c, part) for part in parts)) == whole).all()
     assert whole.max() > 0
-    assert reading.rows({"run": run, "from": first + 20, "size": c.context})["band"] == ""
-    assert "not kept" in reading.rows({"run": "guessed"})["error"]
+    assert (
+        reading.rows({"recording": recording, "from": first + 20, "size": c.context})["band"] == ""
+    )
+    assert "not kept" in reading.rows({"recording": "guessed"})["error"]
 
 
 def joined(c: ModelConfig, answer: dict[str, Any]) -> np.ndarray:
@@ -331,9 +337,9 @@ def test_a_picture_that_grew_is_the_one_of_the_whole_text(
     reading: Reading, served: Served, view: str
 ) -> None:
     c = served.model.config
-    run, generation, _ = written(reading, served, "x", n=c.context - 8)
+    recording, generation, _ = written(reading, served, "x", n=c.context - 8)
     first, n = generation.n_prompt - 1, len(generation.ids)
-    answer = reading.rows({"run": run, "view": view, "size": c.context})
+    answer = reading.rows({"recording": recording, "view": view, "size": c.context})
     attention = lens.attention(served.model, generation.ids)  # (L, H, n, n)
     if view == "no sink":
         attention = lens.without_sink(attention)
@@ -345,12 +351,12 @@ def test_a_picture_that_grew_is_the_one_of_the_whole_text(
 
 
 def test_a_picture_that_gets_more_room_is_told_as_a_whole(reading: Reading, served: Served) -> None:
-    run, generation, _ = written(reading, served, "def f(x):", n=9)
+    recording, generation, _ = written(reading, served, "def f(x):", n=9)
     n = len(generation.ids) - 1
-    answer = reading.rows({"run": run, "from": n - 1})
+    answer = reading.rows({"recording": recording, "from": n - 1})
     assert answer["size"] == min(served.context, 2 ** int(np.ceil(np.log2(n))))
     assert (answer["from"], answer["end"]) == (generation.n_prompt - 1, n)
-    same = reading.rows({"run": run, "from": n - 1, "size": answer["size"]})
+    same = reading.rows({"recording": recording, "from": n - 1, "size": answer["size"]})
     assert (same["from"], same["end"]) == (n - 1, n)
 
 
@@ -358,9 +364,9 @@ def test_an_answer_has_not_all_rows_of_all_heads(
     reading: Reading, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ptx.playground.reading.HEAD_ROWS", 8)
-    run, generation, _ = written(reading, served, "def f(x):", n=9)
+    recording, generation, _ = written(reading, served, "def f(x):", n=9)
     first = generation.n_prompt - 1
-    told = reading.rows({"run": run, "heads": {"0.0": 0, "1.1": first + 2}})["heads"]
+    told = reading.rows({"recording": recording, "heads": {"0.0": 0, "1.1": first + 2}})["heads"]
     assert {name: (rows["from"], rows["end"]) for name, rows in told.items()} == {
         "0.0": (first, first + 4),
         "1.1": (first + 2, first + 6),
@@ -370,47 +376,47 @@ def test_an_answer_has_not_all_rows_of_all_heads(
 
 def test_rows_are_of_one_window(reading: Reading, served: Served) -> None:
     c = served.model.config
-    run, generation, _ = written(reading, served, "def f(x):", n=c.context + 4)
-    answer = reading.rows({"run": run})
+    recording, generation, _ = written(reading, served, "def f(x):", n=c.context + 4)
+    answer = reading.rows({"recording": recording})
     assert (answer["whole"], answer["end"]) == (True, c.context)
     later = visible_from(len(generation.ids) - 1, c.context)
-    answer = reading.rows({"run": run, "start": later})
+    answer = reading.rows({"recording": recording, "start": later})
     assert answer["end"] == len(generation.ids) - 1 - later
-    assert reading.rows({"run": run, "start": 1})["band"] == ""
+    assert reading.rows({"recording": recording, "start": 1})["band"] == ""
 
 
 def test_a_model_with_one_head_gets_sentences_too(served: Served, tmp_path: Path) -> None:
     c = replace(served.model.config, n_layer=1, n_head=1, n_kv_head=1)
     save_model(tmp_path / "one", GPT(c), served.tokenizer)
     models = Models(Served.load(tmp_path / "one"), tmp_path / "a", tmp_path / "b")
-    answer = Reading(models, Runs()).maps({"ids": [5, 6], "at": 1, "muted": ["0.1"]})
+    answer = Reading(models, Recordings()).maps({"ids": [5, 6], "at": 1, "muted": ["0.1"]})
     assert 'from "0.0" to "0.0"' in answer["error"]
 
 
 def test_rows_that_were_not_recorded_are_missing(reading: Reading, served: Served) -> None:
-    run = reading.runs.name()
-    reading.runs.start(run)
+    recording = reading.recordings.new_name()
+    reading.recordings.start(recording)
     generation = ptx.generate(served.model, served.tokenizer, "def f(x):", limits=ptx.Limits(3))
     for step in generation:
-        reading.runs.add(run, step, len(generation.ids) - 1)
-    assert reading.rows({"run": run})["whole"] is False
+        reading.recordings.add(recording, step, len(generation.ids) - 1)
+    assert reading.rows({"recording": recording})["whole"] is False
 
 
-def test_runs_are_bounded_in_bytes_and_the_newest_stays(served: Served) -> None:
-    runs = Runs(most_bytes=200)
-    names = [runs.name() for _ in range(5)]
+def test_recordings_are_bounded_in_bytes_and_the_newest_stays(served: Served) -> None:
+    recordings = Recordings(most_bytes=200)
+    names = [recordings.new_name() for _ in range(5)]
     assert len(set(names)) == 5
     for name in names:
-        runs.start(name)
+        recordings.start(name)
         generation = ptx.generate(
             served.model, served.tokenizer, "x =", limits=ptx.Limits(4), attention=True
         )
         for step in generation:
-            runs.add(name, step, len(generation.ids) - 1)
-    assert 0 < runs.nbytes <= 200
-    assert len(runs.rows(names[-1], 0)[1]) == 4
+            recordings.add(name, step, len(generation.ids) - 1)
+    assert 0 < recordings.nbytes <= 200
+    assert len(recordings.rows(names[-1], 0)[1]) == 4
     with pytest.raises(ptx.UserError):
-        runs.rows(names[0], 0)
+        recordings.rows(names[0], 0)
 
 
 # ---- maps ------
@@ -609,7 +615,7 @@ def test_a_question_is_answered_by_the_model_that_it_names(
     )  # fmt: skip
     other = GPT(shape)
     save_model(tmp_path / "released" / "other", other, served.tokenizer, {})
-    reading = Reading(Models(served, tmp_path / "released", tmp_path / "runs"), Runs())
+    reading = Reading(Models(served, tmp_path / "released", tmp_path / "runs"), Recordings())
     answer = reading.look({"ids": short, "at": 9, "model": "other"})
     seen = lens.trace(other.eval(), short[:9])
     assert torch.allclose(logits_of(answer).softmax(-1), seen.logits[-1].softmax(-1), atol=1e-5)
@@ -651,7 +657,7 @@ def test_moving_through_a_text_costs_one_forward(
     served: Served, tmp_path: Path, short: list[int], forwards: list[int]
 ) -> None:
     fresh = Served.load(served.directory)
-    reading = Reading(Models(fresh, tmp_path, tmp_path), Runs())
+    reading = Reading(Models(fresh, tmp_path, tmp_path), Recordings())
     for at in (9, 2, len(short), 5):
         reading.look({"ids": short, "at": at})
         reading.maps({"ids": short, "at": at})
@@ -692,7 +698,7 @@ def test_traces_are_bounded_in_bytes(served: Served, short: list[int]) -> None:
 def test_many_threads_get_the_answers_of_one(
     reading: Reading, served: Served, short: list[int], long: list[int], tmp_path: Path
 ) -> None:
-    fresh = Reading(Models(Served.load(served.directory), tmp_path, tmp_path), Runs())
+    fresh = Reading(Models(Served.load(served.directory), tmp_path, tmp_path), Recordings())
     asked = [
         {"ask": ask, "ids": ids, "at": at, "layer": 0, "head": 1, "muted": muted}
         for ask in ("look", "maps", "head", "score", "price")
@@ -732,8 +738,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
-FIELDS = ("model", "ids", "at", "against", "muted", "run", "open", "text", "from", "layer", "head",
-          "view", "target", "each")  # fmt: skip
+FIELDS = ("model", "ids", "at", "against", "muted", "recording", "open", "text", "from", "layer",
+          "head", "view", "target", "each")  # fmt: skip
 
 
 @settings(
@@ -753,7 +759,7 @@ def test_any_json_gets_an_answer_or_a_sentence(reading: Reading, ask: Any, reque
 def test_a_good_question_with_one_forged_field(
     reading: Reading, ask: str, field: str, value: Any
 ) -> None:
-    good = {"ids": [16383, 5, 6, 7], "at": 2, "layer": 0, "head": 0, "text": "x", "run": "r"}
+    good = {"ids": [16383, 5, 6, 7], "at": 2, "layer": 0, "head": 0, "text": "x", "recording": "r"}
     answer = reading.ask(good | {"ask": ask, field: value})
     json.dumps(answer, allow_nan=False).encode()
     if "error" in answer:
@@ -782,7 +788,7 @@ def test_a_good_question_with_one_forged_field(
         ("maps", {"view": "cooked"}, "view"),
         ("head", {"layer": 2}, "layer"),
         ("head", {"head": -1}, "head"),
-        ("rows", {"run": None}, "run"),
+        ("rows", {"recording": None}, "recording"),
         ("rows", {"from": -1}, "from"),
         ("rows", {"view": "weighted"}, "view"),
         ("rows", {"heads": ["0.0"]}, "heads"),
@@ -798,7 +804,7 @@ def test_a_good_question_with_one_forged_field(
     ],
 )
 def test_what_is_wrong_is_named(reading: Reading, ask: str, changed: dict, named: str) -> None:
-    good = {"ids": [16383, 5, 6, 7], "at": 2, "layer": 0, "head": 0, "text": "x", "run": "r"}
+    good = {"ids": [16383, 5, 6, 7], "at": 2, "layer": 0, "head": 0, "text": "x", "recording": "r"}
     answer = reading.ask(good | {"ask": ask} | changed)
     assert list(answer) == ["error"]
     assert named in answer["error"]

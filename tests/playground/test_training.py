@@ -108,18 +108,18 @@ def start(training: Training, **more: Any) -> dict[str, Any]:
 
 
 def about(training: Training, key: str) -> dict[str, Any]:
-    training.curves._listed = (0.0, [])
+    training.runs._listed = (0.0, [])
     return next((r for r in training.follow({})["runs"] if r["key"] == key), {})
 
 
 def words_of(training: Training, name: str) -> dict[str, str]:
-    words = json.loads((training.runs / name / "config.json").read_text())["words"]
+    words = json.loads((training.directory / name / "config.json").read_text())["words"]
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
 @pytest.mark.parametrize("asked", ["pause", "stop"])
 def test_a_save_that_failed_as_it_was_asked_to_end_is_told(training: Training, asked: str) -> None:
-    (training.runs / "a").mkdir(parents=True)
+    (training.directory / "a").mkdir(parents=True)
     job = SimpleNamespace(kind="train", name="a", asked=asked, killed=False, lines=[], status=0)
     for status, killed in ((0, False), (130, False), (-2, False), (-9, True)):
         job.status, job.killed = status, killed
@@ -128,7 +128,7 @@ def test_a_save_that_failed_as_it_was_asked_to_end_is_told(training: Training, a
     job.status, job.killed, job.lines = 2, False, ["error: no room: make some"]
     training._note_end(job)
     assert training.problem == "a: no room: make some"
-    assert training.curves._note(training.runs / "a")["state"] == "failed"
+    assert training.runs._note(training.directory / "a")["state"] == "failed"
 
 
 def test_a_run_is_started_paused_resumed_and_stopped(training: Training) -> None:
@@ -168,7 +168,7 @@ def test_the_settings_reach_the_command_line(training: Training) -> None:
 
 
 def test_without_a_name_runs_are_numbered(training: Training) -> None:
-    (training.runs / "nano").mkdir(parents=True)
+    (training.directory / "nano").mkdir(parents=True)
     assert start(training) == {"run": "runs/nano-2"}
 
 
@@ -176,24 +176,25 @@ def test_one_thing_at_a_time(training: Training) -> None:
     start(training, name="x")
     assert "x is being trained: pause it first" in start(training, name="y")["error"]
     assert "x is being trained" in training.act({"do": "estimate", "preset": "nano"})["error"]
-    assert not (training.runs / "y").exists()
+    assert not (training.directory / "y").exists()
 
 
 def test_ending_now_kills(training: Training) -> None:
     start(training, name="x")
     until(lambda: about(training, "runs/x")["step"] > 1)
+    job = training.jobs.now
+    assert job
     training.act({"do": "stop", "now": True})
     until(lambda: about(training, "runs/x")["state"] == "stopped")
-    assert training.jobs.last
-    assert training.jobs.last.status == -9
+    assert job.status == -9
     assert training.problem is None
 
 
 def test_a_failure_shows_its_last_lines(
     training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (training.runs / "x").mkdir(parents=True)
-    (training.runs / "x" / "config.json").write_text('{"preset": "nano", "steps": 5}')
+    (training.directory / "x").mkdir(parents=True)
+    (training.directory / "x" / "config.json").write_text('{"preset": "nano", "steps": 5}')
     monkeypatch.setenv("STAND_IN", "fail")
     assert training.act({"do": "resume", "run": "runs/x"}) == {"run": "runs/x"}
     until(lambda: about(training, "runs/x")["state"] == "failed")
@@ -251,7 +252,7 @@ def test_preparing_that_fails_trains_nothing(training: Training) -> None:
     start(training, data=text, name="x")
     until(lambda: training.problem)
     assert training.problem == "pasted: no text is left"
-    assert not training.runs.exists()
+    assert not training.directory.exists()
     assert [path.name for path in training.library.data.iterdir()] == ["a"]
 
 
@@ -267,11 +268,15 @@ def test_a_text_of_who_came_too_late_is_not_kept(
     assert [path.name for path in training.library.data.iterdir()] == ["a"]
 
 
-def test_an_estimate_comes_with_the_options(training: Training) -> None:
+def test_an_estimate_comes_with_the_options(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, asked = training.jobs.start, []
+    monkeypatch.setattr(training.jobs, "start", lambda *given: asked.append(given) or began(*given))
     before = training.follow({})["options"]
     assert before["estimates"] == {}
     training.act({"do": "estimate", "preset": "nano"})
-    words = training.jobs.now.words if training.jobs.now else training.jobs.last.words
+    [(_, _, words, _)] = asked
     assert words[words.index("--vocab-size") + 1] == "4096", "of the data it is trained on"
     until(lambda: training.estimates)
     after = training.follow({"options": before["version"]})["options"]
@@ -320,7 +325,7 @@ def test_a_bad_start_is_refused_and_changes_nothing(
     assert list(answer) == ["error"]
     assert re.search(message, answer["error"])
     assert training.jobs.now is None
-    assert not training.runs.exists()
+    assert not training.directory.exists()
     assert [path.name for path in training.library.data.iterdir()] == ["a"]
 
 
@@ -351,12 +356,14 @@ def test_any_request_gets_an_answer_and_changes_nothing(
     answer = training.act(request)
     assert list(answer) == ["error"] or (answer == {} and do == "dismiss")
     assert training.jobs.now is None
-    assert not training.runs.exists()
+    assert not training.directory.exists()
     assert [path.name for path in training.library.data.iterdir()] == ["a"]
 
 
 def test_training_that_is_off_shows_curves_and_does_nothing(training: Training) -> None:
-    off = Training(training.curves.served, training.runs, training.library, Limits(training=False))
+    off = Training(
+        training.runs.served, training.directory, training.library, Limits(training=False)
+    )
     for do in ("start", "pause", "stop", "resume", "estimate", "dismiss"):
         assert "PTX_TRAINING" in off.act({"do": do})["error"]
     answer = off.follow({})

@@ -20,7 +20,7 @@ import ptx
 from ptx.engine import Engine
 from ptx.errors import UserError
 from ptx.playground.limits import LIMITS
-from ptx.playground.runs import Runs
+from ptx.playground.recordings import Recordings
 from ptx.playground.served import Served
 from ptx.playground.write import Request, frames, parsed, throttled, visitor
 from ptx.stream import PROMPT_LIMIT
@@ -28,8 +28,10 @@ from ptx.stream import PROMPT_LIMIT
 REQUEST = Request("def f(x):", temperature=1.0, top_p=1.0, min_p=0.9, length=8, seed=3)
 
 
-def written(served: Served, request: Request, runs: Runs | None = None) -> list[dict[str, Any]]:
-    return list(frames(served, request, runs or Runs()))
+def written(
+    served: Served, request: Request, recordings: Recordings | None = None
+) -> list[dict[str, Any]]:
+    return list(frames(served, request, recordings or Recordings()))
 
 
 def lines_of(frame: dict[str, Any]) -> list[list]:
@@ -138,18 +140,18 @@ def test_an_end_of_text_that_a_person_chose_ends_it(served: Served) -> None:
 
 
 def test_what_a_text_had_to_wait_for_does_not_take_the_room_of_its_rows(served: Served) -> None:
-    runs = Runs(most_bytes=1)  # for the newest alone
-    growing = frames(served, REQUEST, runs)
-    run = next(growing)["run"]
-    written(served, REQUEST, runs)
+    recordings = Recordings(most_bytes=1)  # for the newest alone
+    growing = frames(served, REQUEST, recordings)
+    name = next(growing)["recording"]
+    written(served, REQUEST, recordings)
     *_, last = growing
-    assert len(runs.rows(run, 0)[1]) == last["generated"] == REQUEST.length
+    assert len(recordings.rows(name, 0)[1]) == last["generated"] == REQUEST.length
 
 
 def test_where_the_heads_look_is_kept_for_the_run(served: Served) -> None:
-    runs = Runs()
-    last = written(served, REQUEST, runs)[-1]
-    first, rows = runs.rows(last["run"], 0)
+    recordings = Recordings()
+    last = written(served, REQUEST, recordings)[-1]
+    first, rows = recordings.rows(last["recording"], 0)
     assert first == last["prompt"]
     assert len(rows) == REQUEST.length
     c = served.model.config
@@ -201,7 +203,7 @@ def test_an_empty_prompt_begins_a_file(served: Served) -> None:
 )
 def test_a_bad_request_is_named(served: Served, changed: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
-        next(frames(served, replace(REQUEST, **changed), Runs()))
+        next(frames(served, replace(REQUEST, **changed), Recordings()))
 
 
 anything = st.recursive(
@@ -220,7 +222,7 @@ anything = st.recursive(
 def test_any_json_is_written_or_refused(served: Served, data: dict) -> None:
     try:
         request = Request.read("x", data)
-        next(frames(served, request, Runs()))
+        next(frames(served, request, Recordings()))
     except UserError:
         pass
 
@@ -254,13 +256,13 @@ def test_texts_that_wait_say_how_many_are_before_them(
 ) -> None:
     monkeypatch.setattr(Engine, "_park_one", lambda _: False)  # nobody reads the running ones
     long = replace(REQUEST, length=LIMITS.new_tokens)
-    running = [frames(served, long, Runs()) for _ in range(LIMITS.streams)]
+    running = [frames(served, long, Recordings()) for _ in range(LIMITS.streams)]
     for text in running:
         while next(text)["place"]:
             pass
-    waiting_text = frames(served, REQUEST, Runs())
+    waiting_text = frames(served, REQUEST, Recordings())
     assert next(waiting_text)["place"] == 1
-    behind = frames(served, REQUEST, Runs())
+    behind = frames(served, REQUEST, Recordings())
     assert next(behind)["place"] == 2
     waiting_text.close()
     deadline = time.monotonic() + 20
@@ -294,7 +296,7 @@ def test_a_text_that_nobody_can_follow_comes_in_larger_pieces(
 
 
 def test_a_reader_who_leaves_ends_the_text(served: Served) -> None:
-    text = frames(served, replace(REQUEST, length=LIMITS.new_tokens), Runs())
+    text = frames(served, replace(REQUEST, length=LIMITS.new_tokens), Recordings())
     next(text)
     text.close()
     assert served.engine.place(served.engine.generate("x", limits=ptx.Limits(1))) <= 1

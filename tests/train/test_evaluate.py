@@ -16,9 +16,10 @@ from ptx.config import PRESETS
 from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
-from train.evaluate import Evaluate, evaluate, score, token_scores, validate
+from train.evaluate import Evaluate, evaluate
 from train.heldout import held_out
 from train.kernels import Kernels
+from train.score import score, token_scores, validate
 
 
 @pytest.fixture(scope="module")

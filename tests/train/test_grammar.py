@@ -18,16 +18,15 @@ from ptx.sampling import USUAL
 from tests.train.conftest import BYTES, TINY
 from tests.train.test_beginnings import beginnings_of, written
 from train.beginnings import Beginnings
+from train.evaluate import held_out_excerpts, refused_after
 from train.grammar import (
     CAME,
     WEIGHT,
     Excerpt,
     Grammar,
-    held_out_excerpts,
     judge,
     last_lines,
     refused,
-    refused_after,
 )
 from train.heldout import held_out
 from train.loop import train

@@ -36,7 +36,7 @@ ptx.bench = ({ element }) => {
     const cut = el("span", { class: "cut" });
     const node = el(still ? "div" : "button", { class: "candidate", type: still ? null : "button" }, name, raw.node, final.node, cut);
     const one = { node, name, raw, final, cut, token: null };
-    if (!still) node.addEventListener("click", () => one.token !== null && ptx.branch(one.token, look.at));
+    if (!still) node.addEventListener("click", () => one.token !== null && ptx.writing.branch(one.token, look.at));
     return one;
   }
 

@@ -14,40 +14,40 @@ ptx.growing = (() => {
   const AGAIN = 5000; // ms until one that was refused is tried again
   const LEAST = 32; // rows that there is room for at first
 
-  let before = null; // the run of the text that was there before this one
-  let grown = null; // {start, question, run, model, exact, known, picture, squares, maps, common, next, refused}
-  let since = { run: null, began: 0 }; // when the first of a run was shown
+  let before = null; // the recording of the text that was there before this one
+  let grown = null; // {start, question, recording, model, exact, known, picture, squares, maps, common, next, refused}
+  let since = { recording: null, began: 0 }; // when the first of a recording was shown
   let busy = false;
 
   store.on(["writing"], () => {
-    if (state.writing) before = state.run;
+    if (state.writing) before = state.recording;
   });
   store.on(["model"], () => (grown = null));
 
   // Whether a window is one that gets longer.
   function covers(now) {
     const full = now.start + state.model.context <= state.ids.length;
-    const yes = state.writing && state.run !== before && !full;
+    const yes = state.writing && state.recording !== before && !full;
     if (!yes) grown = null;
     else if (!grown || !fits(now)) begin(now);
     return yes;
   }
 
   function fits({ start, ids }) {
-    const { question, run, model } = grown;
-    return grown.start === start && run === state.run && model === state.model &&
+    const { question, recording, model } = grown;
+    return grown.start === start && recording === state.recording && model === state.model &&
       question.view === state.view && question.muted === state.muted &&
       question.ids.every((id, i) => id === ids[i]);
   }
 
   function begin(now) {
     const { start, question } = now;
-    const { model, run, view, muted } = state;
-    if (since.run !== run) since = { run, began: performance.now() };
+    const { model, recording, view, muted } = state;
+    if (since.recording !== recording) since = { recording, began: performance.now() };
     const exact = view !== "weighted" && !muted.length;
     const known = exact ? ptx.attention.nearest(now) : null;
     grown = {
-      start, question, run, model, exact, known, squares: {},
+      start, question, recording, model, exact, known, squares: {},
       maps: known?.maps.all ?? null, // the server's answer about the text as it was, or is now and then
       common: known?.common ?? 0, // tokens of which it is right
       next: 0, // the first position whose row is not among the pixels
@@ -146,10 +146,10 @@ ptx.growing = (() => {
 
   // What is new since the last time.
   async function addRows(mine) {
-    const { start, question, run, picture, squares, next } = mine;
+    const { start, question, recording, picture, squares, next } = mine;
     const shown = ptx.pins.shown(state).filter((name) => squares[name]);
     const heads = Object.fromEntries(shown.map((name) => [name, squares[name].rows]));
-    const asked = { run, start, from: next, size: picture.size, view: question.view, heads };
+    const asked = { recording, start, from: next, size: picture.size, view: question.view, heads };
     const answer = await ptx.ask("rows", asked);
     if (!answer || mine !== grown) return;
     mine.exact = answer.whole; // or else the text has to be read

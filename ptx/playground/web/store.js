@@ -9,7 +9,7 @@ ptx.store = (() => {
   const state = {
     model: null, // {key, name, context, layers, heads, vocab, eot}
     about: null, // all that the page says about it, see card.py
-    run: null, // of the text being written: what the server keeps about it goes by this name
+    recording: null, // of the text being written: what the server keeps about it goes by this name
     ids: [], // every token, prompt and generated
     tokens: [], // {id, text, own, bytes, p, bits, refused, dead}, one for each of ids
     prompt: 0, // how many of ids are the prompt's

@@ -73,7 +73,7 @@ ptx.text = ({ element }) => {
   let chunk = null; // the last block of whole lines
   let marked = null; // the entry under the cursor
   let column = null; // where Up and Down want to be
-  let run = null; // of the text that was drawn last
+  let recording = null; // of the text that was drawn last
   let atEnd = true; // the view stays with the end of a text that is followed
   let height = 0; // of the text as it was last on the screen; it may have grown since
 
@@ -194,7 +194,7 @@ ptx.text = ({ element }) => {
   // comes into sight.
   const heights = new ResizeObserver(() => {
     height = code.scrollHeight;
-    if (atEnd && run !== null && store.state.following) code.scrollTop = height;
+    if (atEnd && recording !== null && store.state.following) code.scrollTop = height;
   });
   code.addEventListener("scroll", () => {
     atEnd = code.scrollTop + code.clientHeight >= Math.min(height, code.scrollHeight) - 24;
@@ -202,10 +202,10 @@ ptx.text = ({ element }) => {
 
   // Returns whether it is another text than before, or a longer one.
   function drawText(list) {
-    if (run !== store.state.run) {
+    if (recording !== store.state.recording) {
       atEnd = true;
       height = 0; // until it is on the screen no scrolling is a person's
-      run = store.state.run;
+      recording = store.state.recording;
     }
     let kept = 0;
     while (kept < tokens.length && kept < list.length && same(tokens[kept].token, list[kept])) {

@@ -34,7 +34,7 @@ ptx.write = ({ element, props, watch, trigger, server }) => {
     redo.disabled = busy || at >= of;
     place.textContent = of > 1 ? `text ${at} of ${of}` : "";
   }
-  store.on(["writing", "ids", "tokens", "run", "status"], update);
+  store.on(["writing", "ids", "tokens", "recording", "status"], update);
   update(store.state);
 
   writing.connect({ trigger, server, facts });

@@ -1,10 +1,9 @@
 // The texts: the one at hand, those before it that Undo brings back, and how one is written.
 //
 //     ptx.writing.generate();             continues what the editor holds
-//     ptx.continueFrom(ids, n_prompt);    goes on from exact tokens
-//     ptx.branch(token, at);              the text up to a position, then this token
+//     ptx.writing.branch(token, at);      the text up to a position, then this token
 //
-// A text is {written, origin, tokens, prompt, open, run, cursor, status}: what a person typed; the
+// A text is {written, origin, tokens, prompt, open, recording, cursor, status}: what a person typed; the
 // knobs that wrote all that follows, or null if it took more than one request; and the rest as in
 // the store. Each is kept, also when another one branches off it.
 ptx.writing = (() => {
@@ -51,8 +50,8 @@ ptx.writing = (() => {
 
   function show() {
     text().tokens ??= read(text().packed, []);
-    const { tokens, prompt, open, run, cursor, status } = text();
-    set({ tokens, ids: tokens.map((token) => token.id), prompt, open, run, cursor, status });
+    const { tokens, prompt, open, recording, cursor, status } = text();
+    set({ tokens, ids: tokens.map((token) => token.id), prompt, open, recording, cursor, status });
   }
 
   // Whether the editor holds what nobody has read yet.
@@ -141,7 +140,7 @@ ptx.writing = (() => {
     // a prompt that was never continued is not worth keeping
     if (text() && text().tokens.length === text().prompt) texts.splice(at, 1);
     const status = { finish: null, notes: [], syntax, error: null };
-    add({ written, tokens, prompt: tokens.length, open: true, run: null, cursor: tokens.length, status });
+    add({ written, tokens, prompt: tokens.length, open: true, recording: null, cursor: tokens.length, status });
     set({ following: true });
     show();
     score();
@@ -235,11 +234,11 @@ ptx.writing = (() => {
       report({ finish: "refused", error: v.error, waiting: false });
       return;
     }
-    if (text()?.run !== v.run) {
+    if (text()?.recording !== v.recording) {
       const typed = unread() && newlines(editor) !== newlines(base.written); // since it was asked for
       lines = "";
       begun = true;
-      add({ written: base.written, origin: base.origin ?? null, tokens: [], open: base.open, run: v.run });
+      add({ written: base.written, origin: base.origin ?? null, tokens: [], open: base.open, recording: v.recording });
       if (!typed) fillEditor();
     }
     const one = text();
@@ -327,7 +326,7 @@ ptx.writing = (() => {
     const syntax = await panel.server.parse({ text: tokens.map((token) => token.text).join("") });
     if (mine !== turn || state.writing) return;
     const status = { finish: null, notes: note ? [note] : [], syntax, error: null };
-    add({ written, origin, tokens, prompt: inside(prompt, 1), open: isOpen, run: null, cursor: inside(cursor, 1), status });
+    add({ written, origin, tokens, prompt: inside(prompt, 1), open: isOpen, recording: null, cursor: inside(cursor, 1), status });
     set({ following: false });
     show();
     fillEditor();
@@ -342,7 +341,7 @@ ptx.writing = (() => {
     dropped = true;
     next = null;
     begun = false;
-    set({ ids: [], tokens: [], prompt: 0, run: null, cursor: null, look: null, status: {} });
+    set({ ids: [], tokens: [], prompt: 0, recording: null, cursor: null, look: null, status: {} });
     if (state.writing) stop(); // and what the editor holds is read once it has ended
     else readPrompt();
   }
@@ -357,7 +356,7 @@ ptx.writing = (() => {
 
   const api = {
     editor, // what the editor is to hold, when Gradio asks
-    connect, edited, take, ended, failed, generate, goOn, stop, open,
+    connect, edited, take, ended, failed, generate, goOn, branch, stop, open,
     written: () => text()?.written ?? editor,
     origin: () => text()?.origin ?? null,
     undo: () => move(-1),
@@ -368,7 +367,5 @@ ptx.writing = (() => {
     },
     place: () => ({ at: at + 1, of: texts.length }),
   };
-  ptx.continueFrom = continueFrom;
-  ptx.branch = branch;
   return api;
 })();

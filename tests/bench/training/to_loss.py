@@ -26,9 +26,9 @@ from tests.bench.report import Row
 from tests.bench.training.peers import adamw, gpt2
 from tests.bench.training.turns import Side
 from train.device import keep_freed_memory
-from train.evaluate import validate
 from train.kernels import Kernels, flops_per_token, matmul_peak
 from train.loop import Run
+from train.score import validate
 from train.settings import Settings, complete
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,18 +13,19 @@ import orjson
 import pytest
 from filelock import FileLock
 
+from ptx.checkpoint import log_folder
 from ptx.playground import history
 from ptx.playground.card import curve
-from ptx.playground.curves import Curves, held, last_step, logged, settings_of
 from ptx.playground.jobs import Jobs
 from ptx.playground.programs import Logs
+from ptx.playground.runs import Runs, held, last_step, settings_of
 from ptx.playground.served import Served
 from ptx.runlog import append
 
 
 @pytest.fixture
-def curves(served: Served, runs: Path) -> Curves:
-    return Curves(served, runs, Jobs())
+def known(served: Served, runs: Path) -> Runs:
+    return Runs(served, runs, Jobs())
 
 
 def make(runs: Path, name: str, step: int, steps: int | None = 10, age: float = 0) -> Path:
@@ -40,43 +41,43 @@ def make(runs: Path, name: str, step: int, steps: int | None = 10, age: float = 
     return run
 
 
-def states(curves: Curves) -> dict[str, str]:
-    return {run["name"]: run["state"] for run in curves.listing()}
+def states(known: Runs) -> dict[str, str]:
+    return {run["name"]: run["state"] for run in known.listing()}
 
 
-def test_without_runs_the_models_own_training_is_shown(curves: Curves) -> None:
-    answer = curves.follow({})
+def test_without_runs_the_models_own_training_is_shown(known: Runs) -> None:
+    answer = known.follow({})
     assert [run["key"] for run in answer["runs"]] == ["model"]
     assert answer["run"] == "model"
     assert answer["shown"]["model"]["train"]["step"] == list(range(10))
     assert answer["runs"][0]["state"] == "done"
 
 
-def test_a_run_that_goes_on_is_shown_first(curves: Curves, runs: Path) -> None:
+def test_a_run_that_goes_on_is_shown_first(known: Runs, runs: Path) -> None:
     make(runs, "newest", step=5)
     live = make(runs, "live", step=5, age=3600)
     make(runs, "older", step=5, age=7200)
     with FileLock(live / "lock"):
-        answer = curves.follow({})
+        answer = known.follow({})
     assert answer["run"] == "runs/live"
     assert [run["key"] for run in answer["runs"]] == [
         "runs/newest", "runs/live", "runs/older", "model",
     ]  # fmt: skip
 
 
-def test_the_state_of_a_run_is_told_by_its_directory(curves: Curves, runs: Path) -> None:
+def test_the_state_of_a_run_is_told_by_its_directory(known: Runs, runs: Path) -> None:
     make(runs, "paused", step=5)
     make(runs, "finished", step=10)
     make(runs, "new", step=0)
     make(runs, "failed", step=5)
-    curves.note("failed", {"state": "failed", "lines": ["error: no"]})
+    known.note("failed", {"state": "failed", "lines": ["error: no"]})
     make(runs, "stopped", step=5)
-    curves.note("stopped", {"state": "stopped"})
+    known.note("stopped", {"state": "stopped"})
     make(runs, "foreign", step=5, steps=None, age=3600)
     held = make(runs, "held", step=5)
     (runs / "no run").mkdir()
     with FileLock(held / "lock"):
-        found = states(curves)
+        found = states(known)
     del found["tiny (the model on this page)"]
     assert found == {
         "paused": "paused", "finished": "finished", "new": "paused", "failed": "failed",
@@ -84,28 +85,26 @@ def test_the_state_of_a_run_is_told_by_its_directory(curves: Curves, runs: Path)
     }  # fmt: skip
 
 
-def test_why_a_run_ended_is_known_after_a_restart(
-    curves: Curves, served: Served, runs: Path
-) -> None:
+def test_why_a_run_ended_is_known_after_a_restart(known: Runs, served: Served, runs: Path) -> None:
     make(runs, "a", step=5)
-    curves.note("a", {"state": "failed", "lines": ["error: no room"]})
-    again = Curves(served, runs, Jobs())
+    known.note("a", {"state": "failed", "lines": ["error: no room"]})
+    again = Runs(served, runs, Jobs())
     assert again.listing()[0]["state"] == "failed"
     assert again.listing()[0]["lines"] == ["error: no room"]
-    curves.note("a", None)
-    assert states(curves)["a"] == "paused"
+    known.note("a", None)
+    assert states(known)["a"] == "paused"
 
 
-def test_why_a_run_ended_is_not_said_of_one_that_went_on(curves: Curves, runs: Path) -> None:
+def test_why_a_run_ended_is_not_said_of_one_that_went_on(known: Runs, runs: Path) -> None:
     run = make(runs, "a", step=5)
-    curves.note("a", {"state": "failed", "lines": ["error: no room"]})
+    known.note("a", {"state": "failed", "lines": ["error: no room"]})
     append(run / "metrics.jsonl", {"step": 6, "bpb": 2.0})  # in a terminal
-    curves._listed = (0.0, [])
-    assert states(curves)["a"] == "paused"
+    known._listed = (0.0, [])
+    assert states(known)["a"] == "paused"
 
 
 def test_a_full_disk_takes_no_note_but_the_page_remembers(
-    curves: Curves, runs: Path, monkeypatch: pytest.MonkeyPatch
+    known: Runs, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(runs, "a", step=5)
 
@@ -113,14 +112,14 @@ def test_a_full_disk_takes_no_note_but_the_page_remembers(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    curves.note("a", {"state": "failed", "lines": ["error: no room"]})
-    assert states(curves)["a"] == "failed"
+    known.note("a", {"state": "failed", "lines": ["error: no room"]})
+    assert states(known)["a"] == "failed"
 
 
-def test_looking_leaves_a_run_free(curves: Curves, runs: Path) -> None:
+def test_looking_leaves_a_run_free(known: Runs, runs: Path) -> None:
     run = make(runs, "a", step=5)
     FileLock(run / "lock").acquire().lock.release()
-    assert states(curves)["a"] == "paused"
+    assert states(known)["a"] == "paused"
     with FileLock(run / "lock", timeout=0):
         pass
 
@@ -136,48 +135,48 @@ def test_looking_leaves_a_run_free(curves: Curves, runs: Path) -> None:
         {"shown": {"runs/a": {"epoch": "x", "train": []}}},
     ],
 )
-def test_a_hostile_request_reads_no_other_file(curves: Curves, runs: Path, request_: Any) -> None:
+def test_a_hostile_request_reads_no_other_file(known: Runs, runs: Path, request_: Any) -> None:
     make(runs, "a", step=5)
-    answer = curves.follow(request_)
+    answer = known.follow(request_)
     assert set(answer["shown"]) <= {"runs/a", "model"}
     assert answer["shown"][answer["run"]]["train"]["step"]
 
 
-def test_several_runs_come_with_their_settings_once(curves: Curves, runs: Path) -> None:
+def test_several_runs_come_with_their_settings_once(known: Runs, runs: Path) -> None:
     make(runs, "a", step=5)
     make(runs, "b", step=6)
-    first = curves.follow({"run": "runs/a", "shown": {"runs/b": None}})
+    first = known.follow({"run": "runs/a", "shown": {"runs/b": None}})
     assert set(first["shown"]) == {"runs/a", "runs/b"}
     expected = {"preset": "nano", "steps": 10, "lr": 0.01, "data": "a"}
     assert first["shown"]["runs/b"]["settings"] == expected
     read = {key: part["read"] for key, part in first["shown"].items()}
-    again = curves.follow({"run": "runs/a", "shown": read})
+    again = known.follow({"run": "runs/a", "shown": read})
     assert "settings" not in again["shown"]["runs/a"]
     assert again["shown"]["runs/b"]["train"]["step"] == []
 
 
 def test_a_long_log_is_told_to_its_end_and_read_once(
-    curves: Curves, served: Served, runs: Path, monkeypatch: pytest.MonkeyPatch
+    known: Runs, served: Served, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "AT_ONCE", 100)
     run = make(runs, "a", step=1)
     for step in range(2, 60):
         append(run / "metrics.jsonl", {"step": step, "bpb": 2.0})
-    told = Logs(curves).metrics("runs/a")
+    told = Logs(known).metrics("runs/a")
     assert told["train"]["step"] == list(range(1, 60))
     assert told["settings"]["preset"] == "nano"
-    assert curve(served, curves)["train"]["step"] == list(range(10))
+    assert curve(served, known)["train"]["step"] == list(range(10))
     monkeypatch.setattr(
         history.Table, "extend", lambda _, rows: pytest.fail("again") if rows else False
     )
-    assert curve(served, curves)["train"]["step"] == list(range(10))
+    assert curve(served, known)["train"]["step"] == list(range(10))
 
 
 def test_a_checkpoints_log_is_its_runs(runs: Path, tmp_path: Path) -> None:
     run = make(runs, "a", step=5)
-    assert logged(run / "checkpoints" / "step_000005") == run.resolve()
-    assert logged(tmp_path / "checkpoints" / "mini") is None
-    assert logged(run) == run.resolve()
+    assert log_folder(run / "checkpoints" / "step_000005") == run.resolve()
+    assert log_folder(tmp_path / "checkpoints" / "mini") is None
+    assert log_folder(run) == run.resolve()
 
 
 def test_strange_files_are_no_settings_and_no_steps(runs: Path) -> None:
@@ -192,7 +191,7 @@ def test_strange_files_are_no_settings_and_no_steps(runs: Path) -> None:
     assert last_step(run) == 0
 
 
-def test_what_cannot_be_read_or_named_is_left_out(curves: Curves, runs: Path) -> None:
+def test_what_cannot_be_read_or_named_is_left_out(known: Runs, runs: Path) -> None:
     make(runs, "a", step=5)
     os.symlink("a" * 300, runs / "odd")  # whose name is too long for the disk
     (make(runs, "b", step=0) / "metrics.jsonl").mkdir()
@@ -200,7 +199,7 @@ def test_what_cannot_be_read_or_named_is_left_out(curves: Curves, runs: Path) ->
     os.link(runs / "a" / "config.json", os.fsencode(runs) + b"/caf\xe9/config.json")
     deep = make(runs, "deep", step=0)
     (deep / "metrics.jsonl").write_text("[" * 100_000 + "\n")
-    answer = curves.follow({"shown": {"runs/a": None, "runs/b": None, "runs/deep": None}})
+    answer = known.follow({"shown": {"runs/a": None, "runs/b": None, "runs/deep": None}})
     assert {run["key"] for run in answer["runs"]} == {"runs/a", "runs/b", "runs/deep", "model"}
     assert answer["shown"]["runs/a"]["train"]["step"] == [5]
     orjson.dumps(answer)

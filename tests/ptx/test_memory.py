@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptx.pages import LINE, together, zeros
+from ptx.memory import LINE, together, zeros
 
 MAPS = Path("/proc/self/smaps")
 

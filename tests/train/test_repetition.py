@@ -17,7 +17,7 @@ from ptx.model import GPT
 from tests.train.conftest import BYTES, TINY
 from tests.train.test_beginnings import written
 from train.loop import train
-from train.loops import AGAIN, CAME, LEAVES, Loop, Loops, lesson, repeated, with_copies
+from train.repetition import AGAIN, CAME, LEAVES, Loop, Loops, lesson, repeated, with_copies
 from train.settings import Settings
 
 FILE = b"""before:
@@ -123,7 +123,7 @@ def test_the_lesson_is_of_the_forks_and_of_the_file_but_not_of_copies(
     torch.manual_seed(0)
     model, some = GPT(replace(TINY, context=len(FILE))).eval(), loops(3)
     expected, copies, came = 0.0, 0.0, []
-    monkeypatch.setattr("train.loops.SURE", 1.0)
+    monkeypatch.setattr("train.repetition.SURE", 1.0)
     for loop in some:
         log_p = model(torch.from_numpy(loop.ids)[None])[0].log_softmax(-1)  # (T, V)
         came += [-log_p[i - 1, loop.ids[i]].item() for i in np.flatnonzero(loop.own)[1:]]
