@@ -1,8 +1,9 @@
 """The page: one module per panel, its JavaScript and CSS in web/.
 
     page.py        the whole page, put together from
-    write.py       a text as it is asked for and as it grows; transcript.py is how it travels,
-                   syntax.py whether it parses, growth.py how the pictures of its heads grow
+    write.py       a prompt and what comes of it: request.py is a text as it is asked for, live.py
+                   as it grows, transcript.py how it travels, syntax.py whether it parses,
+                   growth.py how the pictures of its heads grow
     reading.py     what is told about one position of it; question.py checks what is asked,
                    traces.py computes, openend.py weighs a prompt's end, recordings.py keeps what is
                    being written

@@ -26,6 +26,8 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+import gradio as gr
+
 from ptx.errors import UserError
 from ptx.stream import PROMPT_LIMIT
 
@@ -123,3 +125,10 @@ class Rate:
             times.append(now)
             while len(self._asked) > self.KNOWN:
                 self._asked.popitem(last=False)
+
+
+def visitor(sender: gr.Request) -> str:
+    """Who asks, by address; on a Space, by the one that its proxy appended: what a sender wrote
+    into that header itself stands before it."""
+    named = sender.headers.get("x-forwarded-for") if os.environ.get("SYSTEM") == "spaces" else None
+    return (named or sender.client.host).split(",")[-1].strip()

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ptx.playground import card, programs, training, write
 from ptx.playground.library import Library
-from ptx.playground.limits import LIMITS
+from ptx.playground.limits import LIMITS, Rate
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
 from ptx.playground.recordings import Recordings
@@ -55,8 +55,9 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
                 training.build(trainer)
             with gr.Tab("Model", id="model"):
                 card.build(models, header)
-        write.connect(models, controls, recordings)
-        programs.expose(reading, trainer.runs)
+        texts = Rate(LIMITS.per_minute)
+        write.connect(models, controls, recordings, texts)
+        programs.expose(reading, trainer.runs, texts)
     # texts only pass through, to the engine's queue, but in a crowd many do at once
     page.queue(max_size=LIMITS.queue + CROWD)
     page._queue.sleep_when_free = LOOK

@@ -6,7 +6,7 @@ start of every text. The docstrings are the documentation that Gradio shows.
 
 # without `from __future__ import annotations`: Gradio reads return types as they stand
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import update_wrapper
 from inspect import Parameter, signature
 from typing import Any, Literal
@@ -15,14 +15,17 @@ import gradio as gr
 from torch import Tensor
 
 from ptx import lens
+from ptx.engine import Generation
 from ptx.errors import UserError
-from ptx.playground.limits import Rate
+from ptx.playground.limits import Rate, visitor
+from ptx.playground.live import throttled
+from ptx.playground.models import FIRST, Models
 from ptx.playground.openend import open_prompt
 from ptx.playground.question import Question
 from ptx.playground.reading import Answer, Reading, finite, name_of, of_token, view_of
+from ptx.playground.request import Request
 from ptx.playground.runs import Runs, settings_of
-from ptx.playground.write import visitor
-from ptx.sampling import Choice, Sampling
+from ptx.sampling import USUAL, Choice, Sampling
 
 END = -1
 """The position after the last token."""
@@ -299,8 +302,11 @@ class Logs:
         return {"run": answer["run"]} | {name: shown[name] for name in names}
 
 
-def expose(reading: Reading, runs: Runs) -> None:
-    """Adds the endpoints to the page that is being built."""
+def expose(reading: Reading, runs: Runs, texts: Rate) -> None:
+    """Adds the endpoints to the page that is being built. texts: how many each visitor may ask
+    for."""
+    generate = generator(reading.models, texts)
+    gr.api(generate, api_name="generate", concurrency_limit=None)
     it, logs = Programs(reading), Logs(runs)
     endpoints = (it.tokens, it.look, it.attention, it.roles, it.lens, it.ablation)
     rate = Rate(reading.models.limits.per_minute)
@@ -311,6 +317,58 @@ def expose(reading: Reading, runs: Runs) -> None:
             concurrency_limit=AT_ONCE,
             concurrency_id="reading",
         )
+
+
+def generator(models: Models, rate: Rate) -> Callable[..., Iterator[str]]:
+    """The endpoint /generate."""
+
+    def generate(
+        prompt: str,
+        sender: gr.Request,
+        temperature: float = USUAL.temperature,
+        top_k: int = 0,
+        top_p: float = USUAL.top_p,
+        length: int = 200,
+        seed: int = 0,
+        min_p: float = USUAL.min_p,
+        repetition_penalty: float = 1.0,
+        model: str = FIRST,
+        python: bool = False,
+    ) -> Iterator[str]:
+        """Continues a piece of Python: what comes after the prompt, again and again as it grows.
+        The last one is whole. With `python` it stays such that Python's parser can go on."""
+        request = Request(
+            prompt or "",
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            length=length,
+            seed=seed,
+            python=python,
+        )
+        try:
+            rate.admit(visitor(sender))
+            engine = models.get(model).engine
+            yield from throttled(continuation(request.legs(engine)))
+        except UserError as error:
+            raise _refusal(error) from None
+
+    return generate
+
+
+def continuation(legs: Iterator[Generation]) -> Iterator[str]:
+    """What comes after the prompt, longer with every token."""
+    text = ""
+    for generation in legs:
+        try:
+            for step in generation:
+                text += step.text
+                yield text
+        finally:  # a reader who leaves lets the next one in
+            generation.cancel()
+    yield text
 
 
 def admitted(endpoint: Callable[..., Any], rate: Rate) -> Callable[..., Any]:

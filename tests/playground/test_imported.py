@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from ptx.hub.from_transformers import import_model
+from ptx.playground.live import frames
 from ptx.playground.models import Models
 from ptx.playground.reading import Reading
 from ptx.playground.recordings import Recordings
+from ptx.playground.request import Request
 from ptx.playground.served import Served
-from ptx.playground.write import Request, frames
 from tests.ptx.hub.test_from_transformers import saved, scrambled, trained
 
 CODE = "def total(items):\n    return sum(items)\n"

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 import ptx
 from ptx.engine import Engine
 from ptx.errors import UserError
-from ptx.playground.limits import LIMITS
+from ptx.playground.limits import LIMITS, visitor
+from ptx.playground.live import frames, throttled
 from ptx.playground.recordings import Recordings
+from ptx.playground.request import Request
 from ptx.playground.served import Served
-from ptx.playground.write import Request, frames, parsed, throttled, visitor
+from ptx.playground.write import parsed
 from ptx.stream import PROMPT_LIMIT
 
 REQUEST = Request("def f(x):", temperature=1.0, top_p=1.0, min_p=0.9, length=8, seed=3)
@@ -281,7 +283,7 @@ def test_a_text_that_nobody_can_follow_comes_in_larger_pieces(
     monkeypatch: pytest.MonkeyPatch, per_second: int, frames_per_second: int
 ) -> None:
     now = 1.0
-    monkeypatch.setattr("ptx.playground.write.time.monotonic", lambda: now)
+    monkeypatch.setattr("ptx.playground.live.time.monotonic", lambda: now)
 
     def tokens() -> Iterator[int]:
         nonlocal now

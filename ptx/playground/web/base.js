@@ -11,6 +11,13 @@ window.ptx = (() => {
     return node;
   }
 
+  // A button that does something.
+  function button(label, call, attributes = {}) {
+    const node = el("button", { type: "button", class: "quiet", ...attributes }, label);
+    node.addEventListener("click", call);
+    return node;
+  }
+
   // Characters that would not be seen, or would move others about: controls, what orders or joins
   // letters without a sign of its own, blanks that are no space. Line feed, tab and space are not
   // among them.
@@ -143,6 +150,9 @@ window.ptx = (() => {
     return Number(size) === 0 ? size : `${value < 0 ? "−" : "+"}${size}`;
   }
 
+  // The same in bold, coloured by its sign.
+  const signedBold = (value) => el("b", { "data-sign": Math.sign(Math.round(100 * value)) }, signed(value));
+
   // What a person chose on this page, for the next visit; null where a browser stores nothing.
   function remember(name, value) {
     try {
@@ -160,5 +170,5 @@ window.ptx = (() => {
     }
   }
 
-  return { el, visible, mark, isUnseen, isDark, onTheme, color, packedColormap, diverging, onDiverging, bytes, copy, fit, number, remember, remembered, signed };
+  return { el, button, visible, mark, isUnseen, isDark, onTheme, color, packedColormap, diverging, onDiverging, bytes, copy, fit, number, remember, remembered, signed, signedBold };
 })();

@@ -15,7 +15,7 @@ ptx.bench = ({ element }) => {
   const where = el("span", { class: "hint" });
   const rows = Array.from({ length: ROWS + 1 }, row);
   const rest = row(true);
-  const summary = el("p", { class: "summary", role: "status" });
+  const summary = store.quietly(el("p", { class: "summary", role: "status" }));
   const list = el("div", { class: "tokens", role: "group", "aria-label": "Tokens that could come" },
     el("div", { class: "head", "aria-hidden": "true" },
       el("span", {}, "token"), el("span", {}, "model"), el("span", {}, "after the knobs"), el("span", {}, "cut by")),
@@ -181,10 +181,7 @@ ptx.bench = ({ element }) => {
     for (const { node, token } of rows) node.disabled = token === null || !usable;
   });
   // an older answer is shown as such until the new one comes
-  store.on(["cursor", "look", "writing", "following"], ({ cursor, look: answer, writing, following }) => {
-    list.classList.toggle("old", !writing && answer !== null && answer.at !== cursor);
-    // a screen reader is not told of every token while the text streams past
-    summary.setAttribute("aria-live", writing && following ? "off" : "polite");
-  });
+  store.on(["cursor", "look", "writing"], ({ cursor, look: answer, writing }) =>
+    list.classList.toggle("old", !writing && answer !== null && answer.at !== cursor));
   if (store.state.look) update(store.state);
 };

@@ -31,7 +31,7 @@ ptx.curves = ({ onChoose }) => {
     ...["step", "tokens", "elapsed"].map((key) => el("option", { value: key }, axes[key].name)));
   const log = el("input", { type: "checkbox", id: "curves-log" });
   const smooth = el("input", { type: "range", min: "0", max: "0.99", step: "0.01", value: "0.9", id: "curves-smooth" });
-  const whole = el("button", { type: "button", class: "quiet", disabled: "" }, "Show all");
+  const whole = ptx.button("Show all", () => view.set({ zoom: null }), { disabled: "" });
   const beside = el("div", { class: "beside", role: "group", "aria-label": "Compare with" });
   const differences = el("div", { class: "differences", role: "status" });
   const legend = el("div", { class: "legend" });
@@ -67,7 +67,6 @@ ptx.curves = ({ onChoose }) => {
   });
   log.addEventListener("change", draw);
   smooth.addEventListener("input", draw);
-  whole.addEventListener("click", () => view.set({ zoom: null }));
   view.on(() => {
     whole.disabled = view.zoom === null;
     drawReadout();

@@ -6,7 +6,7 @@ ptx.header = ({ element, props, trigger, server }) => {
 
   const choice = el("select", { id: "model-choice", "aria-label": "Model" });
   const name = el("input", { id: "hub-name", placeholder: "user/name", "aria-label": "Name of a model on the Hugging Face Hub", spellcheck: "false" });
-  const cancel = el("button", { type: "button", class: "quiet" }, "Cancel");
+  const cancel = ptx.button("Cancel", () => askForName(false));
   const form = el("form", { class: "hub-form", hidden: "" }, name, el("button", { class: "quiet" }, "Open"), cancel);
   const summary = el("p", { class: "summary" });
   const problem = el("p", { class: "message error", role: "alert", hidden: "" });
@@ -69,7 +69,6 @@ ptx.header = ({ element, props, trigger, server }) => {
     else choice.value = store.state.model.key;
   }
   choice.addEventListener("change", () => (choice.value === ELSEWHERE ? askForName(true) : choose(choice.value)));
-  cancel.addEventListener("click", () => askForName(false));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     complain("");

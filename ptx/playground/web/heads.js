@@ -18,7 +18,7 @@ ptx.heads = ({ element }) => {
   const lines = ptx.lines();
   const linesOn = el("button", { type: "button", class: "quiet", "aria-pressed": "true", title: "Draw attention over the text, from the cursor to where it looked" }, "lines in the text");
   const atlas = ptx.atlas();
-  const readout = el("div", { class: "readout looks", role: "status" });
+  const readout = store.quietly(el("div", { class: "readout looks", role: "status" }));
   const ramp = el("canvas", { class: "ramp" });
   const ticks = el("div", { class: "ticks", "aria-hidden": "true" });
   const unit = el("span", { class: "unit" });
@@ -69,14 +69,12 @@ ptx.heads = ({ element }) => {
   function card() {
     const title = el("b", {});
     const role = el("span", { class: "role" });
-    const mute = el("button", { type: "button", class: "quiet", title: "Mute: it writes nothing (M)" }, "M");
-    const close = el("button", { type: "button", class: "quiet", title: "Unpin" }, "×");
+    const mute = ptx.button("M", () => pins.mute(one.name), { title: "Mute: it writes nothing (M)" });
+    const close = ptx.button("×", () => pins.toggle(one.name), { title: "Unpin" });
     const map = ptx.map({ tell: tellCell, label: (name) => `Attention of head ${name}: row = the token that looks, column = the token looked at` });
     const node = el("div", { class: "card", hidden: "" },
       el("div", { class: "card-head" }, el("span", { class: "dot" }), title, role, mute, close), map.node);
     const one = { node, map, name: null, draw };
-    mute.addEventListener("click", () => pins.mute(one.name));
-    close.addEventListener("click", () => pins.toggle(one.name));
 
     function draw(name) {
       node.hidden = !name;
@@ -122,10 +120,9 @@ ptx.heads = ({ element }) => {
   }
 
   function read() {
-    const { tokens, pinned, writing, following } = store.state;
+    const { tokens, pinned } = store.state;
     const cursor = attention.cursor();
     readout.style.setProperty("--lines", 1 + Math.max(3, pinned.length));
-    readout.setAttribute("aria-live", writing && following ? "off" : "polite");
     if (cell) {
       const token = ({ text, index }) => [el("code", {}, ptx.visible(text, 24)), el("small", {}, String(index))];
       readout.replaceChildren(el("p", {}, `Head ${cell.name}: `, ...token(cell.from), " looks at ", ...token(cell.to), " with ", el("b", {}, cell.weight.toFixed(3))));

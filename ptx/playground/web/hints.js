@@ -32,11 +32,7 @@ ptx.hints = ({ element }) => {
   let at = 0;
   const count = el("span", { class: "count" });
   const words = el("p", { "aria-live": "polite" });
-  const button = (label, call, name = label) => {
-    const node = el("button", { type: "button", class: "quiet", "aria-label": name }, label);
-    node.addEventListener("click", call);
-    return node;
-  };
+  const button = (label, call, name = label) => ptx.button(label, call, { "aria-label": name });
   const show = button("Show me", () => HINTS[at][1]());
   const back = button("‹", () => turn(-1), "Hint before");
   const on = button("›", () => turn(1), "Next hint");

@@ -68,16 +68,13 @@ ptx.knobs = ({ element, props }) => {
   }
 
   function again() {
-    const node = el("button", { type: "button", class: "quiet", id: "new-seed" }, "New seed");
-    node.addEventListener("click", () => change("seed", Math.floor(Math.random() * 1e6)));
-    return node;
+    return ptx.button("New seed", () => change("seed", Math.floor(Math.random() * 1e6)), { id: "new-seed" });
   }
 
   const only = el("input", { type: "checkbox", "aria-describedby": "python-help" });
   only.addEventListener("change", () => change("python", only.checked));
 
-  const reset = el("button", { type: "button", class: "quiet" }, "Reset");
-  reset.addEventListener("click", () => store.set({ knobs: { ...defaults } }));
+  const reset = ptx.button("Reset", () => store.set({ knobs: { ...defaults } }));
   element.replaceChildren(
     el("section", { class: "panel knobs-panel", "aria-label": "Knobs" },
       el("div", { class: "bar" }, el("h2", {}, "Knobs"),

@@ -6,12 +6,14 @@ ptx.parts = ({ tell }) => {
   const ROW = 24;
   const NUMBER = 26; // pixels that one with one decimal takes
   const BETWEEN = 6; // between heads, MLP and the sum
+  const TOP = 18; // the columns' names
 
   const canvas = el("canvas", { class: "parts", tabindex: "0", role: "img" });
   const frame = el("div", { class: "parts-frame" }, canvas);
   const sum = el("p", { class: "sum" });
   const node = el("div", {}, frame, sum);
   let parts = null; // of the answer to "look", see reading.py
+  let rows = []; // of the picture, see table()
   let at = null; // [row, column] under the pointer or the arrow keys
 
   // Rows of the picture, from the embedding down: {name, cells: [{name, value, head}], sum}.
@@ -44,13 +46,14 @@ ptx.parts = ({ tell }) => {
 
   function draw(given) {
     parts = given;
+    rows = table();
     if (at) retell();
     paint();
     const heads = parts.heads.flat().reduce((a, b) => a + b, 0);
     const mlps = parts.mlps.reduce((a, b) => a + b, 0);
     sum.replaceChildren(
       ...[["embedding", parts.embedding], ["heads", heads], ["MLPs", mlps], ...(parts.biases ? [["biases", parts.biases]] : [])]
-        .flatMap(([name, value], i) => [i ? " " : "", `${name} `, el("b", { "data-sign": Math.sign(Math.round(100 * value)) }, ptx.signed(value))]),
+        .flatMap(([name, value], i) => [i ? " " : "", `${name} `, ptx.signedBold(value)]),
       " = ", el("b", { class: "total" }, ptx.signed(parts.total)), " logits",
     );
     canvas.setAttribute("aria-label", `Contributions to the logit of ${ptx.visible(parts.token.text)} less that of ${ptx.visible(parts.against.text)}: ${ptx.signed(parts.total)} in all`);
@@ -58,68 +61,75 @@ ptx.parts = ({ tell }) => {
 
   function paint() {
     if (!parts || !frame.clientWidth) return;
-    const rows = table();
     const shape = geometry();
-    const { width, columns, cell, bars } = shape;
-    const g = ptx.fit(canvas, width, 18 + rows.length * ROW);
-    const largest = Math.max(1e-9, ...rows.flatMap(({ cells }) => cells.map(({ value }) => Math.abs(value))));
-    const text = ptx.color("--body-text-color");
-    const subdued = ptx.color("--body-text-color-subdued");
+    const g = ptx.fit(canvas, shape.width, TOP + rows.length * ROW);
     g.font = `10.5px ${ptx.color("--font-mono")}`;
     g.textBaseline = "middle";
-    g.fillStyle = subdued;
+    drawNames(g, shape);
+    drawCells(g, shape);
+    drawSums(g, shape);
+  }
+
+  function drawNames(g, shape) {
+    const { columns, cell, bars } = shape;
+    g.fillStyle = ptx.color("--body-text-color-subdued");
     g.textAlign = "center";
     for (let c = 0; c < columns; c += 1) g.fillText(c === columns - 1 ? "MLP" : cell < 22 ? c : `H${c}`, xOf(c, shape) + cell / 2, 8);
     g.textAlign = "left";
     g.fillText("sum so far", bars, 8);
+    g.textAlign = "right";
+    rows.forEach(({ name }, r) => g.fillText(name, LEFT - 6, TOP + r * ROW + ROW / 2));
+  }
+
+  function drawCells(g, shape) {
+    const largest = Math.max(1e-9, ...rows.flatMap(({ cells }) => cells.map(({ value }) => Math.abs(value))));
+    g.textAlign = "center";
+    g.lineWidth = 2;
+    rows.forEach(({ cells }, r) => {
+      const y = TOP + r * ROW;
+      const w = cells.length === 1 ? shape.cell * (shape.columns - 1) : shape.cell; // one alone is over the heads' columns
+      cells.forEach(({ value, head }, c) => {
+        const x = xOf(c, shape);
+        g.fillStyle = ptx.diverging(value / largest);
+        g.fillRect(x + 0.5, y + 1, w - 1, ROW - 2);
+        if (w > NUMBER) {
+          g.fillStyle = ptx.onDiverging(value / largest);
+          g.fillText(ptx.signed(value, w > NUMBER + 8 ? 2 : 1), x + w / 2, y + ROW / 2 + 0.5);
+        }
+        if (head && store.state.pinned.includes(head)) {
+          g.strokeStyle = ptx.color(pins.colour(head));
+          g.strokeRect(x + 1.5, y + 2, w - 3, ROW - 4);
+        }
+        if (at && at[0] === r && at[1] === c) {
+          g.strokeStyle = ptx.color("--body-text-color");
+          g.strokeRect(x + 0.5, y + 1, w - 1, ROW - 2);
+        }
+      });
+    });
+  }
+
+  // How the sum grows from row to row, each from where the one above ended.
+  function drawSums(g, { width, bars }) {
     let total = 0;
     const sums = rows.map((row) => [total, (total += row.sum)]);
     const low = Math.min(0, ...sums.flat());
     const high = Math.max(0, ...sums.flat());
     const place = (value) => bars + ((value - low) / (high - low || 1)) * (width - bars - 2);
-    rows.forEach((row, r) => {
-      const y = 18 + r * ROW;
-      g.textAlign = "right";
+    const subdued = ptx.color("--body-text-color-subdued");
+    sums.forEach(([before, after], r) => {
+      const y = TOP + r * ROW;
+      const [left, right] = [before, after].map(place).sort((a, b) => a - b);
+      g.fillStyle = ptx.diverging(Math.sign(rows[r].sum) * 0.75);
+      g.fillRect(left, y + 5, Math.max(1, right - left), ROW - 10);
       g.fillStyle = subdued;
-      g.fillText(row.name, LEFT - 6, y + ROW / 2);
-      const wide = row.cells.length === 1; // one cell over the heads' columns
-      row.cells.forEach(({ value, head }, c) => {
-        const x = xOf(c, shape);
-        const w = wide ? cell * (columns - 1) : cell;
-        g.fillStyle = ptx.diverging(value / largest);
-        g.fillRect(x + 0.5, y + 1, w - 1, ROW - 2);
-        if (w > NUMBER) {
-          g.fillStyle = ptx.onDiverging(value / largest);
-          g.textAlign = "center";
-          g.fillText(ptx.signed(value, w > NUMBER + 8 ? 2 : 1), x + w / 2, y + ROW / 2 + 0.5);
-        }
-        if (head && store.state.pinned.includes(head)) {
-          g.strokeStyle = ptx.color(pins.colour(head));
-          g.lineWidth = 2;
-          g.strokeRect(x + 1.5, y + 2, w - 3, ROW - 4);
-        }
-        if (at && at[0] === r && at[1] === c) {
-          g.strokeStyle = text;
-          g.lineWidth = 2;
-          g.strokeRect(x + 0.5, y + 1, w - 1, ROW - 2);
-        }
-      });
-      const [before, after] = sums[r];
-      g.fillStyle = ptx.diverging(Math.sign(row.sum) * 0.75);
-      g.fillRect(Math.min(place(before), place(after)), y + 5, Math.max(1, Math.abs(place(after) - place(before))), ROW - 10);
-      if (r + 1 < rows.length) {
-        g.fillStyle = subdued;
-        g.fillRect(place(after), y + ROW - 5, 1, 10);
-      }
+      if (r + 1 < rows.length) g.fillRect(place(after), y + ROW - 5, 1, 10);
     });
-    g.fillStyle = subdued;
-    g.fillRect(place(0), 18, 1, rows.length * ROW);
+    g.fillRect(place(0), TOP, 1, rows.length * ROW);
   }
 
   // ---- reading cells -----------------------------------------------------------------------------
 
   function select(r, c) {
-    const rows = table();
     const row = Math.min(rows.length - 1, Math.max(0, r));
     const column = Math.min(rows[row].cells.length - 1, Math.max(0, c));
     at = [row, column];
@@ -129,7 +139,7 @@ ptx.parts = ({ tell }) => {
 
   // Other numbers stand in the cell; another model may have none there.
   function retell() {
-    const told = table()[at[0]]?.cells[at[1]] ?? null;
+    const told = rows[at[0]]?.cells[at[1]] ?? null;
     if (!told) at = null;
     tell(told);
   }
@@ -142,9 +152,8 @@ ptx.parts = ({ tell }) => {
   }
 
   function hit(event) {
-    const rows = table();
     const shape = geometry();
-    const r = Math.floor((event.offsetY - 18) / ROW);
+    const r = Math.floor((event.offsetY - TOP) / ROW);
     const x = event.offsetX;
     if (r < 0 || r >= rows.length || x < LEFT) return null;
     if (rows[r].cells.length === 1) return x < shape.mlp - BETWEEN ? [r, 0] : null;
@@ -153,7 +162,7 @@ ptx.parts = ({ tell }) => {
   }
 
   function press() {
-    const head = at && table()[at[0]].cells[at[1]].head;
+    const head = at && rows[at[0]].cells[at[1]].head;
     if (head) pins.toggle(head);
   }
 
@@ -177,7 +186,7 @@ ptx.parts = ({ tell }) => {
 
   // The room for a model's picture, before there is one.
   function reserve({ layers }) {
-    frame.style.minHeight = `${18 + (layers + 1) * ROW}px`;
+    frame.style.minHeight = `${TOP + (layers + 1) * ROW}px`;
   }
 
   new ResizeObserver(paint).observe(frame);

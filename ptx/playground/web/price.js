@@ -61,7 +61,7 @@ ptx.price = ({ relabel }) => {
 
   function change(name, before, by) {
     if (before === null || by === null) return [];
-    return [`${name} ${before.toFixed(2)} → ${(before + by).toFixed(2)} bits `, el("b", { "data-sign": Math.sign(Math.round(100 * by)) }, ptx.signed(by))];
+    return [`${name} ${before.toFixed(2)} → ${(before + by).toFixed(2)} bits `, ptx.signedBold(by)];
   }
 
   let chipped = ""; // the heads that have a chip
@@ -70,14 +70,11 @@ ptx.price = ({ relabel }) => {
     if (chipped === (chipped = muted.join())) return;
     const held = chips.contains(document.activeElement);
     chips.replaceChildren(...muted.map((name) => {
-      const chip = el("button", { type: "button", class: "chip", "aria-label": `Let head ${name} write again` }, `${name} ×`);
-      chip.addEventListener("click", () => pins.mute(name));
-      return chip;
+      const label = `Let head ${name} write again`;
+      return ptx.button(`${name} ×`, () => pins.mute(name), { class: "chip", "aria-label": label });
     }));
     if (muted.length > 1) {
-      const all = el("button", { type: "button", class: "quiet" }, "none");
-      all.addEventListener("click", () => store.set({ muted: [] }));
-      chips.append(all);
+      chips.append(ptx.button("none", () => store.set({ muted: [] })));
     }
     if (held) (chips.firstChild ?? choice.node.firstChild).focus(); // its chip is gone
   }

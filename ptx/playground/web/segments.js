@@ -2,12 +2,11 @@
 ptx.segments = (label, options, choose) => {
   const { el } = ptx;
   const buttons = options.map(([value, name, title]) => {
-    const button = el("button", { type: "button", "aria-pressed": "false", title: title ?? null }, name);
-    button.addEventListener("click", () => {
+    const press = () => {
       set(value);
       choose(value);
-    });
-    return [value, button];
+    };
+    return [value, ptx.button(name, press, { class: null, "aria-pressed": "false", title: title ?? null })];
   });
   const node = el("div", { class: "segments", role: "group", "aria-label": label }, ...buttons.map(([, button]) => button));
   function set(value) {

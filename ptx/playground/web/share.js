@@ -59,11 +59,7 @@ ptx.share = (() => {
   // node: () => the part, or null if there is no picture; rows: () => its numbers, a list of equal
   // objects, or a promise of one.
   function exports(name, node, rows) {
-    const button = (label, title, call) => {
-      const made = el("button", { type: "button", class: "quiet export", title }, label);
-      made.addEventListener("click", call);
-      return made;
-    };
+    const button = (label, title, call) => ptx.button(label, call, { class: "quiet export", title });
     const png = async () => {
       const canvas = await picture(node());
       canvas.toBlob((blob) => blob && save(`${name}.png`, [blob], "image/png"));
@@ -97,12 +93,10 @@ ptx.share = (() => {
 
   // A window with code to copy.
   function show(title, code) {
-    const copy = el("button", { type: "button", class: "quiet" }, "Copy");
-    const close = el("button", { type: "button", class: "quiet" }, "Close");
+    const copy = ptx.button("Copy", () => copyFrom(copy, code));
+    const close = ptx.button("Close", () => dialog.close());
     const dialog = el("dialog", { class: "code-window", "aria-label": title },
       el("div", { class: "bar" }, el("h2", {}, title), copy, close), el("pre", { class: "code", tabindex: "0" }, ...ptx.colored(code)));
-    copy.addEventListener("click", () => copyFrom(copy, code));
-    close.addEventListener("click", () => dialog.close());
     dialog.addEventListener("close", () => dialog.remove());
     document.querySelector(".gradio-container").append(dialog);
     dialog.showModal();
@@ -110,17 +104,16 @@ ptx.share = (() => {
 
   // What the header offers.
   function buttons(say) {
-    const link = el("button", { type: "button", class: "quiet", id: "copy-link", title: "A link that opens this picture" }, "Copy link");
-    link.addEventListener("click", async () => {
+    const link = ptx.button("Copy link", async () => {
       const { href, error } = await ptx.link.address();
       say(error ?? "");
       if (!href) return;
       history.replaceState(null, "", href);
       copyFrom(link, href);
-    });
-    const python = el("button", { type: "button", class: "quiet", id: "show-python", title: "The lines of Python that compute what you see" }, "Python");
-    python.addEventListener("click", () => show("The Python behind this page", ptx.python(store.state, ptx.writing.written(), ptx.writing.origin())));
-    return [link, python];
+    }, { id: "copy-link", title: "A link that opens this picture" });
+    const code = () => ptx.python(store.state, ptx.writing.written(), ptx.writing.origin());
+    return [link, ptx.button("Python", () => show("The Python behind this page", code()),
+      { id: "show-python", title: "The lines of Python that compute what you see" })];
   }
 
   return { exports, lines, buttons, copyFrom };

@@ -22,7 +22,7 @@ ptx.store = (() => {
       length: 200, seed: 0, // which change no distribution
     },
     // How the text is doing: {generated, rate, seed, place, waiting, finish, notes, syntax, error}, see
-    // write.py; `finish` is null while it is written, and until a prompt is continued.
+    // live.py; `finish` is null while it is written, and until a prompt is continued.
     status: {},
     look: null, // the server's answer about the cursor, see reading.py; null until it is there
     against: null, // the token that the one at the cursor is weighed against; null: the runner-up
@@ -64,6 +64,13 @@ ptx.store = (() => {
     listeners.push({ keys, call });
   }
 
+  // A screen reader is not told of every token while the text streams past.
+  function quietly(node) {
+    on(["writing", "following"], ({ writing, following }) =>
+      node.setAttribute("aria-live", writing && following ? "off" : "polite"));
+    return node;
+  }
+
   // Index of the first token that the model sees while it chooses the one at `at`; as the server's.
   function visibleFrom(at) {
     const { context } = state.model;
@@ -77,5 +84,5 @@ ptx.store = (() => {
   // The same where the cursor is on the first token after an open prompt, or at its end.
   const openPrompt = () => (state.open && state.cursor === state.prompt ? promptOf(state) : null);
 
-  return { state, set, on, visibleFrom, promptOf, openPrompt };
+  return { state, set, on, quietly, visibleFrom, promptOf, openPrompt };
 })();

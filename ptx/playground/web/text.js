@@ -36,10 +36,10 @@ ptx.text = ({ element }) => {
   const syntax = el("button", { type: "button", class: "syntax", hidden: "" });
   const colours = el("select", { "aria-label": "Colours" },
     ...Object.entries(COLOURS).map(([key, { name }]) => el("option", { value: key }, name)));
-  const blanks = el("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Show spaces, tabs and line ends" }, "· → ↵");
-  const copy = el("button", { type: "button", class: "quiet" }, "Copy");
-  const lines = el("button", { type: "button", class: "quiet export", title: "Save the text, a line of JSON for each token" }, "JSON");
-  lines.addEventListener("click", ptx.share.lines);
+  const blanks = ptx.button("· → ↵", () => blanks.setAttribute("aria-pressed", code.classList.toggle("blanks")),
+    { "aria-pressed": "false", title: "Show spaces, tabs and line ends" });
+  const copy = ptx.button("Copy", () => ptx.share.copyFrom(copy, text));
+  const lines = ptx.button("JSON", ptx.share.lines, { class: "quiet export", title: "Save the text, a line of JSON for each token" });
   const ticks = el("div", { class: "ticks" });
   const about = el("span", {});
   const legend = el("div", { class: "heat-legend" },
@@ -50,7 +50,7 @@ ptx.text = ({ element }) => {
   });
   const keys = el("p", { class: "hint", id: "text-keys" },
     "Click a token, or use the arrow keys; Enter or a double click goes on from there.");
-  const seen = el("p", { class: "seen", role: "status" });
+  const seen = store.quietly(el("p", { class: "seen", role: "status" }));
   const error = el("p", { class: "message error", role: "alert", hidden: "" });
   const notes = el("div", { class: "notes" });
   const caret = el("span", { class: "caret" });
@@ -374,9 +374,7 @@ ptx.text = ({ element }) => {
     return from ? `the last ${ptx.number(cursor - from)} of ${all} before it` : `all ${all} before it`;
   }
 
-  function drawSeen({ cursor, ids, tokens: list, prompt, look, writing: busy, following, muted }) {
-    // a screen reader is not told of every token while the text streams past
-    seen.setAttribute("aria-live", busy && following ? "off" : "polite");
+  function drawSeen({ cursor, ids, tokens: list, prompt, look, muted }) {
     if (cursor === null || ids.length < 2) {
       seen.textContent = "";
       return;
@@ -450,10 +448,6 @@ ptx.text = ({ element }) => {
   }
 
   colours.addEventListener("change", drawLegend);
-  blanks.addEventListener("click", () => {
-    blanks.setAttribute("aria-pressed", code.classList.toggle("blanks"));
-  });
-  copy.addEventListener("click", () => ptx.share.copyFrom(copy, text));
 
   // ---- what a token is, on hover -----------------------------------------------------------------
 
@@ -489,7 +483,7 @@ ptx.text = ({ element }) => {
     reveal(); // a link's, or that of a text from before
     requestAnimationFrame(reveal); // where blocks that come into sight are not as high as guessed
   });
-  store.on(["tokens", "cursor", "ids", "prompt", "look", "writing", "following"], drawSeen);
+  store.on(["tokens", "cursor", "ids", "prompt", "look"], drawSeen);
   store.on(["status", "writing"], drawStatus);
   drawText(store.state.tokens);
   drawCursor(store.state);

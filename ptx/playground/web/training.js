@@ -21,11 +21,7 @@ ptx.training = ({ element, server }) => {
 
   // ---- parts -----------------------------------------------------------------------------------
 
-  const button = (label, title, call, kind = "quiet") => {
-    const node = el("button", { type: "button", class: kind, title }, label);
-    node.addEventListener("click", call);
-    return node;
-  };
+  const button = (label, title, call, kind = "quiet") => ptx.button(label, call, { class: kind, title });
   const form = ptx.trainingForm({ act });
   const curves = ptx.curves({ onChoose: choose });
   const details = el("details", { class: "new-run", open: "" }, el("summary", {}, "New run"), form.element);

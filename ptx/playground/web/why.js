@@ -8,7 +8,7 @@ ptx.why = ({ element }) => {
 
   const against = el("select", { "aria-label": "Compare with" });
   const title = el("span", { class: "why-title" });
-  const says = el("p", { class: "readout", role: "status" });
+  const says = store.quietly(el("p", { class: "readout", role: "status" }));
   const layers = el("table", { class: "lens" });
   const parts = ptx.parts({ tell: (part) => tell(part) });
   const healed = el("span", { class: "hint", title: HEALED });
@@ -134,8 +134,6 @@ ptx.why = ({ element }) => {
   }
 
   function read() {
-    const { writing, following } = store.state;
-    says.setAttribute("aria-live", writing && following ? "off" : "polite");
     says.replaceChildren(...(cell ? [`${cell.name}: `, el("b", {}, ptx.signed(cell.value)), ` to the logit of `, token(look.parts.token.text), " less that of ", token(look.parts.against.text)] : words()));
   }
 

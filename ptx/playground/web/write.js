@@ -3,11 +3,7 @@ ptx.write = ({ element, props, watch, trigger, server }) => {
   const { el, store, writing } = ptx;
   const facts = props.value;
 
-  const button = (id, label, title, call, kind = "quiet") => {
-    const node = el("button", { type: "button", id, class: kind, title }, label);
-    node.addEventListener("click", call);
-    return node;
-  };
+  const button = (id, label, title, call, kind = "quiet") => ptx.button(label, call, { id, class: kind, title });
   const generate = button("generate", "Generate", "Continue the prompt (Ctrl+Enter)", writing.generate, "primary");
   const stop = button("stop", "Stop", "Stop here and keep the text (Esc)", writing.stop);
   const goOn = button("continue", "Continue", "Write on from the end of the text", () => writing.goOn());

@@ -224,7 +224,7 @@ ptx.writing = (() => {
     if (known) panel.trigger("stop");
   }
 
-  // One frame from the server, see write.py.
+  // One frame from the server, see live.py.
   function take(v) {
     if (!v || v.asked !== asked || !state.writing) return;
     if (!known && stopping && !v.error && !v.finish) panel.trigger("stop");
