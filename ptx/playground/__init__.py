@@ -4,9 +4,9 @@
     write.py       a prompt and what comes of it: request.py is a text as it is asked for, live.py
                    as it grows, transcript.py how it travels, syntax.py whether it parses,
                    growth.py how the pictures of its heads grow
-    reading.py     what is told about one position of it; question.py checks what is asked,
-                   traces.py computes, openend.py weighs a prompt's end, recordings.py keeps what is
-                   being written
+    reading.py     what is asked about one position of it; question.py checks it, told.py is the
+                   answer as JSON, traces.py computes, openend.py weighs a prompt's end,
+                   recordings.py keeps what is being written
     programs.py    the same for programs: named endpoints
     training.py    what a person does about training; jobs.py runs it in child processes, which
                    tethered.py ends with the page; library.py is what there is to learn from

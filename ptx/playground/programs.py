@@ -22,9 +22,10 @@ from ptx.playground.live import throttled
 from ptx.playground.models import FIRST, Models
 from ptx.playground.openend import open_prompt
 from ptx.playground.question import Question
-from ptx.playground.reading import Answer, Reading, finite, name_of, of_token, view_of
+from ptx.playground.reading import Reading, view_of
 from ptx.playground.request import Request
 from ptx.playground.runs import Runs, settings_of
+from ptx.playground.told import Answer, finite, name_of, of_token
 from ptx.sampling import USUAL, Choice, Sampling
 
 END = -1

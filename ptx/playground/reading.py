@@ -13,16 +13,13 @@ Bytes are in base64.
 from __future__ import annotations
 
 import time
-from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from math import isfinite, log
 from threading import Lock
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ptx import lens
@@ -33,16 +30,26 @@ from ptx.playground.openend import OpenPrompt, open_prompt
 from ptx.playground.question import Question
 from ptx.playground.recordings import Recordings
 from ptx.playground.served import Served
+from ptx.playground.told import (
+    BITS,
+    Answer,
+    all_logits,
+    base64,
+    finite,
+    grid,
+    layers_of,
+    likeliest,
+    named,
+    of_token,
+    parts_of,
+    role_of,
+    row_of,
+)
 from ptx.playground.traces import Seen
 from ptx.playground.transcript import Transcript
 from ptx.sampling import CUT, Choice, Sampling
 from ptx.stream import check_prompt, visible_from
-from ptx.tokenizer import Tokenizer
 
-SHARP = 256
-"""The likeliest tokens, whose logits are told exactly and whose texts are told."""
-LEVELS = 2**16 - 2
-"""The largest code of a logit; codes are 0 to 65,534, and 65,535 is minus infinity."""
 BEST = 3
 """Tokens told of each layer."""
 HEAD_ROWS = 2048
@@ -54,9 +61,6 @@ PATIENCE = 30.0
 """Seconds that a long computation waits for the one before it."""
 PART = 1.0
 """Seconds after which a part of a long score is told."""
-BITS = 1 / log(2)
-
-Answer = dict[str, Any]
 
 
 def answered(method: Callable[[Any, Question], Answer]) -> Callable[[Any, Any], Answer]:
@@ -171,8 +175,8 @@ class Reading:
         token = ids[at] if at < len(ids) else None
         drawn = None
         if (opened := _opened(q, ids)) and opened.at == at:
-            drawn, likeliest = opened.after(mute)
-            seen = likeliest if token is None else seen
+            drawn, way = opened.after(mute)
+            seen = way if token is None else seen
         followed = int(drawn.argmax()) if token is None and drawn is not None else token
         layers = lens.logit_lens(served.model, seen.trace, seen.query, followed, BEST)
         choice = Choice(layers.logits[-1] if drawn is None else drawn, Sampling())
@@ -184,13 +188,13 @@ class Reading:
             "at": at,
             "start": seen.start,
             **of_token(served.tokenizer, choice, token),
-            **_all_logits(choice.logits),
-            **_likeliest(served.tokenizer, choice.logits),
+            **all_logits(choice.logits),
+            **likeliest(served.tokenizer, choice.logits),
             "entropy": choice.entropy,
             "healed": bool((choice.logits == CUT).any()),
-            "row": _base64(lens.row(_row(seen, at))),
-            "lens": _layers(served.tokenizer, layers),
-            "parts": _parts(served, seen, layers.token, against),
+            "row": base64(lens.row(row_of(seen, at))),
+            "lens": layers_of(served.tokenizer, layers),
+            "parts": parts_of(served, seen, layers.token, against),
         }
 
     @answered
@@ -215,9 +219,11 @@ class Reading:
             "at": at,
             "start": seen.start,
             "side": lens.thumbnail_side(L * H, T),
-            "thumbnails": _base64(lens.thumbnails(weights)),
+            "thumbnails": base64(lens.thumbnails(weights)),
             "scale": scale,
-            "roles": [[_role(roles, here, layer, head) for head in range(H)] for layer in range(L)],
+            "roles": [
+                [role_of(roles, here, layer, head) for head in range(H)] for layer in range(L)
+            ],
         }
 
     @answered
@@ -236,7 +242,7 @@ class Reading:
             cells = (weights[layer, head] * scale)[below].numpy().tobytes()
         else:
             cells = lens.triangle(weights[layer, head])
-        return {"at": at, "start": seen.start, "triangle": _base64(cells), "scale": scale}
+        return {"at": at, "start": seen.start, "triangle": base64(cells), "scale": scale}
 
     @answered
     def rows(self, q: Question) -> Answer:
@@ -274,12 +280,12 @@ class Reading:
             "from": shown.first,
             "end": shown.end,
             "top": top,
-            "band": _base64(band.tobytes()),
+            "band": base64(band.tobytes()),
             "heads": {
                 f"{layer}.{head}": {
                     "from": part.first,
                     "end": part.end,
-                    "rows": _base64(part.of_head(layer, head)),
+                    "rows": base64(part.of_head(layer, head)),
                 }
                 for (layer, head), part in large.items()
             },
@@ -318,13 +324,13 @@ class Reading:
         loss = [finite(x * BITS) for x in found.loss.tolist()]
         return {
             "at": at,
-            "token": _named(served.tokenizer, found.token),
+            "token": named(served.tokenizer, found.token),
             "next": following[0],
             "loss": loss[0],
             "base_next": finite(-found.base_logprob * BITS),
             "base_loss": finite(found.base_loss * BITS),
-            "each": _grid(following[1:], c.n_head) if q.flag("each") else None,
-            "each_loss": _grid(loss[1:], c.n_head) if q.flag("each") else None,
+            "each": grid(following[1:], c.n_head) if q.flag("each") else None,
+            "each_loss": grid(loss[1:], c.n_head) if q.flag("each") else None,
         }
 
 
@@ -343,87 +349,6 @@ def _at_open_end(found: lens.Ablation, logprobs: Tensor, token: int | None) -> l
     base, *others = logprobs[:, token].tolist()
     changes = torch.tensor(others) - base
     return replace(found, token=token, next_logprob=changes, base_logprob=base)
-
-
-def name_of(tokenizer: Tokenizer, token: int) -> str:
-    """A token in a list: its text, or bytes as Python writes them if they are no characters."""
-    if token == tokenizer.eot:
-        return "⟨end⟩"
-    data = tokenizer.token_bytes(token)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return repr(data)
-
-
-def _named(tokenizer: Tokenizer, token: int) -> Answer:
-    return {"id": token, "text": name_of(tokenizer, token)}
-
-
-def of_token(tokenizer: Tokenizer, choice: Choice, token: int | None) -> Answer:
-    if token is None:
-        return dict.fromkeys(("token", "text", "prob", "bits", "rank"))
-    logprob = choice.logprob(token)
-    return {
-        "token": token,
-        "text": name_of(tokenizer, token),
-        "prob": float(choice.raw[token]),
-        "bits": finite(-logprob * BITS),
-        "rank": choice.rank(token),
-    }
-
-
-def _row(seen: Seen, at: int) -> Tensor:
-    """(L, H, at - start): nothing of what the likeliest way through an open end has not read."""
-    row = seen.trace.attention[:, :, seen.query, : seen.size]
-    return F.pad(row, (0, at - seen.end))
-
-
-def _all_logits(logits: Tensor) -> Answer:
-    """(V,) in two bytes each: the error of a probability is far below what a page can show."""
-    possible = logits > CUT
-    low, high = (float(x) for x in logits[possible].aminmax())
-    step = (high - low) / LEVELS or 1.0
-    codes = torch.where(possible, ((logits - low) / step).round(), LEVELS + 1)
-    return {"low": low, "step": step, "logits": _base64(codes.numpy().astype("<u2").tobytes())}
-
-
-def _likeliest(tokenizer: Tokenizer, logits: Tensor) -> Answer:
-    most = min(SHARP, int((logits > CUT).sum()))
-    found = logits.topk(most)
-    ids = found.indices.numpy()
-    return {
-        "sharp": {
-            "ids": _base64(ids.astype("<i4").tobytes()),
-            "logits": _base64(found.values.numpy().astype("<f4").tobytes()),
-        },
-        "names": [name_of(tokenizer, token) for token in ids.tolist()],
-    }
-
-
-def _layers(tokenizer: Tokenizer, found: lens.LogitLens) -> Answer:
-    return {
-        "tokens": [
-            [_named(tokenizer, token) | {"p": p} for token, p in zip(*layer)]
-            for layer in zip(found.tokens.tolist(), found.probs.tolist())
-        ],
-        "prob": found.prob.tolist(),
-        "rank": found.rank.tolist(),
-        "followed": _named(tokenizer, found.token),
-    }
-
-
-def _parts(served: Served, seen: Seen, token: int, against: int) -> Answer:
-    found = lens.attribution(served.model, seen.trace, token, against, seen.query)
-    return {
-        "token": _named(served.tokenizer, token),
-        "against": _named(served.tokenizer, against),
-        "embedding": float(found.embedding),
-        "heads": found.heads.tolist(),
-        "mlps": found.mlps.tolist(),
-        "biases": float(found.biases),
-        "total": float(found.total),
-    }
 
 
 def view_of(q: Question, seen: Seen) -> tuple[Tensor, float]:
@@ -457,15 +382,6 @@ def _roles(served: Served, seen: Seen) -> tuple[lens.Roles, Tensor]:
     return roles, torch.cat((enough, torch.tensor([long])))
 
 
-def _role(roles: lens.Roles, here: Tensor, layer: int, head: int) -> Answer:
-    label = roles.label(layer, head)
-    if label in lens.ROLES:
-        i = lens.ROLES.index(label)
-        return {"label": label, "score": float(roles.lift()[i, layer, head]), "here": bool(here[i])}
-    score = float(roles.sink[layer, head]) if label else 0.0
-    return {"label": label, "score": score, "here": bool(here[-1])}
-
-
 def _logprobs(seen: Seen, tokens: list[int]) -> list[float]:
     """Natural logarithms of the probabilities of the last tokens of a window and the one after."""
     found: list[Tensor] = []
@@ -475,16 +391,3 @@ def _logprobs(seen: Seen, tokens: list[int]) -> list[float]:
             logits = seen.trace.head(rows).float().cpu()  # (64, V)
         found.append(logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0].double())
     return torch.cat(found).tolist()
-
-
-def _grid(values: list[Any], columns: int) -> list[list[Any]]:
-    return [values[i : i + columns] for i in range(0, len(values), columns)]
-
-
-def finite(value: float) -> float | None:
-    """None for what JSON has no number for."""
-    return value if isfinite(value) else None
-
-
-def _base64(data: bytes) -> str:
-    return b64encode(data).decode()
