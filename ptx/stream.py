@@ -12,14 +12,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from ptx.errors import UserError
 from ptx.guard import Guard
-from ptx.healing import Healer, OpenEnd
+from ptx.healing import OpenEnd, healer
 from ptx.lookup import Lookup
 from ptx.sampling import Choice, Sampling, draw, drawn, possible, uniform
 from ptx.tokenizer import Tokenizer
@@ -349,11 +349,6 @@ def guard_of(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> Guard | None:
 def _own(row: Tensor) -> Tensor:
     """A row in memory of its own, so that a step that is kept does not keep those of all texts."""
     return row if row.untyped_storage().nbytes() == row.nbytes else row.clone()
-
-
-@lru_cache(maxsize=4)
-def healer(tokenizer: Tokenizer) -> Healer:
-    return Healer(tokenizer)
 
 
 def check_prompt(prompt: str) -> None:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ptx import lens
-from ptx.healing import OpenEnd
+from ptx.healing import OpenEnd, healer
 from ptx.playground.served import Served
 from ptx.playground.traces import Seen
-from ptx.stream import healer, visible_from
+from ptx.stream import visible_from
 
 AT_ONCE = 8
 """Muted sets that are read together."""

@@ -11,11 +11,11 @@ from typing import Any
 from ptx import lens
 from ptx.checkpoint import find_model, load_model, run_of
 from ptx.engine import Engine
+from ptx.healing import healer
 from ptx.model import GPT
 from ptx.playground import zero_gpu
 from ptx.playground.limits import LIMITS
 from ptx.playground.traces import Traces
-from ptx.stream import healer
 from ptx.tokenizer import Tokenizer
 
 MOST_BYTES = 4 << 30

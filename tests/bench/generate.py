@@ -23,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
+from ptx.batch import Batch
 from ptx.checkpoint import load_model
 from ptx.decoder import Decoder
-from ptx.engine import Batch, Engine
+from ptx.engine import Engine
 from ptx.int8 import as_int8
 from ptx.model import GPT
 from ptx.sampling import USUAL, Sampling

@@ -18,7 +18,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 import ptx
-from ptx.engine import Batch
+from ptx.batch import Batch
 from ptx.playground.limits import LIMITS
 from ptx.playground.models import Models
 from ptx.playground.page import build, launch_options

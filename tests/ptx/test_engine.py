@@ -27,9 +27,10 @@ from hypothesis.stateful import (
     rule,
 )
 
+from ptx.batch import Batch, _picked
 from ptx.config import PRESETS
 from ptx.decoder import Decoder
-from ptx.engine import AHEAD, Batch, Busy, Engine, Generation, _picked, generate
+from ptx.engine import AHEAD, Busy, Engine, Generation, generate
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.sampling import Sampling, drawn
