@@ -19,34 +19,18 @@ torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
-HERE = Path(__file__).parent
-BROWSER = "browser"
-LONGEST = (
-    BROWSER,
-    "browser/test_training_lives.py",
-    "test_end_to_end.py",
-    "train/test_parallel.py",
-    "train/test_survival.py",
-    "playground/test_training.py",
-)
-"""What workers begin with, so that none is left alone with it at the end."""
+LONGEST = ("browser", "test_end_to_end.py", "train", "playground", "prepare")
+"""What workers begin with, so that none is left alone with a long file at the end."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several workers share the tests: a file's are one worker's, and so are those of all
-    files that share one page and one browser."""
-    if not hasattr(config, "workerinput"):
-        return
-    order = {group: place for place, group in enumerate(LONGEST)}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: order.get(_group(item), len(order)))  # stable
+    """The order where several workers share the files: they are given out as they come."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _place(item.path.relative_to(Path(__file__).parent).parts[0]))
 
 
-def _group(item: pytest.Item) -> str:
-    path = item.path.relative_to(HERE).as_posix()
-    own = ("browser/test_training_lives.py", "browser/test_sampler.py")
-    return BROWSER if path.startswith("browser/") and path not in own else path
+def _place(part: str) -> int:
+    return LONGEST.index(part) if part in LONGEST else len(LONGEST)
 
 
 @pytest.fixture(scope="session")
