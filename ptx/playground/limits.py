@@ -25,11 +25,13 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-
-import gradio as gr
+from typing import TYPE_CHECKING
 
 from ptx.errors import UserError
 from ptx.stream import PROMPT_LIMIT
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 PREFIX = "PTX_"
 SWITCH = {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False}

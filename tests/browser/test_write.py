@@ -216,8 +216,8 @@ def test_the_end_of_a_stopped_text_told_twice_is_not_that_of_the_next(
             const { ended } = ptx.writing;
             ptx.writing.ended = () => {
                 ptx.writing.ended = ended;
-                ended();
-                setTimeout(ended, 1); // once the next text is asked for
+                ended(); // asks for the next text
+                ended(); // before that one has a frame
             };
             ptx.writing.generate();
         }"""

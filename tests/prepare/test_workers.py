@@ -44,6 +44,8 @@ def test_ctrl_c_does_not_wait_for_the_shards_that_are_being_cleaned(tmp_path: Pa
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a suite that runs in the background ignores Ctrl+C, and so would this process
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while not begun.exists():

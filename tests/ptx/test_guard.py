@@ -7,7 +7,7 @@ import inspect
 import numpy as np
 import pytest
 
-from ptx import engine, stream
+from ptx import batch, stream
 from ptx.guard import Guard
 from ptx.prefix import can_go_on
 from ptx.tokenizer import Tokenizer
@@ -15,7 +15,7 @@ from ptx.tokenizer import Tokenizer
 
 def test_a_guard_says_what_the_whole_text_does(py16k: Tokenizer) -> None:
     """It forgets whole statements, which must not matter."""
-    source = "\n".join(map(inspect.getsource, (engine, stream)))[:6_000]
+    source = "\n".join(map(inspect.getsource, (batch, stream)))[:6_000]
     ids = py16k.encode(source)
     others = np.random.default_rng(0).integers(0, py16k.eot, len(ids)).tolist()
     guard, read, refused = Guard(b"", py16k), b"", 0
