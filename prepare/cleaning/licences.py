@@ -73,11 +73,12 @@ def is_permissive(licence: str) -> bool:
     parts = [named(part) for part in re.split(r"\s+AND\s+", licence)]
     if len(parts) > 1 and all(part in PERMISSIVE for part in parts):
         return True
+    spdx = get_spdx_licensing()
     try:
-        expression = get_spdx_licensing().parse(licence)
-        return expression is not None and allowed(expression)
+        expression = spdx.parse(licence)
     except Exception:  # not only the parser's own ones: "()" is an IndexError in it
         return False
+    return expression is not None and allowed(expression)
 
 
 def allowed(expression: object) -> bool:

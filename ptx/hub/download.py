@@ -43,7 +43,12 @@ def hub_model(
     shape, for weights in pickle, and when the Hub cannot be reached.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HTTPError,
+        IncompleteSnapshotError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     if not NAME.fullmatch(name) or ".." in name:
         raise UserError(f"{name!r} is no name of the Hub: write it as user/name")
@@ -68,6 +73,8 @@ def hub_model(
                     allow_patterns=WANTED,
                 )
             )
+        except IncompleteSnapshotError:  # says what is there
+            raise
         except LocalEntryNotFoundError as error:
             raise refusal or error from None
     if not is_transformers(snapshot):

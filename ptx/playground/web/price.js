@@ -31,7 +31,7 @@ ptx.price = ({ relabel }) => {
     const open = store.openPrompt();
     const start = open === null ? store.visibleFrom(cursor) : 0;
     const text = ids.slice(start, cursor + 1);
-    return { ids: text, at: cursor - start, open, key: [model.key, start, open !== null, text.join()].join("|") };
+    return { ids: text, at: cursor - start, open, key: JSON.stringify([model.key, start, open, text]) };
   }
 
   function schedule(pause = REST) {
