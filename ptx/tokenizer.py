@@ -244,8 +244,9 @@ class Tokenizer:
             tokenizer = cls(name, pattern, ranks, eot, n_vocab)
             lost = [c for c in OF_EVERY_KIND if tokenizer.decode(tokenizer.encode(c)) != c.encode()]
         except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise  # Ctrl+C; a panic is no Exception either
+            panic = type(error).__name__ == "PanicException"  # no Exception either
+            if isinstance(error, MemoryError) or not (panic or isinstance(error, Exception)):
+                raise  # says nothing about the pattern
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"{path} makes no tokenizer, its pattern cuts no text ({reason}): "

@@ -150,7 +150,7 @@ def test_what_a_text_had_to_wait_for_does_not_take_the_room_of_its_rows(served: 
     assert len(recordings.rows(name, 0)[1]) == last["generated"] == REQUEST.length
 
 
-def test_where_the_heads_look_is_kept_for_the_run(served: Served) -> None:
+def test_where_the_heads_look_is_kept_for_its_recording(served: Served) -> None:
     recordings = Recordings()
     last = written(served, REQUEST, recordings)[-1]
     first, rows = recordings.rows(last["recording"], 0)

@@ -105,7 +105,7 @@ ptx.price = ({ relabel }) => {
     if (!now || each?.key !== now.key) return { text: "…", title: "being worked out" };
     const [layer, head] = pins.place(name);
     const bits = each[labels][layer][head];
-    if (bits === null) return { text: "–", title: "there is no token before the cursor" };
+    if (bits === null) return { text: "–", title: labels === "loss" ? "there is no token before the cursor" : "it cannot come here" };
     const what = labels === "next" ? "the token at the cursor" : "a token of the text before it";
     return {
       text: ptx.signed(bits),
