@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from prepare import near, split
@@ -71,56 +72,74 @@ class Index:
         return found
 
 
+TOLD = ("project", "version", "licence")
+"""What the documents of a project say of it."""
+
+
 def read_index(shards: Sequence[ShardFiles], limit: Limit | None) -> Index:
     """The documents of all shards, up to the limit."""
-    columns: dict[str, list[np.ndarray]] = {}
-    numbers: dict[str, int] = {}
-    told: dict[str, tuple[set[str], set[str]]] = {}  # versions and licences by project
+    told: dict[Told, int] = {}
+    parts = []
     before = 0  # documents in the shards before
     for i, files in enumerate(shards):
-        table = files.rows(["project", "version", "licence", "sha256", "bytes", "tokens", "place"])
-        coded = pc.dictionary_encode(table["project"].combine_chunks())
-        codes = coded.indices.to_numpy(zero_copy_only=False)
-        names = coded.dictionary.to_pylist()
-        local = np.array([numbers.setdefault(n, len(numbers)) for n in names], dtype=np.int32)
-        facts = ["project", "version", "licence"]
-        for row in table.group_by(facts).aggregate([]).to_pylist():
-            versions, licences = told.setdefault(row["project"], (set(), set()))
-            versions.add(row["version"])
-            licences.add(row["licence"])
+        table = files.rows([*TOLD, "sha256", "bytes", "tokens", "place"])
         n, tokens = table.num_rows, table["tokens"].to_numpy().astype(np.int64)
         digests = b"".join(d[:16] for d in table["sha256"].to_pylist())
-        here = {
-            "shard": np.full(n, i, dtype=np.int32),
-            "row": np.arange(n, dtype=np.int32),
-            "place": before + table["place"].to_numpy().astype(np.int64),
-            "project": local[codes],
-            "start": np.cumsum(tokens) - tokens,
-            "tokens": tokens.astype(np.int32),
-            "bytes": table["bytes"].to_numpy(),
-            "digest": np.frombuffer(digests, dtype="V16"),
-        }
-        for key, values in here.items():
-            columns.setdefault(key, []).append(values)
+        parts.append(
+            {
+                "shard": np.full(n, i, dtype=np.int32),
+                "row": np.arange(n, dtype=np.int32),
+                "place": before + table["place"].to_numpy().astype(np.int64),
+                "told": _told(table, told),
+                "start": np.cumsum(tokens) - tokens,
+                "tokens": tokens.astype(np.int32),
+                "bytes": table["bytes"].to_numpy(),
+                "digest": np.frombuffer(digests, dtype="V16"),
+            }
+        )
         before += files.counts()["files"].get("in", 0)
-    if not columns:
+    if not parts:
         raise UserError("The source is empty: name another.")
-    arrays = {key: np.concatenate(parts) for key, parts in columns.items()}
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     if limit:
-        stop = limit.reached_at(arrays["bytes"], arrays["tokens"])
-        arrays = {key: values[:stop] for key, values in arrays.items()}
-    # Numbered anew, as the split must not fall on projects that lie beyond the limit.
-    present, renumbered = np.unique(arrays["project"], return_inverse=True)
-    arrays["project"] = renumbered.astype(np.int32)
-    names = list(numbers)
-    projects = [project(names[number], *told[names[number]]) for number in present.tolist()]
-    return Index(shards, **arrays, projects=projects)
+        stop = limit.reached_at(columns["bytes"], columns["tokens"])
+        columns = {key: values[:stop] for key, values in columns.items()}
+    # Only now: neither the split nor the manifest should know of what lies beyond the limit.
+    columns["project"], projects = _projects(columns.pop("told"), list(told))
+    return Index(shards, **columns, projects=projects)
 
 
-def project(name: str, versions: set[str], licences: set[str]) -> dict[str, str]:
+Told = tuple[str, ...]
+"""A document's TOLD."""
+
+
+def _told(table: pa.Table, numbers: dict[Told, int]) -> np.ndarray:
+    """What each document says, (N,): its number among all that was said; new ones are added."""
+    coded = [pc.dictionary_encode(table[name].combine_chunks()) for name in TOLD]
+    shape = [max(1, len(column.dictionary)) for column in coded]
+    codes = [column.indices.to_numpy(zero_copy_only=False) for column in coded]
+    different, which = np.unique(np.ravel_multi_index(codes, shape), return_inverse=True)
+    words = [column.dictionary.to_pylist() for column in coded]
+    said = zip(*np.unravel_index(different, shape))
+    found = [tuple(words[i][code] for i, code in enumerate(one)) for one in said]
+    return np.array([numbers.setdefault(one, len(numbers)) for one in found], np.int32)[which]
+
+
+def _projects(told: np.ndarray, words: list[Told]) -> tuple[np.ndarray, list[dict[str, str]]]:
+    """From what each document says, (N,): the number of its project, (N,), and the projects."""
+    present, which = np.unique(told, return_inverse=True)
+    said: dict[str, list[Told]] = {}  # by project
+    for number in present.tolist():
+        said.setdefault(words[number][0], []).append(words[number])
+    numbers = {name: i for i, name in enumerate(said)}
+    of_told = np.array([numbers[words[number][0]] for number in present.tolist()], np.int32)
+    return of_told[which], [project(name, some) for name, some in said.items()]
+
+
+def project(name: str, said: Sequence[Told]) -> dict[str, str]:
     """For the manifest; whatever its documents say is listed."""
-    listed = ("; ".join(sorted(said - {""})) for said in (versions, licences))
-    return {"name": name, **dict(zip(("version", "licence"), listed))}
+    _, versions, licences = ("; ".join(sorted({*words} - {""})) for words in zip(*said))
+    return {"name": name, "version": versions, "licence": licences}
 
 
 FindTwins = Callable[[Index, np.ndarray], np.ndarray]
@@ -170,6 +189,23 @@ def select(
         sides, rule = split.by_project(names, val_fraction, test_fraction)
         side = sides[index.project]
     rank = np.argsort(-side, kind="stable")  # the test first; on a side as they come
+    outcome, kept_as = _without_copies(index, rank, exact, find_twins)
+    stays = outcome == KEPT
+    used = SPLITS if (stays & (side == 2)).any() else SPLITS[:2]
+    order = {name: np.flatnonzero(stays & (side == i)) for i, name in enumerate(used)}
+    if not continuous:
+        places = project_places(names, seed)
+        order = {
+            name: members[np.argsort(places[index.project[members]], kind="stable")]
+            for name, members in order.items()
+        }
+    return Selection(outcome, kept_as, side, order, rule)
+
+
+def _without_copies(
+    index: Index, rank: np.ndarray, exact: bool, find_twins: FindTwins | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`outcome` and `kept_as` of a Selection. rank: the documents, those to be kept first."""
     outcome = np.full(len(index), KEPT, dtype=np.int8)
     kept_as = np.arange(len(index))
     if exact:
@@ -182,17 +218,7 @@ def select(
         moved = kept != np.arange(len(left))
         kept_as[left[moved]] = left[kept[moved]]
         outcome[left[moved]] = NEAR
-    kept_as = kept_as[kept_as]  # of an identical one that has gone for a similar one
-    stays = outcome == KEPT
-    used = SPLITS if (stays & (side == 2)).any() else SPLITS[:2]
-    order = {name: np.flatnonzero(stays & (side == i)) for i, name in enumerate(used)}
-    if not continuous:
-        places = project_places([p["name"] for p in index.projects], seed)
-        order = {
-            name: members[np.argsort(places[index.project[members]], kind="stable")]
-            for name, members in order.items()
-        }
-    return Selection(outcome, kept_as, side, order, rule)
+    return outcome, kept_as[kept_as]  # of an identical one that has gone for a similar one
 
 
 def near_twins(index: Index, members: np.ndarray) -> np.ndarray:

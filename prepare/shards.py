@@ -89,36 +89,8 @@ def clean_shard(
     """
     kinds = ("tokens", "signatures", "bands", "parquet", "json")  # the last makes it done
     partial = {kind: files.file(f"{kind}.partial") for kind in kinds}
-    tally = Tally()
     try:
-        with (
-            partial["tokens"].open("wb") as tokens,
-            partial["signatures"].open("wb") as signatures,
-            pq.ParquetWriter(partial["parquet"], SCHEMA) as table,
-        ):
-            rows: list[dict[str, object]] = []
-            members: list[np.ndarray] = []  # their tokens
-
-            def write() -> None:
-                # Not by numpy's `tofile`, to which a small write to a full disk is no error.
-                for ids in members:
-                    tokens.write(ids.astype(dtype).tobytes())
-                if cleaner.steps.near:
-                    signatures.write(near.signatures(members).tobytes())
-                table.write_table(pa.Table.from_pylist(rows, SCHEMA))
-                rows.clear()
-                members.clear()
-
-            for place, document in enumerate(shard.documents()):
-                cleaned = cleaner.clean(document)
-                tally.add(cleaned)
-                if cleaned.fault is None:
-                    rows.append(row(place, document, cleaned))
-                    members.append(cleaned.tokens)
-                    if len(rows) == TOGETHER:
-                        write()
-                progress(cleaned.size)
-            write()
+        tally = _clean(shard, partial, cleaner, dtype, progress)
         found = np.fromfile(partial["signatures"], np.uint32).reshape(-1, near.N_HASHES)
         partial["bands"].write_bytes(near.bands(found).tobytes())
         partial["json"].write_text(json.dumps(tally.record()), "utf-8")
@@ -132,6 +104,46 @@ def clean_shard(
             f"{files.directory} is full: make room and run the same command again; finished "
             "parts are kept."
         ) from None
+
+
+def _clean(
+    shard: Shard,
+    files: dict[str, Path],
+    cleaner: Cleaner,
+    dtype: np.dtype,
+    progress: Callable[[int], None],
+) -> Tally:
+    """Writes the tokens, signatures and rows of what stays; TOGETHER documents at a time."""
+    tally = Tally()
+    rows: list[dict[str, object]] = []
+    members: list[np.ndarray] = []  # their tokens
+    with (
+        files["tokens"].open("wb") as tokens,
+        files["signatures"].open("wb") as signatures,
+        pq.ParquetWriter(files["parquet"], SCHEMA) as table,
+    ):
+
+        def write() -> None:
+            # Not by numpy's `tofile`, to which a small write to a full disk is no error.
+            for ids in members:
+                tokens.write(ids.astype(dtype).tobytes())
+            if cleaner.steps.near:
+                signatures.write(near.signatures(members).tobytes())
+            table.write_table(pa.Table.from_pylist(rows, SCHEMA))
+            rows.clear()
+            members.clear()
+
+        for place, document in enumerate(shard.documents()):
+            cleaned = cleaner.clean(document)
+            tally.add(cleaned)
+            if cleaned.fault is None:
+                rows.append(row(place, document, cleaned))
+                members.append(cleaned.tokens)
+                if len(rows) == TOGETHER:
+                    write()
+            progress(cleaned.size)
+        write()
+    return tally
 
 
 def row(place: int, document: Document, cleaned: Cleaned) -> dict[str, object]:

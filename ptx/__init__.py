@@ -7,7 +7,8 @@
 The network           config, model, loss; lens/ takes it apart
 Text and tokens       tokenizer, corpus (token files); prefix and guard ask Python's parser what can
                       still become Python
-The next token        sampling; healing (kinds), where a prompt ends inside one; lookup guesses it
+The next token        sampling; healing (kinds, merges), where a prompt ends inside one; lookup
+                      guesses it
 A text, and many      stream, decoder, batch, engine
 As fast as it can be  native is a step as one compiled function: tile, team (threads), memory,
                       compiled, int8; draws is the sampler once more; fastest chooses by timing

@@ -229,7 +229,7 @@ class _Native:
         from ptx import draws, native, team  # numba takes half a second to import
 
         self._native, self._draws, self._weights = native, draws, native.pack(model)
-        self._cache_k, self._cache_v = cache.k.numpy(), cache.v.numpy()
+        self._cache = native.Cache(cache.k.numpy(), cache.v.numpy())
         self._sources, self._same = sources, same
         self._config = c = model.config
         self._no_weights = np.empty((0, c.n_layer, c.n_head, c.context), np.float32)
@@ -246,12 +246,12 @@ class _Native:
     def try_out(self) -> None:
         """One step on a cache of its own, and a draw: compiles, or finds what was compiled
         before."""
-        c, w, zero = self._config, self._weights, np.zeros(1, np.int64)
-        cache = np.zeros((c.n_layer, c.n_kv_head, 1, 1, c.head_size), np.float32)
-        arguments = zero, zero, zero, zero, zero, cache, cache.copy(), self._no_weights
+        native, c, w, zero = self._native, self._config, self._weights, np.zeros(1, np.int64)
+        empty = np.zeros((c.n_layer, c.n_kv_head, 1, 1, c.head_size), np.float32)
+        rows, cache = native.Rows(zero, zero, zero, zero, zero), native.Cache(empty, empty.copy())
         logits = np.empty((1, c.vocab_size), np.float32)
-        alone = self._native.team_of(1, w)[0]
-        self._native.step(w, *arguments, logits, self._native.scratch(w, 1), alone)
+        alone = native.team_of(1, w)[0]
+        native.step(w, rows, cache, self._no_weights, logits, native.scratch(w, 1), alone)
         self._draws.draw_rows(logits, 1.0, 0, 1.0, 0.0, [0.0])
         self._draws.logprob(logits[0], 0)
 
@@ -279,13 +279,13 @@ class _Native:
 
     def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:
         native, R = self._native, len(tokens)
+        rows = native.Rows(tokens, slots, positions, self._sources[slots], self._same[slots])
         fastest = self._threads[R >= MANY, len(logits) > 0, len(weights) > 0]
         threads, began = fastest.pick(), time.perf_counter()
         self._helpers.run(
             native.step,
             native.team_of(threads, self._weights),
-            *(self._weights, tokens, slots, positions, self._sources[slots], self._same[slots]),
-            *(self._cache_k, self._cache_v),
+            *(self._weights, rows, self._cache),
             *(weights, logits, native.scratch(self._weights, R)),
         )
         fastest.note(threads, (time.perf_counter() - began) / (R + EVERY_STEP))

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from ptx.kinds import Kinds
+from ptx.merges import last_merge
 from ptx.tokenizer import INVALID_BYTES, Tokenizer
 
 OPEN_PIECES = 3
@@ -309,23 +310,10 @@ class Healer:
         left = np.full(len(self._bytes), -1)
         distance = np.zeros(len(self._bytes), dtype=np.int64)
         for token, rank in self._ranks.items():
-            parts = self._merge_below(token, rank)
-            if len(parts) == 2:
-                left[rank] = self._ranks[parts[0]]
+            if halves := last_merge(self._ranks, token):
+                left[rank] = self._ranks[halves[0]]
                 distance[rank] = distance[left[rank]] + 1
         return left, [np.flatnonzero(distance == d) for d in range(1, distance.max() + 1)]
-
-    def _merge_below(self, piece: bytes, rank: int) -> list[bytes]:
-        """`piece` after all merges into tokens of a lower rank: in two, if it is that token."""
-        parts = [piece[i : i + 1] for i in range(len(piece))]
-        while len(parts) > 2:
-            ranks = [self._ranks.get(a + b, rank) for a, b in pairwise(parts)]
-            best = min(ranks)
-            if best >= rank:
-                break
-            i = ranks.index(best)
-            parts[i : i + 2] = [parts[i] + parts[i + 1]]
-        return parts
 
     def _find_merging(self, left: bytes) -> tuple[np.ndarray, np.ndarray]:
         """The tokens (n,) with which `left` merges, and into which (n,)."""

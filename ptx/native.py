@@ -337,6 +337,26 @@ def _activate(up: np.ndarray, gate: np.ndarray, activation: int, piece: int):
                 u[i] = max(u[i], np.float32(0))
 
 
+class Rows(NamedTuple):
+    """What a step reads, int64 (R,) each; rows of one text in the order of their positions."""
+
+    tokens: np.ndarray
+    slots: np.ndarray
+    """Whose keys and values are each row's text's."""
+    positions: np.ndarray
+    sources: np.ndarray
+    """Another slot, or the same, in which the first `same` keys and values are this one's too:
+    rows that share them read them once."""
+    same: np.ndarray
+
+
+class Cache(NamedTuple):
+    """The keys and values of all texts, fp32 (L, K, slots, context, D) each."""
+
+    k: np.ndarray
+    v: np.ndarray
+
+
 class Scratch(NamedTuple):
     """What a step of R rows keeps between its phases, fp32."""
 
@@ -368,102 +388,140 @@ def team_of(n: int, w: Weights) -> list[Team]:
 
 
 @compiled
-def _add_and_normalize(s: Scratch, piece: int, norm: Norm, layer: int, w: Weights):
+def _some(piece: int, rows: Rows):
+    """The rows of a piece of at most CHUNK."""
+    return piece * CHUNK, min((piece + 1) * CHUNK, len(rows.tokens))
+
+
+@compiled
+def _embed(w: Weights, rows: Rows, piece: int, s: Scratch):
+    """The residual stream of a piece of the rows as it begins, and what the first layer reads."""
+    a, b = _some(piece, rows)
+    for r in range(a, b):
+        s.x[r] = w.tok_emb[rows.tokens[r]]
+        if len(w.pos_emb):
+            s.x[r] += w.pos_emb[rows.positions[r]]
+    _normalize(s.x[a:b], w.attn_norm, 0, w, s.h[a:b])
+
+
+@compiled
+def _project(w: Weights, layer: int, piece: int, s: Scratch):
+    """A piece of the queries, keys and values."""
+    n_q, n_k = _pieces(w.q), _pieces(w.k)
+    if piece < n_q:
+        _linear(w.q, layer, piece, s.h, s.q)
+    elif piece < n_q + n_k:
+        _linear(w.k, layer, piece - n_q, s.h, s.k)
+    else:
+        _linear(w.v, layer, piece - n_q - n_k, s.h, s.v)
+
+
+@compiled
+def _keep(w: Weights, rows: Rows, cache: Cache, layer: int, piece: int, s: Scratch):
+    """Queries and keys of a piece of the rows as heads compare them; keys and values are kept."""
+    a, b = _some(piece, rows)
+    D = w.head_size
+    _prepare_heads(s.q[a:b], w.q_norm, layer, rows.positions[a:b], w)
+    _prepare_heads(s.k[a:b], w.k_norm, layer, rows.positions[a:b], w)
+    for r in range(a, b):
+        slot, position = rows.slots[r], rows.positions[r]
+        for n in range(w.n_kv_head):
+            cache.k[layer, n, slot, position] = s.k[r, n * D : (n + 1) * D]
+            cache.v[layer, n, slot, position] = s.v[r, n * D : (n + 1) * D]
+
+
+@compiled
+def _look(
+    w: Weights,
+    rows: Rows,
+    cache: Cache,
+    layer: int,
+    piece: int,
+    weights: np.ndarray,
+    attention: np.ndarray,
+    s: Scratch,
+):
+    """What one head of one row finds; `weights` (context,) is room to work in."""
+    n, r = piece // len(rows.tokens), piece % len(rows.tokens)
+    group, D, slot, source = w.n_head // w.n_kv_head, w.head_size, rows.slots[r], rows.sources[r]
+    keys, values = cache.k[layer, n // group], cache.v[layer, n // group]
+    seen, mine = rows.positions[r] + 1, slice(n * D, (n + 1) * D)
+    both = min(rows.same[r], seen) // KEYS * KEYS
+    begun = keys[source, :both], values[source, :both]
+    own = keys[slot, both:seen], values[slot, both:seen]
+    _attend(s.q[r, mine], begun, own, weights[:seen], s.y[r, mine])
+    if len(attention):
+        attention[r, layer, n, :seen] = weights[:seen]
+
+
+@compiled
+def _widen(w: Weights, layer: int, piece: int, s: Scratch):
+    """A piece of the columns between the two halves of an MLP."""
+    _linear(w.up, layer, piece, s.h, s.up)
+    if w.activation == 2:
+        _linear(w.gate, layer, piece, s.h, s.gate)
+    _activate(s.up, s.gate, w.activation, piece)
+
+
+@compiled
+def _add_and_normalize(rows: Rows, piece: int, norm: Norm, layer: int, w: Weights, s: Scratch):
     """Adds what half a block found to the residual stream, for what reads it next."""
-    x, h = s.x[piece * CHUNK : (piece + 1) * CHUNK], s.h[piece * CHUNK : (piece + 1) * CHUNK]
-    x += h
-    _normalize(x, norm, layer, w, h)
+    a, b = _some(piece, rows)
+    s.x[a:b] += s.h[a:b]
+    _normalize(s.x[a:b], norm, layer, w, s.h[a:b])
 
 
 @compiled
 def step(
     w: Weights,
-    tokens: np.ndarray,
-    slots: np.ndarray,
-    positions: np.ndarray,
-    sources: np.ndarray,
-    same: np.ndarray,
-    cache_k: np.ndarray,
-    cache_v: np.ndarray,
+    rows: Rows,
+    cache: Cache,
     attention: np.ndarray,
     logits: np.ndarray,
     s: Scratch,
     team: Team,
 ):
-    """Reads R tokens; writes the logits (N, V) of what follows the last N of them. Without any it
-    stops once the last layer has its keys and values. Several threads may call it with the same
-    arguments, but for `team`: they share the work.
+    """Reads R tokens into the cache; writes the logits (N, V) of what follows the last N of them.
+    Without any it stops once the last layer has its keys and values. Several threads may call it
+    with the same arguments, but for `team`: they share the work, phase after phase.
 
-    tokens, slots, positions: int64 (R,). Row r reads tokens[r] at positions[r] of the text in
-        slots[r]; rows of one text come in the order of their positions.
-    sources, same: int64 (R,). The first same[r] keys and values of sources[r] are those of slots[r]
-        too: rows that share them read them once.
-    cache_k, cache_v: fp32 (L, K, slots, context, D), extended by this call.
     attention: fp32 (R, L, H, context), filled up to each row's position; (0, ...) to leave it out.
     """
-    R, D, n_layer = len(tokens), w.head_size, len(w.q.weight)
-    group, chunks = w.n_head // w.n_kv_head, (R + CHUNK - 1) // CHUNK
-    weights, phase = np.empty(cache_k.shape[3], np.float32), 0
+    R, n_layer = len(rows.tokens), len(w.q.weight)
+    chunks = (R + CHUNK - 1) // CHUNK
+    weights, phase = np.empty(cache.k.shape[3], np.float32), 0
     for piece in pieces(team.place, phase, chunks):
-        a, b = piece * CHUNK, min((piece + 1) * CHUNK, R)
-        for r in range(a, b):
-            s.x[r] = w.tok_emb[tokens[r]]
-            if len(w.pos_emb):
-                s.x[r] += w.pos_emb[positions[r]]
-        _normalize(s.x[a:b], w.attn_norm, 0, w, s.h[a:b])
+        _embed(w, rows, piece, s)
     for layer in range(n_layer):
-        n_q, n_k = _pieces(w.q), _pieces(w.k)
         phase += 1
-        for piece in pieces(team.place, phase, n_q + 2 * n_k):
-            if piece < n_q:
-                _linear(w.q, layer, piece, s.h, s.q)
-            elif piece < n_q + n_k:
-                _linear(w.k, layer, piece - n_q, s.h, s.k)
-            else:
-                _linear(w.v, layer, piece - n_q - n_k, s.h, s.v)
+        for piece in pieces(team.place, phase, _pieces(w.q) + 2 * _pieces(w.k)):
+            _project(w, layer, piece, s)
         phase += 1
         for piece in pieces(team.place, phase, chunks):
-            a, b = piece * CHUNK, min((piece + 1) * CHUNK, R)
-            _prepare_heads(s.q[a:b], w.q_norm, layer, positions[a:b], w)
-            _prepare_heads(s.k[a:b], w.k_norm, layer, positions[a:b], w)
-            for r in range(a, b):
-                for n in range(w.n_kv_head):
-                    cache_k[layer, n, slots[r], positions[r]] = s.k[r, n * D : (n + 1) * D]
-                    cache_v[layer, n, slots[r], positions[r]] = s.v[r, n * D : (n + 1) * D]
+            _keep(w, rows, cache, layer, piece, s)
         if layer == n_layer - 1 and not len(logits):
             return
         phase += 1
         for piece in pieces(team.place, phase, R * w.n_head):
-            n, r = piece // R, piece % R
-            keys, values = cache_k[layer, n // group], cache_v[layer, n // group]
-            seen, mine = positions[r] + 1, slice(n * D, (n + 1) * D)
-            both = min(same[r], seen) // KEYS * KEYS
-            begun = keys[sources[r], :both], values[sources[r], :both]
-            own = keys[slots[r], both:seen], values[slots[r], both:seen]
-            _attend(s.q[r, mine], begun, own, weights[:seen], s.y[r, mine])
-            if len(attention):
-                attention[r, layer, n, :seen] = weights[:seen]
+            _look(w, rows, cache, layer, piece, weights, attention, s)
         phase += 1
         for piece in pieces(team.place, phase, _pieces(w.out)):
             _linear(w.out, layer, piece, s.y, s.h)
         phase += 1
         for piece in pieces(team.place, phase, chunks):
-            _add_and_normalize(s, piece, w.mlp_norm, layer, w)
+            _add_and_normalize(rows, piece, w.mlp_norm, layer, w, s)
         phase += 1
         for piece in pieces(team.place, phase, _pieces(w.up)):
-            _linear(w.up, layer, piece, s.h, s.up)
-            if w.activation == 2:
-                _linear(w.gate, layer, piece, s.h, s.gate)
-            _activate(s.up, s.gate, w.activation, piece)
+            _widen(w, layer, piece, s)
         phase += 1
         for piece in pieces(team.place, phase, _pieces(w.down)):
             _linear(w.down, layer, piece, s.up, s.h)
         phase += 1
         for piece in pieces(team.place, phase, chunks):
             if layer < n_layer - 1:
-                _add_and_normalize(s, piece, w.attn_norm, layer + 1, w)
+                _add_and_normalize(rows, piece, w.attn_norm, layer + 1, w, s)
             else:
-                _add_and_normalize(s, piece, w.norm, 0, w)
+                _add_and_normalize(rows, piece, w.norm, 0, w, s)
     phase += 1
     for piece in pieces(team.place, phase, _pieces(w.head)):
         _linear(w.head, 0, piece, s.h[R - len(logits) :], logits)

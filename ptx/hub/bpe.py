@@ -12,11 +12,11 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ptx.errors import UserError
+from ptx.merges import last_merge
 from ptx.tokenizer import END_OF_TEXT, MOST_TOKENS, Tokenizer
 
 TOKENIZER_JSON = "tokenizer.json"
@@ -55,20 +55,6 @@ def unspelled(text: str) -> bytes:
     """Raises KeyError for a character that stands for no byte."""
     letters = _bytes_of()
     return bytes(letters[letter] for letter in text)
-
-
-def last_merge(ranks: dict[bytes, int], token: bytes) -> tuple[bytes, bytes] | None:
-    """The two tokens whose merge makes `token` wherever its bytes stand in a text; None if merging
-    by ranks never makes it."""
-    parts, rank = [token[i : i + 1] for i in range(len(token))], ranks[token]
-    while len(parts) > 2:
-        found = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
-        best = min(found)
-        if best >= rank:
-            return None
-        i = found.index(best)
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    return (parts[0], parts[1]) if len(parts) == 2 else None
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:

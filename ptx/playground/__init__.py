@@ -9,7 +9,8 @@
                    recordings.py keeps what is being written
     programs.py    the same for programs: named endpoints
     training.py    what a person does about training; jobs.py runs it in child processes, which
-                   tethered.py ends with the page; library.py is what there is to learn from
+                   tethered.py ends with the page; library.py is what there is to learn from,
+                   preparing.py what is to be prepared before
     runs.py        the runs and their states; history.py is what one has logged, and wrote
     card.py        what the model is
     models.py      the models to choose from; served.py is one of them, zero_gpu.py a borrowed card

@@ -150,3 +150,9 @@ class Jobs:
         if thread.is_alive():
             job.kill()
             thread.join()
+
+
+def word(path: Path) -> str:
+    """A path for a command line that is run in the repository."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

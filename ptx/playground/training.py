@@ -8,7 +8,6 @@ page stops nothing and two pages see the same.
 from __future__ import annotations
 
 import json
-import secrets
 import shlex
 import signal
 import subprocess
@@ -21,9 +20,10 @@ from typing import Any
 from ptx.config import PRESETS
 from ptx.errors import UserError
 from ptx.playground.answers import clean, is_number
-from ptx.playground.jobs import ROOT, Job, Jobs
-from ptx.playground.library import Library, plain, plain_form
+from ptx.playground.jobs import ROOT, Job, Jobs, word
+from ptx.playground.library import Library, plain
 from ptx.playground.limits import LIMITS, Limits
+from ptx.playground.preparing import installed, preparation
 from ptx.playground.runs import OWN, Runs
 from ptx.playground.served import Served
 from ptx.playground.web import panel
@@ -162,63 +162,28 @@ class Training:
         """Trains on prepared data; on other data once it is prepared, with a tokenizer of the
         preset's, if it has one."""
         data = data if isinstance(data, dict) else {}
-        source = data.get("source")
-        if source == "prepared":
+        if data.get("source") == "prepared":
             return self._train(name, [*words, "--data", word(self.library.find(data.get("name")))])
-        cleanup = None
-        if source == "installed":
-            out, command = self.library.new(installed(tokenizer)), ["installed"]
-        elif source == "folder":
-            folder = self.library.find_folder(data.get("name"))
-            out, command = self.library.new(plain_form(folder.name)), ["folder", word(folder)]
-        elif source == "text":
-            out = self.library.new(data.get("name"))
-            cleanup = out.with_name(f".{out.name}.{secrets.token_hex(4)}.text")
-            command = ["text", word(cleanup)]
-        else:
-            raise UserError("data must have a source: prepared, installed, folder or text")
-        command += ["--tokenizer", tokenizer] if tokenizer else []
-        content = self._checked_text(data) if cleanup else b""
+        wanted = preparation(data, tokenizer, self.library, self.limits.upload_bytes)
 
         def then(job: Job) -> None:
-            if cleanup:
-                cleanup.unlink(missing_ok=True)
-            if job.status == 0:
-                try:
-                    self._train(name, [*words, "--data", word(out)])
-                except UserError as error:  # the page is being closed
-                    self.problem = str(error)
-            else:
+            wanted.end()
+            if job.status != 0:
                 self._note_end(job)
+                return
+            try:
+                self._train(name, [*words, "--data", word(wanted.out)])
+            except UserError as error:  # the page is being closed
+                self.problem = str(error)
 
         try:
-            if cleanup:
-                cleanup.parent.mkdir(parents=True, exist_ok=True)
-                cleanup.write_bytes(content)
-            self.jobs.start("prepare", out.name, [PREPARE, *command, "--out", word(out)], then)
+            wanted.begin()
+            self.jobs.start("prepare", wanted.out.name, [PREPARE, *wanted.words], then)
         except (UserError, OSError):  # another visitor was faster, or the disk is full
-            if cleanup:
-                cleanup.unlink(missing_ok=True)
+            wanted.end()
             raise
         self.problem = None
-        return {"name": out.name}
-
-    def _checked_text(self, data: Answer) -> bytes:
-        text, limit = data.get("text"), self.limits.upload_bytes
-        if not isinstance(text, str) or not text.strip():
-            raise UserError("paste or choose the text to learn from")
-        try:
-            content = text.encode()
-        except UnicodeEncodeError:
-            raise UserError("the text holds half of a character: save it as UTF-8") from None
-        if len(content) > limit:
-            raise UserError(
-                f"the text has {len(content):,} bytes; this page takes {limit:,} at most "
-                "(PTX_UPLOAD_BYTES)"
-            )
-        if "\0" in text:
-            raise UserError("the text holds a NUL character: it is no source code")
-        return content
+        return {"name": wanted.out.name}
 
     def _train(self, name: str, words: list[str]) -> Answer:
         self.problem = None
@@ -321,11 +286,6 @@ class Training:
         self.jobs.close()
 
 
-def installed(tokenizer: str | None) -> str:
-    """The name of this machine's Python as data of a tokenizer."""
-    return f"installed-{tokenizer}" if tokenizer else "installed"
-
-
 def _last_lines(job: Job) -> list[str]:
     return [clean(line[:LONGEST]) for line in list(job.lines)[-LAST_LINES:]]
 
@@ -351,12 +311,6 @@ def recipes() -> dict[str, Answer]:
     code = "import json; from train.settings import RECIPES; print(json.dumps(RECIPES))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     return json.loads(done.stdout)
-
-
-def word(path: Path) -> str:
-    """A path for a command line that is run in the repository."""
-    path = path.resolve()
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def whole(request: Answer, name: str, low: int, high: int, default: int) -> int:

@@ -214,6 +214,14 @@ def test_all_licences_and_versions_of_a_project_are_listed(tmp_path: Path) -> No
     assert (listed["version"], listed["licence"]) == ("1", "ISC; MIT")
 
 
+def test_a_licence_is_listed_only_if_a_document_within_the_limit_has_it(tmp_path: Path) -> None:
+    first = [*documents(VAL, "v = 4\n"), *documents(TRAIN, "x = 1\n", licence="MIT")]
+    second = documents(TRAIN, "y = 2\n", licence="ISC")
+    plan = replace(PLAN, limit=parse_limit("2files"))
+    [listed] = prepared(tmp_path / "data", first, second, plan=plan).manifest["sources"]["train"]
+    assert listed["licence"] == "MIT"
+
+
 @pytest.mark.parametrize("limit", ["0MB", "lots", "5", "-1files", "5 hours"])
 def test_a_limit_that_is_none_is_refused(limit: str) -> None:
     with pytest.raises(UserError, match="write 500MB, 10000files or 50Mtokens"):

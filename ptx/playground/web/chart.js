@@ -51,7 +51,7 @@ ptx.chart = ({ label, unit, view, height }) => {
       const [start, end] = visible(s, from, to);
       for (let i = start; i < end; i += 1) {
         const value = s.y[i];
-        if (value === null || s.x[i] < from || s.x[i] > to || (log && value <= 0)) continue;
+        if (!isShown(value) || s.x[i] < from || s.x[i] > to) continue;
         if (value < low) low = value;
         if (value > high) high = value;
       }
@@ -162,68 +162,54 @@ ptx.chart = ({ label, unit, view, height }) => {
     return inside.filter((_, i) => i % every === 0);
   }
 
-  // More points than pixels are drawn as what a finer pen would leave: in each column of pixels the
-  // first, the least, the greatest and the last.
+  const isShown = (value) => value !== null && !(log && value <= 0);
+
   function line(g, s) {
     const [start, end] = visible(s, scale.x0, scale.x1);
-    const { x, y } = s;
+    const dense = end - start > 2 * (scale.right - MARGIN.left);
     g.strokeStyle = s.color;
     g.lineWidth = s.width ?? 1;
+    g.lineJoin = dense ? "bevel" : "round"; // round ones cost the most of a dense line
     g.globalAlpha = s.alpha ?? 1;
     g.setLineDash(s.dash ?? []);
     g.beginPath();
-    let pen = false; // whether the line goes on
-    let column = null;
-    let first, least, greatest, last;
-    const put = (px, value) => {
-      const py = scale.y(value);
-      if (pen) g.lineTo(px, py);
-      else g.moveTo(px, py);
-      pen = true;
-    };
-    const flush = () => {
-      if (column === null) return;
-      put(column, first);
-      if (least !== first) put(column, least);
-      if (greatest !== least) put(column, greatest);
-      if (last !== greatest) put(column, last);
-      column = null;
-    };
-    const dense = end - start > 2 * (scale.right - MARGIN.left);
-    g.lineJoin = dense ? "bevel" : "round"; // round ones cost the most of a dense line
     for (let i = start; i < end; i += 1) {
-      const value = y[i];
-      if (value === null || (log && value <= 0)) {
-        flush();
-        pen = false;
-        continue;
-      }
-      const px = scale.x(x[i]);
-      if (!dense) {
-        put(px, value);
-        continue;
-      }
-      const here = Math.round(px);
-      if (here !== column) {
-        flush();
-        column = here;
-        first = least = greatest = value;
-      }
-      if (value < least) least = value;
-      if (value > greatest) greatest = value;
-      last = value;
+      if (!isShown(s.y[i])) continue;
+      const from = i;
+      while (i < end && isShown(s.y[i])) i += 1;
+      g.moveTo(scale.x(s.x[from]), scale.y(s.y[from]));
+      (dense ? columns : points)(g, s, from, i);
     }
-    flush();
     g.stroke();
     g.setLineDash([]);
     if (s.dots && end - start <= 150) dots(g, s, start, end);
     g.globalAlpha = 1;
   }
 
+  function points(g, { x, y }, from, to) {
+    for (let i = from; i < to; i += 1) g.lineTo(scale.x(x[i]), scale.y(y[i]));
+  }
+
+  // More points than pixels are drawn as what a finer pen would leave: in each column of pixels the
+  // first, the least, the greatest and the last.
+  function columns(g, { x, y }, from, to) {
+    for (let i = from; i < to;) {
+      const column = Math.round(scale.x(x[i]));
+      const first = i;
+      let least = i;
+      let greatest = i;
+      for (; i < to && Math.round(scale.x(x[i])) === column; i += 1) {
+        if (y[i] < y[least]) least = i;
+        if (y[i] > y[greatest]) greatest = i;
+      }
+      for (const at of new Set([first, least, greatest, i - 1])) g.lineTo(column, scale.y(y[at]));
+    }
+  }
+
   function dots(g, { x, y, color, width }, start, end) {
     g.fillStyle = color;
     for (let i = start; i < end; i += 1) {
-      if (y[i] === null || (log && y[i] <= 0)) continue;
+      if (!isShown(y[i])) continue;
       g.beginPath();
       g.arc(scale.x(x[i]), scale.y(y[i]), (width ?? 1) + 0.8, 0, 2 * Math.PI);
       g.fill();
@@ -335,64 +321,3 @@ ptx.chart = ({ label, unit, view, height }) => {
     },
   };
 };
-
-// The least index whose value is at least `wanted`, in an array that grows.
-ptx.lowerBound = (x, wanted) => {
-  let low = 0;
-  let high = x.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (x[middle] < wanted) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-};
-
-ptx.nearest = (x, wanted) => {
-  const i = Math.min(ptx.lowerBound(x, wanted), x.length - 1);
-  return i > 0 && wanted - x[i - 1] < x[i] - wanted ? i - 1 : i;
-};
-
-// Round numbers between two values, about `count` of them.
-ptx.ticks = (low, high, count, steps = [1, 2, 5, 10]) => {
-  const rough = (high - low) / count;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * steps.find((m) => m * power >= rough * 0.999);
-  const first = Math.ceil(low / step - 1e-9);
-  return Array.from({ length: Math.max(0, Math.floor(high / step + 1e-9) - first + 1) }, (_, i) =>
-    Number(((first + i) * step).toPrecision(12)));
-};
-
-// What a curve can be drawn over.
-ptx.axes = (() => {
-  const { number } = ptx;
-  // In the unit of the largest beside it.
-  const short = (value, largest = value) =>
-    !value ? "0"
-      : largest >= 1e9 ? `${number(value / 1e9, 2)}B`
-        : largest >= 1e6 ? `${number(value / 1e6, 2)}M`
-          : largest >= 1e4 ? `${number(value / 1e3, 1)}k` : number(value, 1);
-  function plain(low, high, count) {
-    const ticks = ptx.ticks(low, high, count).filter(Number.isInteger);
-    return { ticks, text: (value) => short(value, ticks.at(-1)) };
-  }
-  const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
-  function time(low, high, count) {
-    const [size, name] = UNITS.find(([seconds]) => high - low > 2 * seconds) ?? UNITS[3];
-    return {
-      ticks: ptx.ticks(low / size, high / size, count).map((v) => v * size),
-      text: (value) => `${number(value / size, 2)} ${name}`,
-    };
-  }
-  function duration(seconds) {
-    const [d, h, m, s] = [seconds / 86400, (seconds / 3600) % 24, (seconds / 60) % 60, seconds % 60].map(Math.floor);
-    return d ? `${d} d ${h} h` : h ? `${h} h ${m} min` : m ? `${m} min ${s} s` : `${s} s`;
-  }
-  return {
-    duration,
-    short,
-    step: { name: "steps", ticks: plain, text: (value) => `step ${number(value)}` },
-    tokens: { name: "tokens", ticks: plain, text: (value) => `${short(value)} tokens` },
-    elapsed: { name: "time", ticks: time, text: duration },
-  };
-})();

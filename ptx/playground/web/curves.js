@@ -1,7 +1,6 @@
 // Curves of one run and of those it is compared with, its latest figures, the texts it wrote.
 ptx.curves = ({ onChoose }) => {
   const { el, number, axes } = ptx;
-  const KEPT = 8000; // points of a curve; up to twice as many before they are thinned
   const COLORS = 6;
   const NAMES = {
     step: "step",
@@ -17,12 +16,11 @@ ptx.curves = ({ onChoose }) => {
     memory_gib: "peak memory, GiB",
     elapsed: "time",
   };
-  const WATCHED = ["bpb", "val_bpb", "grad_norm", "tokens_per_s"];
 
   let listing = [];
   let run = ""; // the key of the run at hand
   let others = []; // keys of those beside it
-  const histories = new Map(); // key -> {epoch, train, val, read, settings, latest, texts}
+  const histories = ptx.histories();
 
   // ---- controls --------------------------------------------------------------------------------
 
@@ -47,7 +45,7 @@ ptx.curves = ({ onChoose }) => {
     chart: ptx.chart({ label: NAMES[figure], unit: NAMES[figure], view, height: () => 120 }),
   }));
   const figures = el("dl", { class: "figures" });
-  const samples = el("div", { class: "samples" });
+  const written = ptx.written();
   const element = el("div", { class: "curves" },
     el("div", { class: "bar controls" },
       el("label", {}, "Run ", choice),
@@ -58,7 +56,7 @@ ptx.curves = ({ onChoose }) => {
     beside, differences, main.element,
     el("div", { class: "under" }, legend, readout),
     el("div", { class: "small-charts" }, ...small.map(({ chart }) => chart.element)),
-    figures, samples);
+    figures, written.element);
 
   choice.addEventListener("change", () => onChoose(choice.value));
   over.addEventListener("change", () => {
@@ -101,64 +99,14 @@ ptx.curves = ({ onChoose }) => {
     run = answer.run;
     if (changed) view.zoom = view.hover = null;
     let news = changed;
-    for (const [key, part] of Object.entries(answer.shown)) news = add(key, part) || news;
+    for (const [key, part] of Object.entries(answer.shown)) news = histories.add(key, part) || news;
     drawChoices();
     if (news) {
       draw();
       drawFigures();
-      drawSamples();
+      written.show(run, histories.get(run));
     }
     return Object.values(answer.shown).some(({ more }) => more);
-  }
-
-  function add(key, part) {
-    let history = histories.get(key);
-    const fresh = !history || history.epoch !== part.epoch;
-    if (fresh) {
-      history = { epoch: part.epoch, train: {}, val: {}, texts: [], settings: part.settings ?? {} };
-      histories.set(key, history);
-    }
-    for (const curve of ["train", "val"]) history[curve] = extended(history[curve], part[curve]);
-    history.read = part.read;
-    history.latest = part.latest;
-    history.texts = [...history.texts, ...part.texts].slice(-8);
-    return fresh || part.train.step.length > 0 || part.val.step.length > 0 || part.texts.length > 0;
-  }
-
-  function extended(columns, more) {
-    const last = columns.step?.at(-1) ?? -Infinity;
-    const start = more.step.findIndex((step) => step > last); // two answers may overlap
-    for (const [name, values] of Object.entries(more)) {
-      columns[name] ??= [];
-      if (start >= 0) for (let i = start; i < values.length; i += 1) columns[name].push(values[i]);
-    }
-    return columns.step.length > 2 * KEPT ? thinned(columns) : columns;
-  }
-
-  // About KEPT points, spread evenly over the steps, with the extremes of every figure.
-  function thinned(columns) {
-    const { step } = columns;
-    const watched = WATCHED.filter((name) => columns[name]).map((name) => columns[name]);
-    const parts = Math.floor(KEPT / (2 * watched.length));
-    const size = (step.at(-1) - step[0]) / parts;
-    const kept = new Set([0, step.length - 1]);
-    for (let start = 0; start < step.length;) {
-      const part = Math.floor((step[start] - step[0]) / size);
-      let end = start + 1;
-      while (end < step.length && Math.floor((step[end] - step[0]) / size) === part) end += 1;
-      for (const y of watched) {
-        let least = start;
-        let greatest = start;
-        for (let i = start; i < end; i += 1) {
-          if (y[i] !== null && y[i] < y[least]) least = i;
-          if (y[i] !== null && y[i] > y[greatest]) greatest = i;
-        }
-        kept.add(least).add(greatest);
-      }
-      start = end;
-    }
-    const order = [...kept].sort((a, b) => a - b);
-    return Object.fromEntries(Object.entries(columns).map(([name, y]) => [name, order.map((i) => y[i])]));
   }
 
   // ---- choosing --------------------------------------------------------------------------------
@@ -336,39 +284,6 @@ ptx.curves = ({ onChoose }) => {
       const value = latest[key];
       return el("div", {}, el("dt", {}, name), el("dd", {}, key === "elapsed" ? axes.duration(value) : number(value, 4)));
     }));
-  }
-
-  // The nodes of a text, of which what the model wrote is marked.
-  function written(nodes, from) {
-    let at = 0;
-    return nodes.flatMap((node) => {
-      const cut = Math.min(Math.max(from - at, 0), node.textContent.length);
-      at += node.textContent.length;
-      const own = node.cloneNode(true);
-      own.textContent = node.textContent.slice(0, cut);
-      node.textContent = node.textContent.slice(cut);
-      return [own, el("span", { class: "new" }, node)].filter((part) => part.textContent);
-    });
-  }
-
-  function drawSamples() {
-    const texts = histories.get(run)?.texts ?? [];
-    const current = `${run} ${histories.get(run)?.read?.texts}`;
-    if (samples.dataset.current === current) return;
-    samples.dataset.current = current;
-    const newest = texts.at(-1)?.step;
-    const figure = ({ step, prompt, text }) => {
-      const code = el("pre", { class: "code", tabindex: "0" });
-      code.append(...written(ptx.colored(prompt + text), prompt.length));
-      return el("figure", {}, el("figcaption", {}, `written at step ${number(step)}`), code);
-    };
-    const [now, before] = [true, false].map((fresh) =>
-      texts.filter(({ step }) => (step === newest) === fresh).reverse().map(figure));
-    const open = samples.querySelector("details")?.open;
-    samples.replaceChildren(el("div", { class: "texts" }, ...now));
-    if (!before.length) return;
-    samples.append(el("details", { class: "output", open: open ? "" : null },
-      el("summary", {}, "Earlier texts"), el("div", { class: "texts" }, ...before)));
   }
 
   ptx.onTheme(draw);
