@@ -19,9 +19,12 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Lets sums run in vector lanes; infinities and NaN keep their meaning."""
 
 
-def compiled(function: Any, fastmath: set[str] = FAST) -> Any:
-    """Compiled on its first call; kept for later processes where there is a place to keep it."""
-    jit = partial(njit, fastmath=fastmath, error_model="numpy", nogil=True)
+def compiled(function: Any, fastmath: set[str] = FAST, inlined: bool = False) -> Any:
+    """Compiled on its first call; kept for later processes where there is a place to keep it.
+
+    inlined: into what calls it, which a call with dozens of arrays would slow down.
+    """
+    jit = partial(njit, fastmath=fastmath, error_model="numpy", nogil=True, forceinline=inlined)
     try:
         return jit(cache=True)(function)
     except RuntimeError:  # nowhere to write

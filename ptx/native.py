@@ -12,6 +12,7 @@ the company it is decoded in.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ from ptx.model import GPT
 from ptx.team import Team, pieces, team
 from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, packed, row_sums, tile
 
+_inlined = partial(compiled, inlined=True)
+"""For a piece of a phase of `step`."""
 ACTIVATIONS = ("relu", "gelu", "swiglu")
 CHUNK = 8
 """Rows that one thread prepares and normalizes at a time."""
@@ -393,7 +396,7 @@ def _some(piece: int, rows: Rows):
     return piece * CHUNK, min((piece + 1) * CHUNK, len(rows.tokens))
 
 
-@compiled
+@_inlined
 def _embed(w: Weights, rows: Rows, piece: int, s: Scratch):
     """The residual stream of a piece of the rows as it begins, and what the first layer reads."""
     a, b = _some(piece, rows)
@@ -404,7 +407,7 @@ def _embed(w: Weights, rows: Rows, piece: int, s: Scratch):
     _normalize(s.x[a:b], w.attn_norm, 0, w, s.h[a:b])
 
 
-@compiled
+@_inlined
 def _project(w: Weights, layer: int, piece: int, s: Scratch):
     """A piece of the queries, keys and values."""
     n_q, n_k = _pieces(w.q), _pieces(w.k)
@@ -416,7 +419,7 @@ def _project(w: Weights, layer: int, piece: int, s: Scratch):
         _linear(w.v, layer, piece - n_q - n_k, s.h, s.v)
 
 
-@compiled
+@_inlined
 def _keep(w: Weights, rows: Rows, cache: Cache, layer: int, piece: int, s: Scratch):
     """Queries and keys of a piece of the rows as heads compare them; keys and values are kept."""
     a, b = _some(piece, rows)
@@ -430,7 +433,7 @@ def _keep(w: Weights, rows: Rows, cache: Cache, layer: int, piece: int, s: Scrat
             cache.v[layer, n, slot, position] = s.v[r, n * D : (n + 1) * D]
 
 
-@compiled
+@_inlined
 def _look(
     w: Weights,
     rows: Rows,
@@ -454,7 +457,7 @@ def _look(
         attention[r, layer, n, :seen] = weights[:seen]
 
 
-@compiled
+@_inlined
 def _widen(w: Weights, layer: int, piece: int, s: Scratch):
     """A piece of the columns between the two halves of an MLP."""
     _linear(w.up, layer, piece, s.h, s.up)
@@ -463,7 +466,7 @@ def _widen(w: Weights, layer: int, piece: int, s: Scratch):
     _activate(s.up, s.gate, w.activation, piece)
 
 
-@compiled
+@_inlined
 def _add_and_normalize(rows: Rows, piece: int, norm: Norm, layer: int, w: Weights, s: Scratch):
     """Adds what half a block found to the residual stream, for what reads it next."""
     a, b = _some(piece, rows)
