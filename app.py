@@ -53,7 +53,9 @@ class Playground:
     data: Path = ROOT / "data"
     """Directory of prepared data to train on."""
     sources: Path | None = None
-    """Directory whose folders the page offers to train on: where your projects are."""
+    """Directory whose folders the page offers to train on. Each is read as `prepare/run.py folder`
+    reads one, its subfolders are the projects: so name the directory above the one that holds your
+    projects."""
     port: int | None = None
     """Port to listen on; the first free one from 7860 if left out."""
     host: str | None = None

@@ -52,7 +52,7 @@ TokenizerName = Annotated[
         name="tokenizer",
         help="py16k (ours, for Python), py4k (its first 4,096 tokens: for nano), o200k_base "
         "(tiktoken's, needs uint32 and a download), or a directory: one that the tokenizer command "
-        "wrote, or a model's.",
+        "wrote, or a model's (of a run, one of its checkpoints).",
     ),
 ]
 Column = Annotated[

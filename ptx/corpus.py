@@ -70,7 +70,8 @@ class Corpus:
         if windows < 1:
             raise UserError(
                 f"{self.path / 'train.bin'} holds {len(self.train):,} tokens, fewer than two "
-                f"windows of {context}: use a shorter context or more text."
+                f"windows of {context}: prepare more text, or train a preset with a shorter "
+                "context (nano: 128)."
             )
         file, dtype, first = self.path / "train.bin", self.train.dtype, step * batch_size
         starts = [
@@ -92,7 +93,8 @@ class Corpus:
         if last < 0:
             raise UserError(
                 f"{self.path / 'val.bin'} holds {len(self.val):,} tokens, fewer than one window "
-                f"of {context}: use a shorter context or more text."
+                f"of {context}: prepare more text, or train a preset with a shorter context "
+                "(nano: 128)."
             )
         count = min(n_windows, last // context + 1)
         starts = np.linspace(0, last, count).astype(np.int64)

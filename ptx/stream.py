@@ -410,8 +410,8 @@ def python_notes(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> list[str]
     if guard_of(tokenizer, prompt):
         return []
     return [
-        "The prompt cannot become Python any more, or its last statement is too long to parse it "
-        "for every token: what follows is drawn as the model has it."
+        "The prompt cannot become Python any more, or its last statement is too long to check it "
+        "at every token, so Only Python has no effect here: correct or shorten the prompt to use it."
     ]
 
 

@@ -43,11 +43,12 @@ class Cooldown:
     steps: int
     """Further steps, over which the rates fall."""
     grammar: int | None = None
-    """Windows of training files at each of these steps, read by Python's parser: likely tokens that
-    it would refuse are made unlikely, what came is learnt. As the run's own if left out."""
+    """More windows of training files at each of these steps: tokens that are likely there and that
+    Python's parser would refuse become less likely; the text itself is learnt. As the run's own if
+    left out."""
     loops: int | None = None
-    """Windows at each of these steps, with a passage copied into them again and again: not to write
-    another copy is learnt, and all the rest as usual. As the run's own if left out."""
+    """More windows at each of these steps, with a passage copied into them again and again: the
+    model learns not to write another copy, and the rest as usual. As the run's own if left out."""
     name: str | None = None
     """The new run's directory beside the old one; RUN-cooldown if left out."""
 

@@ -264,7 +264,10 @@ def trouble(probes: Probes, estimates: list[Estimate]) -> str | None:
             "end: close other programs and ask again."
         )
     if not any(e.fits for e in estimates):
-        return "No step fits into free memory: close other programs, or lower --micro-batch."
+        return (
+            "There is not enough free memory for one step: close other programs, choose a smaller "
+            "network, or lower --micro-batch in a terminal."
+        )
     return None
 
 

@@ -147,8 +147,7 @@ def began_with(before: Before) -> str:
     )
     return (
         f"It began with the weights of {before.model}. {done}The settings, the epochs and the "
-        "projects below are of the steps since; whether that model had seen the held-out projects "
-        "is not known. "
+        "projects below are of the steps since; what that model had seen is told by its own card. "
     )
 
 
@@ -157,15 +156,14 @@ def corrected(settings: Settings) -> str:
     told = ""
     if settings.grammar:
         told += (
-            "At each step of its cooldown it also read "
-            f"{settings.grammar} windows of training files in which all that it expected, and "
-            "Python's parser would refuse, was made less likely, and what came was learnt. "
+            f"At each step of its cooldown it also read {settings.grammar} more windows of "
+            "training files, in which what it held likely and Python's parser would refuse was made less "
+            "likely; their text was learnt. "
         )
     if settings.loops:
         told += (
-            "At each step of its cooldown it also read "
-            f"{settings.loops} windows of training files in which a passage stood again and again, "
-            "and was told before and after each copy how the file goes on, and learnt the rest. "
+            f"At each step of its cooldown it also read {settings.loops} more windows in which a "
+            "passage stood again and again, and learnt not to write another copy. "
         )
     return told
 

@@ -77,11 +77,11 @@ class Settings:
     cooldown: float | None = None
     """The last share of the steps, with the rate falling linearly to zero; 0 keeps it constant."""
     grammar: int = 0
-    """Windows of training files at each step of the cooldown, read by Python's parser: likely
-    tokens that it would refuse are made unlikely, what came is learnt. 0 for none."""
+    """More windows of training files at each step of the cooldown: tokens that are likely there and
+    that Python's parser would refuse become less likely; the text itself is learnt. 0 for none."""
     loops: int = 0
-    """Windows of training files at each step of the cooldown, with a passage copied into them again
-    and again: not to write another copy is learnt, and all the rest as usual. 0 for none."""
+    """More windows at each step of the cooldown, with a passage copied into them again and again:
+    the model learns not to write another copy, and the rest as usual. 0 for none."""
     clip: float | None = None
     """Largest gradient norm; 0 leaves gradients alone."""
 

@@ -19,15 +19,15 @@ from ptx.playground.web import panel
 # Facts of config.json that have a better name than their own; the others are shown as they are.
 NAMES = {
     "val_bpb": "held-out packages, bits per byte",
-    "test_bpb": "packages of a last test, bits per byte",
-    "val_tokens_per_project": "tokens read of each package",
+    "test_bpb": "test packages, bits per byte",
+    "val_tokens_per_project": "tokens scored of each package",
     "step": "training steps",
     "steps": "training steps",
     "tokens": "training tokens",
     "seconds": "training seconds",
     "hours": "training hours",
-    "cpu_hours": "training hours of one core",
-    "cpu_seconds": "training seconds of one core",
+    "cpu_hours": "CPU hours of training",
+    "cpu_seconds": "CPU seconds of training",
 }
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 JOINER = "\u2060"
@@ -144,7 +144,7 @@ def summary(served: Served) -> list[str]:
     ]
     bpb = served.info.get("test_bpb", served.info.get("val_bpb"))  # as the card has it
     if isinstance(bpb, int | float):
-        parts.append(f"{bpb:.3f} bits per byte")
+        parts.append(f"{bpb:.3f} bits per byte of unseen code (lower is better)")
     return parts
 
 

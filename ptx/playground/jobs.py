@@ -120,8 +120,9 @@ class Jobs:
             if self._closed:
                 raise UserError("the page is being closed")
             if self.now:
+                end = "pause" if self.now.kind == "train" else "cancel"
                 raise UserError(
-                    f"{self.now.name} {WORDS[self.now.kind]}: pause it first, or wait until it ends"
+                    f"{self.now.name} {WORDS[self.now.kind]}: {end} it first, or wait until it ends"
                 )
             try:
                 job = self.now = Job(kind, name, words)

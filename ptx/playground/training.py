@@ -36,6 +36,14 @@ LAST_LINES, LONGEST = 12, 500
 """Of what a job said, and characters of each."""
 AS_ASKED = (0, 130, -signal.SIGINT, -signal.SIGTERM)
 """Exit statuses of a job that ended because it was asked to."""
+WHY_NOT = {
+    "training": "it is being trained",
+    "pausing": "it is saving what it has",
+    "elsewhere": "another process trains it",
+    "finished": "it has taken all its steps",
+    "done": "only its log is here",
+}
+"""Why a run in such a state cannot be resumed."""
 Answer = dict[str, Any]
 
 
@@ -224,8 +232,8 @@ class Training:
         if path is None or key == OWN:
             raise UserError(f"there is no run {key!r} here: choose one of the list")
         state = self.runs.about(key, path)["state"]
-        if state not in ("paused", "stopped", "failed"):
-            raise UserError(f"{path.name} is {state}: it cannot be resumed")
+        if state in WHY_NOT:
+            raise UserError(f"{path.name}: {WHY_NOT[state]}, so it cannot be resumed")
         return self._train(path.name, [TRAIN, "--resume", word(path)])
 
     def estimate(self, request: Answer) -> Answer:

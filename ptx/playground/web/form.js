@@ -21,16 +21,17 @@ ptx.trainingForm = ({ act }) => {
   const seed = amount("train-seed", { min: "0", value: "0" });
   const name = el("input", { type: "text", id: "train-name", maxlength: "60", placeholder: "numbered by itself" });
   const rates = el("small", {});
+  const UNKNOWN = "Press Estimate first: it measures for about a minute how many steps this machine takes a minute. Or give the length in steps.";
   const cost = el("p", { class: "cost", role: "status" });
   const advice = el("p", { class: "hint" });
-  const time = el("button", { type: "button", class: "quiet", id: "train-estimate" }, "Estimate");
+  const time = el("button", { type: "button", class: "quiet", id: "train-estimate", title: "Trains for some seconds to measure speed and memory" }, "Estimate");
   const start = el("button", { type: "submit", class: "primary", id: "train-start" }, "Start training");
   const problem = el("p", { class: "message error", role: "alert", hidden: "" });
 
-  const rateField = field("Learning rate ×", rate);
+  const rateField = field("Learning rate ×", rate, "1 is the recipe's; try 0.5 if the loss jumps");
   rateField.append(rates);
   const element = el("form", { class: "training-form", "aria-label": "A new run" },
-    field("Learn from", data), pasted, field("Network", preset),
+    field("Learn from", data), pasted, field("Network", preset, "nano: minutes; mini: hours; small: for a GPU"),
     el("div", { class: "fields" },
       el("div", { class: "field" }, el("label", { for: "train-length" }, "Length"), el("span", { class: "pair" }, length, unit)),
       field("Batch size", batch, "sequences a step"),
@@ -104,7 +105,7 @@ ptx.trainingForm = ({ act }) => {
     const tokens = steps() * stepTokens();
     const parts = [];
     if (unit.value === "minutes" && !found) {
-      parts.push("Press Estimate first: how many steps a minute has depends on this machine.");
+      parts.push(UNKNOWN);
     } else if (Number.isFinite(tokens) && tokens > 0) {
       if (unit.value === "minutes") parts.push(`${number(steps())} steps`);
       parts.push(`${axes.short(tokens)} tokens`);
@@ -163,7 +164,7 @@ ptx.trainingForm = ({ act }) => {
     const [source, chosen] = [data.value.slice(0, data.value.indexOf(":")), data.value.slice(data.value.indexOf(":") + 1)];
     const many = steps();
     if (!Number.isFinite(many)) {
-      complain("Press Estimate first: how many steps a minute has depends on this machine.");
+      complain(UNKNOWN);
       return;
     }
     const answer = await request({

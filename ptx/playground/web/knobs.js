@@ -8,11 +8,11 @@ ptx.knobs = ({ element, props }) => {
   const { length, seed } = props.value;
   // [key, name, help, lowest, highest of the slider, step, highest of all]
   const KNOBS = [
-    ["temperature", "Temperature", "Low is safe, high is wild; 0 takes the likeliest.", 0, 2, 0.05, 100],
-    ["top_k", "Top-k", "Only the k likeliest tokens; 0 allows all.", 0, 200, 1, 1e6],
-    ["top_p", "Top-p", "The fewest tokens with this share of probability.", 0.05, 1, 0.01, 1],
-    ["min_p", "Min-p", "Drops what is less likely than this share of the likeliest.", 0, 1, 0.01, 1],
-    ["repetition_penalty", "Repetition", "Above 1, what the text has already comes less often.", 0.5, 2, 0.05, 100],
+    ["temperature", "Temperature", "Low is safe, high is wild; 0 always takes the likeliest token.", 0, 2, 0.05, 100],
+    ["top_k", "Top-k", "Only so many of the likeliest tokens; 0 allows all.", 0, 200, 1, 1e6],
+    ["top_p", "Top-p", "Only the likeliest tokens that together have this probability; 1 allows all.", 0.05, 1, 0.01, 1],
+    ["min_p", "Min-p", "Only tokens at least this share as likely as the likeliest; 0 allows all.", 0, 1, 0.01, 1],
+    ["repetition_penalty", "Repetition", "Above 1, tokens that the text has already become less likely; 1 is off.", 0.5, 2, 0.05, 100],
     ["length", "Length", "Stop after this many new tokens.", 1, length, 1, length],
     ["seed", "Seed", "The same seed writes the same text.", 0, null, 1, seed],
   ];

@@ -25,7 +25,7 @@ ptx.training = ({ element, server }) => {
   const form = ptx.trainingForm({ act });
   const curves = ptx.curves({ onChoose: choose });
   const details = el("details", { class: "new-run", open: "" }, el("summary", {}, "New run"), form.element);
-  const off = el("p", { class: "message", hidden: "" }, "Training is turned off on this page. Its runs can be looked at.");
+  const off = el("p", { class: "message", hidden: "" }, "Training is turned off on this page. Its runs can be looked at; to train, run python app.py on a machine of your own.");
   const sentence = el("span", {});
   const problem = el("div", { class: "message error", role: "alert", hidden: "" }, sentence,
     button("Close", "Put this message away", () => act({ do: "dismiss" })));
