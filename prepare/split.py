@@ -65,8 +65,8 @@ def require_several(names: Sequence[str]) -> None:
         there = f"only one project, {names[0]}" if names else "no project left"
         raise UserError(
             f"There is {there}, and validation needs a second one. Of a folder the subfolders are "
-            "the projects: name the folder above, put another project beside it, or prepare one text "
-            "with `prepare/run.py text FILE`."
+            "the projects: name the folder above, put another project beside it, or prepare one "
+            "text with `prepare/run.py text FILE`."
         )
 
 

@@ -411,7 +411,8 @@ def python_notes(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> list[str]
         return []
     return [
         "The prompt cannot become Python any more, or its last statement is too long to check it "
-        "at every token, so Only Python has no effect here: correct or shorten the prompt to use it."
+        "at every token, so Only Python has no effect here: correct or shorten the prompt to use "
+        "it."
     ]
 
 

@@ -157,8 +157,8 @@ def corrected(settings: Settings) -> str:
     if settings.grammar:
         told += (
             f"At each step of its cooldown it also read {settings.grammar} more windows of "
-            "training files, in which what it held likely and Python's parser would refuse was made less "
-            "likely; their text was learnt. "
+            "training files, in which what it held likely and Python's parser would refuse was "
+            "made less likely; their text was learnt. "
         )
     if settings.loops:
         told += (
