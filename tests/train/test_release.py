@@ -18,7 +18,7 @@ def test_the_curve_has_its_end_and_a_row_for_each_halving_before_it() -> None:
 
 def test_the_card_tells_what_a_cooldown_had_beside_real_text() -> None:
     assert corrected(Settings()) == ""
-    assert "16 more windows in which a passage stood again and again" in corrected(Settings(loops=16))
+    assert "16 more windows in which a passage stood again" in corrected(Settings(loops=16))
     assert "8 more windows of training files" in corrected(Settings(grammar=8))
 
 
