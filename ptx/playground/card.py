@@ -55,14 +55,18 @@ def describe(models: Models, runs: Runs, request: Any) -> dict[str, Any]:
             "eot": served.tokenizer.eot,
         },
         "path": models.path_to(key),
-        "models": models.listing(),
-        "hub": models.limits.hub,
+        **listing(models),
         "summary": summary(served),
         "facts": facts(served),
         "parts": parts(served.model),
         "curve": curve(served, runs),
         "memory": memory(served),
     }
+
+
+def listing(models: Models) -> dict[str, Any]:
+    """What there is to choose from."""
+    return {"models": models.listing(), "hub": models.limits.hub}
 
 
 def curve(served: Served, runs: Runs) -> dict[str, Any] | None:
@@ -212,4 +216,7 @@ def build_header(models: Models, runs: Runs) -> gr.HTML:
     def describe_model(request: Any) -> dict[str, Any]:
         return describe(models, runs, request)
 
-    return panel("header", describe_model({"model": FIRST}), [describe_model])
+    def list_models(request: Any) -> dict[str, Any]:
+        return listing(models)
+
+    return panel("header", describe_model({"model": FIRST}), [describe_model, list_models])

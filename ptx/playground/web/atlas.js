@@ -111,7 +111,7 @@ ptx.atlas = () => {
   }
 
   function show() {
-    const g = ptx.fit(canvas, Math.ceil(frame.width), Math.ceil(frame.height)); // and empties it
+    const g = ptx.fit(canvas, Math.ceil(frame.width), Math.ceil(frame.height));
     const { width: side } = small;
     g.imageSmoothingEnabled = false;
     g.save();

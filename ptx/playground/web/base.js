@@ -18,6 +18,36 @@ window.ptx = (() => {
     return node;
   }
 
+  // What a live region says. Only what is new is set: a screen reader reads out whatever is.
+  function say(node, ...children) {
+    const said = node.cloneNode(false);
+    said.append(...children);
+    if (!said.isEqualNode(node)) node.replaceChildren(...said.childNodes);
+  }
+
+  // Whether a control can have the focus.
+  const usable = (node) => node?.isConnected && !node.disabled && node.checkVisibility();
+
+  // Makes a change that may disable, hide or remove the control with the focus: then the focus goes
+  // to the first usable one of those that `next(control)` names, not to the top of the page.
+  function keepFocus(change, next) {
+    const held = document.activeElement;
+    const could = usable(held);
+    change();
+    const stayed = [held, document.body].includes(document.activeElement); // else the change moved it
+    if (could && stayed && !usable(held)) next(held).find(usable)?.focus({ preventScroll: true });
+  }
+
+  // A sentence on what went wrong, and nothing where nothing did: {node, tell}.
+  function problem() {
+    const node = el("p", { class: "message error", role: "alert", hidden: "" });
+    function tell(sentence) {
+      say(node, sentence ?? "");
+      node.hidden = !sentence;
+    }
+    return { node, tell };
+  }
+
   // Characters that would not be seen, or would move others about: controls, what orders or joins
   // letters without a sign of its own, blanks that are no space. Line feed, tab and space are not
   // among them.
@@ -125,17 +155,23 @@ window.ptx = (() => {
     }
   }
 
-  // Sizes a canvas for its place on the page and the screen's pixels; returns its context, scaled.
+  // An empty canvas for its place on the page and the screen's pixels; returns its context, scaled.
   function fit(canvas, width, height) {
     const ratio = window.devicePixelRatio || 1;
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
+    const size = [width, height].map((length) => Math.round(length * ratio));
+    const g = canvas.getContext("2d");
+    // one of another size is made anew, which costs more than wiping it
+    if (size.join() === [canvas.width, canvas.height].join()) g.reset();
+    else [canvas.width, canvas.height] = size;
     canvas.style.width = `${width}px`;
     canvas.style.height = `${height}px`;
-    const g = canvas.getContext("2d");
     g.setTransform(ratio, 0, 0, ratio, 0, 0);
     return g;
   }
+
+  // A probability in percent: 100 only for what is certain, 0 only for what cannot be.
+  const percent = (p) =>
+    p === 0 ? "0" : p >= 0.9995 && p < 1 ? "99.9+" : p >= 0.001 ? (100 * p).toFixed(1) : (100 * p).toExponential(0);
 
   const number = (value, digits = 3) =>
     Number.isInteger(value)
@@ -170,5 +206,5 @@ window.ptx = (() => {
     }
   }
 
-  return { el, button, visible, mark, isUnseen, isDark, onTheme, color, packedColormap, diverging, onDiverging, bytes, copy, fit, number, remember, remembered, signed, signedBold };
+  return { el, button, say, keepFocus, problem, visible, mark, isUnseen, isDark, onTheme, color, packedColormap, diverging, onDiverging, bytes, copy, fit, percent, number, remember, remembered, signed, signedBold };
 })();

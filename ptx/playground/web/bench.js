@@ -1,7 +1,7 @@
 // Next token: what could stand at the cursor, before the knobs and after them, and what each knob
 // cut. Computed here, over the full vocabulary, so that the bars follow a knob at once.
 ptx.bench = ({ element }) => {
-  const { el, store, sampler } = ptx;
+  const { el, percent, store, sampler } = ptx;
   const ROWS = 12; // of the likeliest tokens; then the chosen one if it is not among them, and the rest
   const CUT = {
     prompt: "the prompt",
@@ -51,12 +51,6 @@ ptx.bench = ({ element }) => {
         value.textContent = percent(p);
       },
     };
-  }
-
-  function percent(p) {
-    if (p === 0) return "0";
-    if (p >= 0.9995 && p < 1) return "99.9+";
-    return p >= 0.001 ? (100 * p).toFixed(1) : "<0.1";
   }
 
   // ---- the numbers -----------------------------------------------------------------------------

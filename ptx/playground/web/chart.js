@@ -84,7 +84,7 @@ ptx.chart = ({ label, unit, view, height }) => {
     const width = Math.floor(element.clientWidth);
     if (!width) return;
     const tall = height(width);
-    const g = cleared(width, tall);
+    const g = ptx.fit(canvas, width, tall);
     scale = makeScale(width, tall);
     if (!main()) {
       note(g, width, tall);
@@ -99,19 +99,6 @@ ptx.chart = ({ label, unit, view, height }) => {
     if (drag) selection(g);
     g.restore();
     if (view.hover !== null) drawHover(g);
-  }
-
-  // A canvas of another size is made anew, which costs more than wiping it.
-  let size = "";
-  function cleared(width, tall) {
-    const wanted = `${width} ${tall} ${window.devicePixelRatio}`;
-    if (size !== wanted) {
-      size = wanted;
-      return ptx.fit(canvas, width, tall);
-    }
-    const g = canvas.getContext("2d");
-    g.clearRect(0, 0, width, tall);
-    return g;
   }
 
   function note(g, width, tall) {
@@ -289,6 +276,7 @@ ptx.chart = ({ label, unit, view, height }) => {
   }
 
   canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's
     if (!scale || !main()) return;
     const actions = {
       ArrowLeft: () => walk(-1),

@@ -66,7 +66,7 @@ ptx.curves = ({ onChoose }) => {
   log.addEventListener("change", draw);
   smooth.addEventListener("input", draw);
   view.on(() => {
-    whole.disabled = view.zoom === null;
+    ptx.keepFocus(() => (whole.disabled = view.zoom === null), () => [main.element.firstChild]);
     drawReadout();
   });
 
@@ -123,8 +123,7 @@ ptx.curves = ({ onChoose }) => {
     choice.value = run;
     const rest = listing.filter(({ key }) => key !== run);
     beside.hidden = !rest.length;
-    const focused = beside.contains(document.activeElement) ? document.activeElement.value : null;
-    beside.replaceChildren(el("span", { class: "hint" }, "Compare with"), ...rest.slice(0, 30).map((r) => {
+    const boxes = rest.slice(0, 30).map((r) => {
       const on = others.includes(r.key);
       const box = el("input", { type: "checkbox", value: r.key });
       box.checked = on;
@@ -139,8 +138,9 @@ ptx.curves = ({ onChoose }) => {
       const node = el("label", { class: on ? "chip on" : "chip" }, box, r.name);
       if (on) node.style.setProperty("--chip", `var(--run-${1 + ([run, ...others].indexOf(r.key) % COLORS)})`);
       return node;
-    }));
-    if (focused !== null) [...beside.querySelectorAll("input")].find((box) => box.value === focused)?.focus();
+    });
+    ptx.keepFocus(() => beside.replaceChildren(el("span", { class: "hint" }, "Compare with"), ...boxes),
+      ({ value }) => [...beside.querySelectorAll("input")].filter((box) => box.value === value));
     drawDifferences();
   }
 
@@ -148,7 +148,7 @@ ptx.curves = ({ onChoose }) => {
   function drawDifferences() {
     const base = histories.get(run)?.settings ?? {};
     const name = nameOf(run);
-    differences.replaceChildren(...others.map((key) => {
+    ptx.say(differences, ...others.map((key) => {
       const settings = histories.get(key)?.settings;
       const keys = [...new Set([...Object.keys(base), ...Object.keys(settings ?? {})])];
       const text = (value) => (typeof value === "number" ? number(value, 5) : String(value ?? "unknown"));
@@ -189,7 +189,9 @@ ptx.curves = ({ onChoose }) => {
       : { x: [], y: [], step: [] };
   }
 
+  let means = new Map(); // key -> the smoothed curve that is drawn
   function draw() {
+    means = new Map();
     const keys = [run, ...others];
     const alone = keys.length === 1;
     element.classList.toggle("several", !alone); // room for the readout: nothing may jump
@@ -200,7 +202,8 @@ ptx.curves = ({ onChoose }) => {
       const { x, y, step } = curve(key, "train", "bpb");
       const even = Number(smooth.value) > 0;
       if (even) series.push({ x, y, color, width: 1, alpha: alone ? 0.28 : 0.14 });
-      series.push({ x, y: even ? smoothed(step, y) : y, color, width: even ? 2 : 1.2 });
+      means.set(key, even ? smoothed(step, y) : y);
+      series.push({ x, y: means.get(key), color, width: even ? 2 : 1.2 });
       const val = curve(key, "val", "val_bpb");
       series.push({ x: val.x, y: val.y, color: alone ? ptx.color("--val") : color, width: 2, dash: alone ? null : [5, 4], dots: true });
     }
@@ -231,7 +234,7 @@ ptx.curves = ({ onChoose }) => {
 
   function drawReadout() {
     if (view.hover === null) {
-      tell("Point at a curve or use the arrow keys; drag to zoom, double-click for all.", "hint");
+      ptx.say(readout, el("span", { class: "hint" }, "Point at a curve or use the arrow keys; drag to zoom, double-click for all."));
       return;
     }
     const axis = axes[over.value];
@@ -247,8 +250,7 @@ ptx.curves = ({ onChoose }) => {
         parts.push(name + (wordsOf(own, key, i).join(" · ") || "not known"));
         continue;
       }
-      const until = smoothed(train.step.slice(0, i + 1), train.y.slice(0, i + 1)).at(-1);
-      const words = [`training ${train.y[i].toFixed(3)}`, `smoothed ${until.toFixed(3)}`];
+      const words = [`training ${train.y[i].toFixed(3)}`, `smoothed ${means.get(key)[i].toFixed(3)}`];
       const val = curve(key, "val", "val_bpb");
       if (val.x.length) {
         const j = ptx.nearest(val.x, view.hover);
@@ -256,12 +258,7 @@ ptx.curves = ({ onChoose }) => {
       }
       parts.push(name + words.join(" · "));
     }
-    tell(parts.join(" · "));
-  }
-
-  // Only what is new: a screen reader reads out whatever is set, and points come all the time.
-  function tell(words, kind) {
-    if (readout.textContent !== words) readout.replaceChildren(el("span", { class: kind }, words));
+    ptx.say(readout, parts.join(" · "));
   }
 
   // The small chart that somebody points at, or walks along.
@@ -287,5 +284,5 @@ ptx.curves = ({ onChoose }) => {
   }
 
   ptx.onTheme(draw);
-  return { element, wanted, take };
+  return { element, choice, wanted, take };
 };

@@ -26,7 +26,7 @@ ptx.trainingForm = ({ act }) => {
   const advice = el("p", { class: "hint" });
   const time = el("button", { type: "button", class: "quiet", id: "train-estimate", title: "Trains for some seconds to measure speed and memory" }, "Estimate");
   const start = el("button", { type: "submit", class: "primary", id: "train-start" }, "Start training");
-  const problem = el("p", { class: "message error", role: "alert", hidden: "" });
+  const { node: problem, tell: complain } = ptx.problem();
 
   const rateField = field("Learning rate ×", rate, "1 is the recipe's; try 0.5 if the loss jumps");
   rateField.append(rates);
@@ -117,7 +117,7 @@ ptx.trainingForm = ({ act }) => {
     if (found) {
       parts.push(`${axes.short(found.parameters)} parameters`, `${number(found.memory_gib, 1)} GiB of memory${found.fits ? "" : ", more than is free"}`);
     }
-    cost.textContent = parts.join(" · ");
+    ptx.say(cost, parts.join(" · "));
     advice.textContent = found?.trouble ?? "";
     time.textContent = found ? "Estimate again" : "Estimate";
     start.textContent = data.value.startsWith("prepared:") ? "Start training" : "Prepare and train";
@@ -145,15 +145,12 @@ ptx.trainingForm = ({ act }) => {
     textName.value = chosen.name.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 60) || "pasted";
   });
 
-  function complain(sentence) {
-    problem.hidden = !sentence;
-    problem.textContent = sentence ?? "";
-  }
-
+  let asking = false; // a disabled button would lose the focus
   async function request(what) {
-    start.disabled = time.disabled = true;
+    if (asking) return null;
+    asking = true;
     const answer = await act(what);
-    start.disabled = time.disabled = false;
+    asking = false;
     complain(answer?.error ?? (answer ? null : "The page did not answer; try again."));
     return answer?.error ? null : answer;
   }

@@ -9,27 +9,24 @@ ptx.header = ({ element, props, trigger, server }) => {
   const cancel = ptx.button("Cancel", () => askForName(false));
   const form = el("form", { class: "hub-form", hidden: "" }, name, el("button", { class: "quiet" }, "Open"), cancel);
   const summary = el("p", { class: "summary" });
-  const problem = el("p", { class: "message error", role: "alert", hidden: "" });
+  const { node: problem, tell: complain } = ptx.problem();
   const toggle = el("button", { type: "button", class: "quiet", id: "theme" });
   element.replaceChildren(
     el("header", { class: "header" }, el("h1", {}, "P-Transformer"), choice, form, summary,
       ...ptx.share.buttons(complain), toggle), problem);
 
-  function complain(sentence) {
-    problem.textContent = sentence;
-    problem.hidden = !sentence;
-  }
-
   // A run's key is that of its newest checkpoint; the one on the page has a place of its own.
   let offered = "";
-  function offer({ models, hub }, { key, name: title }) {
+  function offer({ models, hub }) {
+    const { key, name: title } = store.state.model;
+    const { value } = choice; // perhaps of a model that is on its way
     const listed = models.some((one) => one.key === key);
     const all = [...models, ...(listed ? [] : [{ key, name: title }]), ...(hub ? [{ key: ELSEWHERE, name: "from the Hub…" }] : [])];
     if (JSON.stringify(all) !== offered) {
       offered = JSON.stringify(all);
       choice.replaceChildren(...grouped(all));
     }
-    choice.value = key;
+    choice.value = value;
   }
 
   // Earlier checkpoints of a run stand together, under its name.
@@ -43,17 +40,19 @@ ptx.header = ({ element, props, trigger, server }) => {
   }
 
   function show(about) {
-    offer(about, about.model);
-    const [, ...facts] = about.summary; // the first is the name, which the choice shows
-    summary.replaceChildren(...facts.map((fact) => el("span", {}, fact)));
     const { model } = store.state;
     store.set({ model: model?.key === about.model.key ? model : about.model, about }); // whose texts stay
+    offer(about);
+    choice.value = about.model.key;
+    const [, ...facts] = about.summary; // the first is the name, which the choice shows
+    summary.replaceChildren(...facts.map((fact) => el("span", {}, fact)));
   }
 
+  let turn = 0; // of choosing: a newer choice overtakes it
   async function choose(key) {
-    choice.disabled = true;
+    const mine = (turn += 1);
     const about = await server.describe_model({ model: key }).catch(() => undefined);
-    choice.disabled = false;
+    if (mine !== turn) return;
     complain(about?.model ? "" : about?.error ?? "The model could not be loaded; try again.");
     if (about?.model) {
       show(about);
@@ -63,8 +62,10 @@ ptx.header = ({ element, props, trigger, server }) => {
   }
 
   function askForName(asking) {
-    form.hidden = !asking;
-    choice.hidden = asking;
+    ptx.keepFocus(() => {
+      form.hidden = !asking;
+      choice.hidden = asking;
+    }, () => [choice]);
     if (asking) name.focus();
     else choice.value = store.state.model.key;
   }
@@ -80,8 +81,8 @@ ptx.header = ({ element, props, trigger, server }) => {
   // Runs appear while the page is open: the list is asked for anew when a person turns to it. The
   // model and its text stay as they are.
   async function refresh() {
-    const about = await server.describe_model({ model: store.state.model.key }).catch(() => undefined);
-    if (about?.models && choice.value !== ELSEWHERE) offer(about, store.state.model);
+    const found = await server.list_models({}).catch(() => undefined);
+    if (found) offer(found);
   }
   choice.addEventListener("focus", refresh);
   ptx.chooseModel = choose;

@@ -74,7 +74,7 @@ ptx.heads = ({ element }) => {
     const map = ptx.map({ tell: tellCell, label: (name) => `Attention of head ${name}: row = the token that looks, column = the token looked at` });
     const node = el("div", { class: "card", hidden: "" },
       el("div", { class: "card-head" }, el("span", { class: "dot" }), title, role, mute, close), map.node);
-    const one = { node, map, name: null, draw };
+    const one = { node, map, close, name: null, draw };
 
     function draw(name) {
       node.hidden = !name;
@@ -208,7 +208,8 @@ ptx.heads = ({ element }) => {
     const { pinned, peek: name, view } = store.state;
     atlas.draw(picture, labelOf);
     maps.dataset.count = pinned.length;
-    cards.forEach((one, i) => one.draw(pinned[i] ?? null));
+    ptx.keepFocus(() => cards.forEach((one, i) => one.draw(pinned[i] ?? null)),
+      () => [...cards.map(({ close }) => close).reverse(), atlas.node.querySelector(".thumb[tabindex='0']")]);
     peek.node.parentElement.hidden = !name;
     peek.draw(name);
     views.set(view);

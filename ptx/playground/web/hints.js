@@ -49,8 +49,10 @@ ptx.hints = ({ element }) => {
   }
 
   function toggle(closed) {
-    strip.hidden = closed;
-    open.hidden = !closed;
+    ptx.keepFocus(() => {
+      strip.hidden = closed;
+      open.hidden = !closed;
+    }, () => [open, show]);
     ptx.remember(CLOSED, closed ? "1" : "");
   }
 

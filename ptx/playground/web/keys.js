@@ -3,6 +3,7 @@ document.addEventListener(
   "keydown",
   (event) => {
     if (!document.getElementById("generate")?.offsetParent) return; // another tab is open
+    if (document.querySelector("dialog[open]")) return; // the keys are its own
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       event.stopPropagation(); // the editor would add a line

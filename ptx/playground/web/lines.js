@@ -6,9 +6,12 @@ ptx.lines = () => {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "attention-lines");
   svg.setAttribute("aria-hidden", "true");
+  const group = make("g", {}); // goes with the text as it scrolls
+  svg.append(group);
   let code = null; // the text's element, with its listeners
   let on = true;
   let due = false;
+  let drawn = { top: 0, height: 0 }; // the text's, when the lines were drawn
 
   function make(tag, attributes) {
     const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -20,8 +23,8 @@ ptx.lines = () => {
     const found = document.querySelector("#text-panel pre.code");
     if (!found || found === code) return Boolean(found);
     code = found;
-    code.addEventListener("scroll", ask, { passive: true });
-    new ResizeObserver(ask).observe(code);
+    code.addEventListener("scroll", scrolled, { passive: true });
+    new ResizeObserver(draw).observe(code);
     return true;
   }
 
@@ -58,7 +61,6 @@ ptx.lines = () => {
   }
 
   function draw() {
-    due = false;
     if (!find()) return;
     if (svg.parentElement !== code.parentElement) code.parentElement.append(svg);
     const cursor = ptx.attention.cursor();
@@ -66,8 +68,10 @@ ptx.lines = () => {
     Object.assign(svg.style, { left: `${code.offsetLeft}px`, top: `${code.offsetTop}px`, width: `${width}px`, height: `${height}px` });
     const frame = code.getBoundingClientRect();
     const from = on && cursor ? (boxOf(cursor, frame) ?? caret(frame)) : null;
-    const drawn = from && width ? strongest() : [];
-    svg.replaceChildren(...drawn.reverse().flatMap((line) => {
+    const found = from && width ? strongest() : [];
+    drawn = { top: code.scrollTop, height: code.scrollHeight };
+    group.setAttribute("transform", "translate(0 0)");
+    group.replaceChildren(...found.reverse().flatMap((line) => {
       const to = boxOf(line.to, frame);
       return to ? picture(from, to, line) : [];
     }));
@@ -92,18 +96,24 @@ ptx.lines = () => {
     return [box, line];
   }
 
-  // Once a frame, however often the text is scrolled.
-  function ask() {
+  // Once a frame, however often the text is scrolled. Blocks that come into sight may be higher than
+  // guessed; of a text that streams the heads' next picture is soon enough.
+  function scrolled() {
     if (due) return;
     due = true;
-    requestAnimationFrame(draw);
+    requestAnimationFrame(() => {
+      due = false;
+      const { writing, following } = store.state;
+      if (code.scrollHeight !== drawn.height && !(writing && following)) draw();
+      else group.setAttribute("transform", `translate(0 ${drawn.top - code.scrollTop})`);
+    });
   }
 
   return {
     draw,
     toggle(value) {
       on = value;
-      ask();
+      draw();
     },
   };
 };

@@ -24,6 +24,8 @@ ptx.map = ({ tell, label }) => {
   }
 
   function draw(square, head, hue) {
+    // what is there is another head's until its own has come
+    node.classList.toggle("old", !square && name !== "" && head !== name);
     if (square && (square !== shown?.square || square.rows !== shown.rows || square.read !== shown.read || head !== name)) {
       const grown = square === shown?.square && square.values === shown.values && square.from === shown.from
         && square.read === shown.read && square.rows > shown.rows && head === name;
@@ -178,6 +180,7 @@ ptx.map = ({ tell, label }) => {
   canvas.addEventListener("blur", leave);
   canvas.addEventListener("click", toRow);
   canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's
     const step = {
       ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0],
       PageUp: [-10, 0], PageDown: [10, 0], Home: [0, -Infinity], End: [0, Infinity],

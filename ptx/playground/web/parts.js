@@ -176,6 +176,7 @@ ptx.parts = ({ tell }) => {
   canvas.addEventListener("blur", leave);
   canvas.addEventListener("click", press);
   canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (!parts || (!step && event.key !== "Enter")) return;
     event.preventDefault();

@@ -25,10 +25,18 @@ ptx.price = ({ relabel }) => {
   let asked = "";
 
   // What a price is about, as the server is asked: the window up to the cursor, and the token there.
+  let about = []; // what the last question was made of
+  let made = null;
   function question() {
     const { model, ids, cursor } = store.state;
+    const now = [model, ids, cursor, store.openPrompt()];
+    if (now.some((part, i) => part !== about[i])) made = make(...now);
+    about = now;
+    return made;
+  }
+
+  function make(model, ids, cursor, open) {
     if (!model || !(cursor >= 1 && cursor <= ids.length)) return null;
-    const open = store.openPrompt();
     const start = open === null ? store.visibleFrom(cursor) : 0;
     const text = ids.slice(start, cursor + 1);
     return { ids: text, at: cursor - start, open, key: JSON.stringify([model.key, start, open, text]) };
@@ -68,34 +76,32 @@ ptx.price = ({ relabel }) => {
 
   function drawChips({ muted }) {
     if (chipped === (chipped = muted.join())) return;
-    const held = chips.contains(document.activeElement);
-    chips.replaceChildren(...muted.map((name) => {
+    const made = muted.map((name) => {
       const label = `Let head ${name} write again`;
       return ptx.button(`${name} ×`, () => pins.mute(name), { class: "chip", "aria-label": label });
-    }));
-    if (muted.length > 1) {
-      chips.append(ptx.button("none", () => store.set({ muted: [] })));
-    }
-    if (held) (chips.firstChild ?? choice.node.firstChild).focus(); // its chip is gone
+    });
+    if (muted.length > 1) made.push(ptx.button("none", () => store.set({ muted: [] })));
+    ptx.keepFocus(() => chips.replaceChildren(...made), () => [chips.firstChild, choice.node.firstChild]);
   }
 
   function draw() {
     const { muted, writing, following } = store.state;
     drawChips(store.state);
-    const now = question();
-    if (!muted.length || !now) {
-      line.replaceChildren(el("span", { class: "hint" }, "Mute a head (M, or the corner of its picture) and see what it was worth, in bits."));
+    const now = muted.length ? question() : null;
+    const known = answer?.about === `${now?.key}|${muted.join()}`;
+    if (!now) {
+      ptx.say(line, el("span", { class: "hint" }, "Mute a head (M, or the corner of its picture) and see what it was worth, in bits."));
     } else if (writing && following) {
-      line.replaceChildren(el("span", { class: "hint" }, "The price is worked out when the text has ended."));
-    } else if (answer?.about === `${now.key}|${muted.join()}`) {
-      line.replaceChildren(
+      ptx.say(line, el("span", { class: "hint" }, "The price is worked out when the text has ended."));
+    } else if (known) {
+      ptx.say(line,
         el("code", {}, ptx.visible(answer.token.text, 16)),
         ...change("", answer.base_next, answer.next),
         ...(answer.loss === null ? [] : [" · ", ...change("a token of the text before it", answer.base_loss, answer.loss)]),
+        el("span", { class: "hint" }, " · Generate writes with all heads"),
       );
-      line.append(el("span", { class: "hint" }, " · Generate writes with all heads"));
     } // else what is there stays until the new price has come
-    line.classList.toggle("stale", Boolean(muted.length && now && answer?.about !== `${now.key}|${muted.join()}`));
+    line.classList.toggle("stale", Boolean(now) && !known);
   }
 
   // The label of one head, or null where it is its role's.

@@ -6,7 +6,7 @@
 // that the server refused, and its sentence is on the page already; undefined, that a newer question
 // of the same kind, about the same head, overtook this one, or another model was chosen meanwhile.
 (() => {
-  const { el, store } = ptx;
+  const { store } = ptx;
   const PATIENCE = 30_000; // milliseconds
   const WHILE_WRITING = 1000; // milliseconds between two looks that only follow the newest token,
   const RARER = 10; // and so many times what the last one took: the text needs the processor too,
@@ -19,7 +19,7 @@
   const mounted = new Promise((resolve) => (mount = resolve));
   const newest = new Map(); // lane: number of its last question
   const problems = new Map(); // lane: {sentence}
-  const message = el("p", { class: "message error", role: "alert", hidden: "" });
+  const problem = ptx.problem();
 
   ptx.ask = async (name, request = {}) => {
     const lane = [name, request.layer, request.head, request.exact].join(" ");
@@ -38,18 +38,17 @@
   function complain(lane, sentence) {
     problems.delete(lane);
     if (sentence) {
-      const problem = { sentence };
-      problems.set(lane, problem);
+      const told = { sentence };
+      problems.set(lane, told);
       setTimeout(() => {
-        if (problems.get(lane) === problem) complain(lane);
+        if (problems.get(lane) === told) complain(lane);
       }, LAPSE);
     }
     tell();
   }
 
   function tell() {
-    message.textContent = [...problems.values()].at(-1)?.sentence ?? "";
-    message.hidden = !problems.size;
+    problem.tell([...problems.values()].at(-1)?.sentence);
   }
 
   // ---- the cursor ------------------------------------------------------------------------------
@@ -155,7 +154,7 @@
 
   // The panel: nothing to see but what the server refused.
   ptx.reading = ({ element, server }) => {
-    element.replaceChildren(message);
+    element.replaceChildren(problem.node);
     mount(server);
   };
 })();

@@ -1,7 +1,7 @@
 // The text: its tokens as code (code.js), coloured by how likely they were, the cursor over them
 // (moves.js), what it sees in words, and how the writing goes.
 ptx.text = ({ element }) => {
-  const { el, store } = ptx;
+  const { el, percent, store } = ptx;
   const MOST_BITS = 12; // of surprise that have a colour of their own
   const FINISH = {
     length: "reached the length",
@@ -47,7 +47,7 @@ ptx.text = ({ element }) => {
   const keys = el("p", { class: "hint", id: "text-keys" },
     "Click a token, or use the arrow keys; Enter or a double click goes on from there.");
   const seen = store.quietly(el("p", { class: "seen", role: "status" }));
-  const error = el("p", { class: "message error", role: "alert", hidden: "" });
+  const error = ptx.problem();
   const notes = el("div", { class: "notes" });
   const tip = el("div", { class: "tip", hidden: "" });
   element.replaceChildren(
@@ -57,16 +57,13 @@ ptx.text = ({ element }) => {
       el("div", { class: "bar facts" }, stats, syntax, lines),
       code.element,
       el("div", { class: "beside" }, keys, legend),
-      el("div", { class: "under-text" }, seen, error, notes)),
+      el("div", { class: "under-text" }, seen, error.node, notes)),
     tip,
   );
 
   const moves = ptx.moves(code);
 
   // ---- what the cursor sees, in words ----------------------------------------------------------------
-
-  const percent = (p) =>
-    p >= 0.9995 && p < 1 ? "99.9+ %" : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? `${(100 * p).toExponential(0)} %` : "0 %";
 
   const nameOf = ([, own]) => (own ? ptx.visible(own, 12) : "⟨end of text⟩");
   const namesOf = (refused, most) =>
@@ -95,8 +92,8 @@ ptx.text = ({ element }) => {
     }
     const parts = [`Token ${ptx.number(cursor)} of ${ptx.number(ids.length - 1)}`, cursor < prompt ? "prompt" : "generated"];
     const likely = about && about.prob !== null
-      ? `The model ${muted.length ? `${ptx.pins.without(muted)} gives` : "gave"} it ${percent(about.prob)}, rank ${ptx.number(about.rank)}, ${about.bits.toFixed(1)} bits of surprise`
-      : token.bits !== null ? `The model gave it ${percent(2 ** -token.bits)}, ${token.bits.toFixed(1)} bits of surprise` : "";
+      ? `The model ${muted.length ? `${ptx.pins.without(muted)} gives` : "gave"} it ${percent(about.prob)} %, rank ${ptx.number(about.rank)}, ${about.bits.toFixed(1)} bits of surprise`
+      : token.bits !== null ? `The model gave it ${percent(2 ** -token.bits)} %, ${token.bits.toFixed(1)} bits of surprise` : "";
     seen.replaceChildren(
       el("code", {}, ptx.visible(token.bytes ?? token.text, 40)),
       ` ${parts.join(", ")}. ${likely}${likely ? "; it" : "It"} saw ${windowOf(cursor)}.${token.refused ? ` Drawn before, and no Python: ${namesOf(token.refused, 6)}.` : ""}`,
@@ -116,7 +113,7 @@ ptx.text = ({ element }) => {
   const SYNTAX = { parses: "✓ parses as Python", unfinished: "… unfinished Python" };
 
   function drawStatus({ status, writing: busy, tokens: list }) {
-    finish.textContent = stateOf(status, busy);
+    ptx.say(finish, stateOf(status, busy));
     finish.dataset.finish = busy ? "" : status.error ? "refused" : (status.finish ?? "");
     stats.textContent = status.generated
       ? `${ptx.number(status.generated)} token${status.generated === 1 ? "" : "s"} · ${status.rate.toFixed(1)} tokens/s · seed ${status.seed}`
@@ -131,8 +128,7 @@ ptx.text = ({ element }) => {
       syntax.disabled = parsed.state !== "error";
       syntax.title = syntax.disabled ? "" : "Go to that line";
     }
-    error.textContent = status.error ?? "";
-    error.hidden = !status.error;
+    error.tell(status.error);
     notes.replaceChildren(...(status.notes ?? []).map((note) => el("p", { class: "message" }, note)));
   }
 
@@ -157,7 +153,7 @@ ptx.text = ({ element }) => {
     const facts = [`id ${id}`];
     if (index < store.state.prompt) facts.push("prompt");
     if (bits !== null) facts.push(`${bits.toFixed(1)} bits`);
-    if (p !== null) facts.push(`drawn with ${percent(p)}`);
+    if (p !== null) facts.push(`drawn with ${percent(p)} %`);
     if (refused) facts.push(`instead of ${namesOf(refused, 2)}`);
     return [el("code", {}, bytes ?? ptx.visible(own)), el("span", {}, facts.join(" · "))];
   }

@@ -44,12 +44,12 @@ ptx.training = ({ element, server }) => {
     el("div", { class: "bar" }, state, place), bar,
     el("div", { class: "buttons", role: "group", "aria-label": "The run" }, pause, resume, stop, now, play), output);
 
-  const jobTitle = el("span", { class: "state live" });
+  const jobTitle = el("span", { class: "state live", role: "status" });
   const jobPlace = el("span", { class: "stats" });
   const jobBar = el("progress", { max: "1", "aria-label": "Progress of the work" });
   const jobLines = el("pre", { class: "code output", tabindex: "0" });
   const cancel = button("Cancel", "End it; finished parts are kept", () => act({ do: "pause" }));
-  const jobCard = el("div", { class: "job", hidden: "", role: "status" },
+  const jobCard = el("div", { class: "job", hidden: "" },
     el("div", { class: "bar" }, jobTitle, jobPlace, cancel), jobBar, jobLines);
 
   const empty = el("div", { class: "empty", hidden: "" },
@@ -60,6 +60,11 @@ ptx.training = ({ element, server }) => {
   const side = el("div", { class: "training-side" }, off, problem, details, jobCard, command);
   element.replaceChildren(el("section", { class: "training-panel" }, side, el("div", { class: "training-main" }, empty, content)));
   details.hidden = true;
+  const summary = details.firstChild;
+
+  // What a person pressed may go: then the next thing to do has the focus.
+  const keepFocus = (change) => ptx.keepFocus(change, (held) =>
+    side.contains(held) ? [cancel, summary, curves.choice] : [resume, pause, play, curves.choice, summary]);
 
   // ---- asking ----------------------------------------------------------------------------------
 
@@ -76,7 +81,7 @@ ptx.training = ({ element, server }) => {
     asking = false;
     let more = again;
     again = false;
-    if (answer && chosen === asked) more = take(answer) || more;
+    if (answer && chosen === asked) keepFocus(() => (more = take(answer) || more));
     if (more) ask();
   }
 
@@ -108,8 +113,8 @@ ptx.training = ({ element, server }) => {
   }
 
   function complain(text) {
-    problem.hidden = !text;
-    sentence.textContent = text ?? "";
+    ptx.say(sentence, text ?? "");
+    keepFocus(() => (problem.hidden = !text));
   }
 
   function choose(key) {
@@ -132,7 +137,7 @@ ptx.training = ({ element, server }) => {
     kindBefore = (job ?? jobBefore)?.kind; // between two that follow each other there is none for a moment
     jobBefore = job;
     if (!shown) return;
-    jobTitle.textContent = `${job.asked ? "Ending" : JOBS[job.kind]}: ${job.name}`;
+    ptx.say(jobTitle, `${job.asked ? "Ending" : JOBS[job.kind]}: ${job.name}`);
     jobPlace.textContent = axes.duration(job.seconds);
     const percent = [...job.lines].reverse().map((line) => /(\d+) %/.exec(line)).find(Boolean);
     if (percent) jobBar.value = Number(percent[1]) / 100;
@@ -147,7 +152,7 @@ ptx.training = ({ element, server }) => {
     const mine = job?.kind === "train" && chosen === `runs/${job.name}` ? job : null;
     const live = run.state === "training" || run.state === "elsewhere";
     const starting = run.state === "training" && !run.step;
-    state.textContent = starting ? "starting" : STATES[run.state];
+    ptx.say(state, starting ? "starting" : STATES[run.state]);
     state.className = `state ${run.state}${live || run.state === "pausing" ? " live" : ""}`;
     const parts = [run.steps ? `step ${number(run.step)} of ${number(run.steps)}` : `step ${number(run.step)}`];
     if (starting && mine) parts.push(axes.duration(mine.seconds));
@@ -181,12 +186,12 @@ ptx.training = ({ element, server }) => {
   }
 
   async function toWrite() {
-    play.disabled = true;
     await ptx.chooseModel(chosen);
-    play.disabled = false;
     const { key } = ptx.store.state.model; // of a run, its checkpoint's
     if (key !== chosen && !key.startsWith(`${chosen}/checkpoints/`)) return; // the header says why
-    [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Write")?.click();
+    const write = [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Write");
+    write?.focus(); // the button goes with its tab
+    write?.click();
   }
 
   // ---- time ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // Why this token: what the layers would have said, and which heads and MLPs lifted its logit above
 // another's.
 ptx.why = ({ element }) => {
-  const { el, store } = ptx;
+  const { el, percent, store } = ptx;
   const LISTED = 30; // likeliest tokens to compare with
   const NAMED = 3; // parts named in words
   const HEALED = "The prompt ended inside a token: this one was drawn among all ways to cut that end. The layers here read one of them.";
@@ -30,7 +30,6 @@ ptx.why = ({ element }) => {
   let cell = null; // of the parts, under the pointer or the arrow keys
 
   const token = (text, longest = 16) => el("code", {}, ptx.visible(text, longest));
-  const percent = (p) => (p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.0005 ? `${(100 * p).toFixed(1)} %` : "<0.1 %");
 
   // The layers and the parts, for a file: logits of the parts, probabilities of the layers.
   function numbers() {
@@ -72,9 +71,9 @@ ptx.why = ({ element }) => {
     followedName.replaceChildren(token(followed.text, 10));
     rows.forEach(({ chips, bar, rank: cellOfRank }, i) => {
       chips.replaceChildren(...tokens[i].map(({ id, text, p }) =>
-        el("span", { class: id === followed.id ? "guess followed" : "guess", style: `--p: ${(100 * Math.sqrt(p)).toFixed(0)}%`, title: `${ptx.visible(text)} ${percent(p)}` }, ptx.visible(text, 12))));
+        el("span", { class: id === followed.id ? "guess followed" : "guess", style: `--p: ${(100 * Math.sqrt(p)).toFixed(0)}%`, title: `${ptx.visible(text)} ${percent(p)} %` }, ptx.visible(text, 12))));
       bar.firstChild.style.width = `${(100 * prob[i]).toFixed(1)}%`;
-      bar.lastChild.textContent = percent(prob[i]);
+      bar.lastChild.textContent = `${percent(prob[i])} %`;
       cellOfRank.textContent = ptx.number(rank[i]);
       cellOfRank.classList.toggle("first", rank[i] === 1);
     });

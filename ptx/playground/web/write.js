@@ -23,11 +23,12 @@ ptx.write = ({ element, props, watch, trigger, server }) => {
 
   function update({ writing: busy, ids }) {
     const { at, of } = writing.place();
-    if (!busy && document.activeElement === stop) generate.focus(); // a disabled button loses it
-    stop.disabled = !busy;
-    goOn.disabled = busy || ids.length < 2;
-    undo.disabled = busy || at < 2;
-    redo.disabled = busy || at >= of;
+    ptx.keepFocus(() => {
+      stop.disabled = !busy;
+      goOn.disabled = busy || ids.length < 2;
+      undo.disabled = busy || at < 2;
+      redo.disabled = busy || at >= of;
+    }, (held) => [held === undo ? redo : held === redo ? undo : stop, generate]);
     place.textContent = of > 1 ? `text ${at} of ${of}` : "";
   }
   store.on(["writing", "ids", "tokens", "recording", "status"], update);

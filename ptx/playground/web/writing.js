@@ -25,6 +25,7 @@ ptx.writing = (() => {
   let stopping = false;
   let again = false; // whether the end of the request before may be told once more
   let timer = null;
+  let tooLong = null; // what was said of a prompt that cannot be read
   let turn = 0; // of reading the prompt: a newer one, or another text, overtakes it
 
   const newlines = (text) => text.replace(/\r\n?/g, "\n"); // as the editor has them
@@ -113,8 +114,8 @@ ptx.writing = (() => {
   function edited(written) {
     editor = written ?? "";
     clearTimeout(timer);
-    if (!unread()) return;
-    timer = setTimeout(readPrompt, PAUSE);
+    if (unread()) timer = setTimeout(readPrompt, PAUSE);
+    else if (tooLong && state.status.error === tooLong) set({ status: text().status }); // it is not any more
   }
 
   async function readPrompt() {
@@ -125,10 +126,8 @@ ptx.writing = (() => {
     const size = new Blob([written]).size;
     if (size > panel.facts.longest) {
       const most = panel.facts.longest;
-      say({
-        finish: null,
-        error: `the prompt has ${ptx.number(size)} bytes and at most ${ptx.number(most)} are read: shorten it`,
-      });
+      tooLong = `the prompt has ${ptx.number(size)} bytes and at most ${ptx.number(most)} are read: shorten it`;
+      say({ finish: null, error: tooLong });
       return;
     }
     const [answer, syntax] = await Promise.all([
