@@ -13,7 +13,7 @@ A text, and many      stream, decoder, batch, engine
 As fast as it can be  native is a step as one compiled function: tile, team (threads), memory,
                       compiled, int8; draws is the sampler once more; fastest chooses by timing
 Files                 checkpoint, runlog, atomic; hub/ is Hugging Face's
-For people            __main__ (the terminal), playground/ (the page), errors
+For people            __main__ (the terminal), playground/ (the page), errors, unbreakable (output)
 
 Names are imported when they are first used: preparing data needs no torch, which takes seconds
 and hundreds of megabytes in each worker process.

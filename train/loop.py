@@ -26,6 +26,7 @@ from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.sampling import USUAL
 from ptx.stream import Limits
+from ptx.unbreakable import unbreakable_stdout
 from train import kernels, origin, rundir, state
 from train import settings as run_settings
 from train.batches import Batch, batches
@@ -52,7 +53,7 @@ def train(settings: Settings) -> Path:
     if settings.resume:
         here, directory = run_settings.of_the_machine(settings), rundir.given(settings.resume)
         settings = replace(run_settings.load(directory), resume=directory, **here)
-    with world(settings.device, settings.shard) as processes:
+    with unbreakable_stdout(), world(settings.device, settings.shard) as processes:
         if settings.resume:
             run = Run.resume(settings.resume, processes, settings)
         else:

@@ -26,9 +26,9 @@ def stop_signals(world: World) -> Iterator[Stop]:
     again = "; once more to quit at once" if world.size == 1 else ""
 
     def request(number: int, _frame: object) -> None:
-        if world.first and not stop.requested:
+        told, stop.requested = stop.requested, True  # whatever becomes of the print
+        if world.first and not told:
             print(f"\nfinishing this step and saving{again}", flush=True)
-        stop.requested = True
         if world.size == 1:
             signal.signal(number, before[number])
 

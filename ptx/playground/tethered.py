@@ -13,26 +13,13 @@ import runpy
 import signal
 import sys
 import threading
-from typing import TextIO
+from pathlib import Path
 
+# As a script, the first entry is this folder: make it the repository.
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-class Unbreakable:
-    """A stream that cannot fail: nobody may be left to read what a script prints while it saves."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
+from ptx.unbreakable import Unbreakable
 
 
 def step_back(nice: int) -> None:

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -143,6 +144,37 @@ def test_a_disk_that_is_full_keeps_the_old_checkpoint_and_says_so(
     assert "Traceback" not in done.stderr
     assert os.listdir(run / "checkpoints") == [good.name]
     assert readable(run) == 2
+
+
+def begun(s: Settings, **more: object) -> subprocess.Popen[bytes]:
+    """python train/run.py with the settings of a run, once it has trained a step."""
+    given = {n: v for n, v in vars(s).items() if v is not None and not isinstance(v, bool)}
+    words = [w for n, v in given.items() for w in (f"--{n.replace('_', '-')}", f"{v}")]
+    process = subprocess.Popen([sys.executable, str(ROOT / "train" / "run.py"), *words], **more)
+    log, until = s.runs / s.name / runlog.METRICS, time.monotonic() + 200
+    while not log.exists() or not log.stat().st_size:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return process
+
+
+def assert_all_is_saved(run: Path) -> None:
+    """The last step that was logged has a checkpoint."""
+    done = [record["step"] for record in runlog.tail(run / runlog.METRICS)[0] if "loss" in record]
+    assert checkpoints(run)[-1].name == f"step_{done[-1]:06d}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_a_stopped_run_saves_though_its_reader_has_gone(data: Path, tmp_path: Path) -> None:
+    """As Ctrl+C ends the other end of `| tee log` too."""
+    given = replace(settings(data, tmp_path, "piped"), steps=10**6, save_every=10**6)
+    process = begun(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+    assert_all_is_saved(tmp_path / "piped")
 
 
 def test_a_run_that_is_being_trained_refuses_a_second_process(data: Path, tmp_path: Path) -> None:
