@@ -16,7 +16,7 @@ from ptx.engine import Generation, generate
 from ptx.errors import UserError, report_errors
 from ptx.int8 import as_int8
 from ptx.sampling import USUAL, Sampling
-from ptx.stream import Limits, Step, prompt_notes, python_notes, window_notes
+from ptx.stream import UNCHECKED, Limits, Step, prompt_notes, python_notes, window_notes
 from ptx.tokenizer import Tokenizer
 
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "mini"
@@ -103,13 +103,20 @@ def main() -> None:
     generation = generate(
         model, tokenizer, prompt, sampling, limits, args.seed, decoder, speculate=args.speculate
     )
-    for note in (
+    python = python_notes(tokenizer, prompt) if args.python else []
+    tell(
         *prompt_notes(tokenizer, prompt),
         *window_notes(len(generation.ids), model.config.context),
-        *(python_notes(tokenizer, prompt) if args.python else ()),
-    ):
-        print(f"note: {note}", file=sys.stderr)
+        *python,
+    )
     write_lines(generation, tokenizer) if args.json else write_text(generation, prompt)
+    if generation.unchecked and not python:
+        tell(UNCHECKED)
+
+
+def tell(*notes: str) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def read_prompt() -> str:
@@ -165,6 +172,7 @@ def as_record(step: Step, tokenizer: Tokenizer) -> dict[str, Any]:
         "rank": step.rank,
         "entropy_bits": round(choice.entropy, 6),
         "tail_mass": round(choice.tail_mass, 6),
+        "unchecked": step.unchecked,
         "refused": [tokenizer.text([token]) for token in choice.refused],
         "alternatives": [
             {

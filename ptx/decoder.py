@@ -67,7 +67,7 @@ class Decoder:
         self._native: _Native | None = None
         self._read_by: list[_Native | None] = [None] * slots
         """What read the beginning of the text in each slot: torch's operations round otherwise."""
-        if native or (native is None and importlib.util.find_spec("numba") is not None):
+        if native is not False:
             self.compile(if_found=native is None)
         self._threads = Fastest([usual_threads(), 1])
 
@@ -125,8 +125,12 @@ class Decoder:
         return self._native is not None
 
     def can_compile(self) -> bool:
-        """Whether there is a compiled step for this model's device, precision and shape."""
-        return self.device.type == "cpu" and self.cache.k.dtype == torch.float32
+        """Whether there is a compiled step for this model's device and precision, and numba."""
+        return (
+            self.device.type == "cpu"
+            and self.cache.k.dtype == torch.float32
+            and importlib.util.find_spec("numba") is not None
+        )
 
     def compile(self, if_found: bool = False) -> None:
         """Makes the steps to come compiled ones, where that can be; the very first time takes a

@@ -45,6 +45,7 @@ class Generation:
     ids: every token so far: end-of-text, the prompt as the model reads it, what was generated.
     n_prompt: how many of them belong to the prompt.
     finish: why it ended, or None.
+    unchecked: whether the last step was (`ptx.stream.Step`).
     """
 
     def __init__(self, stream: Stream, steps: Generator[Step, None, None]) -> None:
@@ -55,6 +56,7 @@ class Generation:
         self._stream, self._steps = stream, steps
         self._cancelled = False
         self.finish: str | None = None
+        self.unchecked = False
 
     def __iter__(self) -> Iterator[Step]:
         return self
@@ -73,6 +75,7 @@ class Generation:
         self.ids += step.settled
         if step.token is not None:
             self.ids.append(step.token)
+            self.unchecked = step.unchecked
         return step
 
     def _end(self) -> None:
@@ -284,7 +287,9 @@ class Engine:
 
     def _finish(self) -> None:
         """Tells the readers of finished streams, and pauses those of slow ones."""
-        for stream, steps in list(self._queues.items()):
+        # Of the keys alone a list is made at once: `generate` may add one at any moment.
+        for stream in list(self._queues):
+            steps = self._queues[stream]
             stream.paused = steps.qsize() >= AHEAD
             if stream.finish:
                 self._batch.leave(stream)

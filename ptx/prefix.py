@@ -103,7 +103,8 @@ def can_go_on(text: str) -> bool:
     if since is not None:
         opening = OPENING.match(text[since:])
         quotes = opening.group(1)
-        if len(quotes) == 1 and _wrong_inside(text + quotes, since):
+        inside = text[since + opening.end() :]
+        if _may_be_wrong(opening, inside) and _wrong_inside(text + quotes, since, len(quotes)):
             return False
         text = text[:since] + opening.group() + quotes  # whether there may be one
     elif text.endswith(("'", '"')) and _wrong_inside(text):
@@ -133,17 +134,25 @@ def _open_string(text: str) -> int | None:
     return sum(len(line) + 1 for line in lines[: error.lineno - 1]) + error.offset - 1
 
 
-def _wrong_inside(text: str, open_since: int | None = None) -> bool:
+def _may_be_wrong(opening: re.Match[str], inside: str) -> bool:
+    """Whether Python could find fault with what is in the string that is open: in most of those of
+    several lines, which may be long, it cannot."""
+    quotes = opening.group(1)
+    prefix = opening.group().removesuffix(quotes).lower()
+    return len(quotes) == 1 or "\\" in inside or "b" in prefix or "f" in prefix
+
+
+def _wrong_inside(text: str, open_since: int | None = None, quotes: int = 1) -> bool:
     """Whether Python finds fault with what is in the string that the text ends with.
 
-    open_since: where a string begins that goes on, though a quote was put after it.
+    open_since: where a string begins that goes on, though its quotes, so many, were put after it.
     """
     error = syntax_error(text + "+" + GOES_ON)  # it is looked into once it is known to be the last
     if error is None or not STRING_FAULT.match(str(error.msg)):
         return False
     if open_since is None:
         return True
-    content = text[open_since:-1]
+    content = text[open_since:-quotes]
     may_double = content.endswith("}") and "single '}'" in error.msg
     return not (
         may_double

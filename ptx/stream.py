@@ -77,6 +77,8 @@ class Step:
     """Tokens at the prompt's end that are certain only now, before this one."""
     attention: Tensor | None = None
     """Where every head looked, (L, H, S), if it was asked for."""
+    unchecked: bool = False
+    """Whether Python's parser was to be asked, and is not any more (`UNCHECKED`)."""
 
     @property
     def rank(self) -> int:
@@ -302,7 +304,8 @@ class Stream:
         self._generated += 1
         self._new += new
         text = self._decoder.decode(new)
-        step = Step(token, new, text, logprob, choice, settled, attention)
+        unchecked = self.sampling.python and not self._guard
+        step = Step(token, new, text, logprob, choice, settled, attention, unchecked)
         finish = self._finished(len(new))
         return [step, *self.end(finish)] if finish else [step]
 
@@ -403,6 +406,12 @@ def prompt_notes(tokenizer: Tokenizer, prompt: str) -> list[str]:
             f"({rate:.1f} bytes per token, Python has 3 to 5): expect nonsense."
         ]
     return []
+
+
+UNCHECKED = (
+    "Only Python was given up on the way: nothing likely was Python at one place, or a statement "
+    "grew too long to check it at every token. From there on the text is as the model has it."
+)
 
 
 def python_notes(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> list[str]:

@@ -73,7 +73,7 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes, but for `logits`."""
+        """Memory that it takes, `logits` too once they were asked for."""
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
 
 

@@ -13,7 +13,7 @@ from ptx.playground.request import Request
 from ptx.playground.served import Served
 from ptx.playground.syntax import Watch
 from ptx.playground.transcript import Transcript
-from ptx.stream import Step, prompt_notes, python_notes, window_notes
+from ptx.stream import UNCHECKED, Step, prompt_notes, python_notes, window_notes
 
 PAUSE, LONG_PAUSE = 0.1, 0.25
 """Seconds between two frames: what drawing takes the writing lacks on one machine."""
@@ -43,8 +43,7 @@ class LiveText:
             self._ids = [served.tokenizer.eot, *served.tokenizer.encode(self._written)]
             self._n_prompt = len(self._ids)
             self._notes = prompt_notes(served.tokenizer, self._written)
-        if request.python:
-            self._notes += python_notes(served.tokenizer, request.prompt)
+        self._python = python_notes(served.tokenizer, request.prompt) if request.python else []
         self._transcript = self._begin()
         self._transcript.extend(self._ids)
         self._generated = 0
@@ -65,6 +64,7 @@ class LiveText:
             self._recordings.start(self._recording)
         self._generated += 1
         self._ids = generation.ids
+        self._python = self._python or [UNCHECKED] * step.unchecked
         chosen = bool(step.choice.sampling.forced)
         bits = -step.choice.logprob(step.token) / math.log(2)
         probability = None if chosen else math.exp(step.logprob)
@@ -83,6 +83,7 @@ class LiveText:
     def frame(self, place: int = 0, finish: str | None = None) -> dict[str, Any]:
         """place: how many texts are before this one; 0 once it is being written."""
         seconds = max(time.monotonic() - self.started, 1e-9)
+        window = window_notes(len(self._ids), self._served.context)
         return {
             "recording": self._recording,
             "continued": self._written is None,
@@ -94,7 +95,7 @@ class LiveText:
             "place": place,
             "finish": finish,
             "syntax": self._watch.state,
-            "notes": self._notes + window_notes(len(self._ids), self._served.context),
+            "notes": self._notes + self._python + window,
         }
 
 

@@ -89,6 +89,14 @@ def test_a_prompt_that_cannot_become_python_is_remarked_on(served: Served) -> No
     assert "cannot become Python" in note
 
 
+def test_a_text_that_is_kept_python_no_longer_is_remarked_on(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptx.guard.LONGEST", 12)
+    [note] = written(served, replace(REQUEST, prompt="x = (1", python=True))[-1]["notes"]
+    assert "Only Python was given up" in note
+
+
 def test_every_frame_begins_with_the_prompt_and_continues_the_one_before(served: Served) -> None:
     texts = [text_of(frame) for frame in written(served, REQUEST)]
     assert texts[0] == REQUEST.prompt

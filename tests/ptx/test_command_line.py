@@ -16,6 +16,7 @@ import pytest
 from ptx.__main__ import main
 from ptx.checkpoint import save_model
 from ptx.model import GPT
+from ptx.stream import UNCHECKED
 from ptx.tokenizer import Tokenizer
 
 
@@ -85,6 +86,18 @@ def test_a_text_may_be_kept_python(run: Any) -> None:
         assert record["text"] == ")"
         refused += record["refused"]
     assert set(refused) == {"]"}
+
+
+def test_it_is_said_when_a_text_is_kept_python_no_longer(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("ptx.__main__.tell", lambda *notes: told.extend(notes))
+    knobs = ("--force", "]", "--tokens", "1", "--python")
+    run("x = (1", *knobs)
+    assert told == [UNCHECKED]
+    [record], _ = steps(run("x = (1", *knobs, "--json"))
+    assert record["unchecked"]
 
 
 @pytest.fixture

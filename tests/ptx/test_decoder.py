@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
 import time
+import warnings
 import weakref
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -302,6 +304,17 @@ def test_half_precision_models_take_torchs_steps() -> None:
     torch.testing.assert_close(
         step_through(decoder, ids), whole(model, ids).float(), atol=0.2, rtol=0.05
     )
+
+
+def test_without_numba_torchs_steps_are_taken_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decoder = Decoder(random_model(TINY))
+        decoder.compile()
+    assert not decoder.compiled
 
 
 def test_a_compiler_that_fails_leaves_torchs_steps(monkeypatch: pytest.MonkeyPatch) -> None:

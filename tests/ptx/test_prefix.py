@@ -62,6 +62,13 @@ from ptx.prefix import can_go_on
         "x = 1 + \\\r\n",
         "x = [\r\n  1,\r",
         'x = f"""a\n    ',
+        'x = f"""{a',
+        '"""C:\\U',
+        '"""\\x4',
+        '"""\\N{DASH',
+        '"""a\\n"',
+        'r"""C:\\Users',
+        "b'''a\n",
     ],
 )
 def test_a_text_that_stops_anywhere_can_go_on(text: str) -> None:
@@ -72,6 +79,11 @@ def test_a_text_that_stops_anywhere_can_go_on(text: str) -> None:
     "text",
     [
         "x = = ",
+        'def f():\n    """Use \\usepackage{x}.\n',
+        '"""C:\\Users',
+        '"""\\xzz',
+        '"""\\N{foo} ',
+        "b'''é",
         "x = y z",
         "x = foo(a b",
         "x = if ",

@@ -360,6 +360,7 @@ def test_where_nothing_is_python_the_draw_stands_and_no_more_are_refused(py16k: 
     [step] = stream.take([], torch.zeros(1, 16_384))
     assert step.token in dead
     assert not step.choice.refused
+    assert step.unchecked
     [step] = stream.take([], torch.zeros(1, 16_384))
     assert step.token in dead
     assert not step.choice.refused
