@@ -90,6 +90,8 @@ def evaluate(args: Evaluate) -> None:
     """Prints a line per project and one for all; writes --json."""
     if args.continuations < 0:
         raise UserError(f"--continuations must be 0 or more, not {args.continuations}")
+    if args.json and not args.json.parent.is_dir():
+        raise UserError(f"--json: there is no directory {args.json.parent}: make it first")
     sampling = Sampling(args.temperature, top_p=args.top_p, min_p=args.min_p)
     device = pick_device(args.device)
     model, tokenizer, _ = load_model(args.model, device)

@@ -66,8 +66,9 @@ def files(path: Path) -> list[Text]:
     projects: dict[str, list[bytes]] = defaultdict(list)
     for file in found:
         parts = file.relative_to(path).parts
-        content = file.read_bytes()
-        if content and not file.is_symlink():
+        if parts and (file.is_symlink() or not file.is_file()):  # an editor's lock, a folder x.py
+            continue
+        if content := file.read_bytes():
             projects[parts[0] if len(parts) > 1 else path.name].append(content)
     if not projects:
         raise UserError(f"{path} holds no Python: name a file with text, or a folder of .py files")

@@ -92,6 +92,8 @@ class World:
         data = bytearray((text or "").encode())
         length = torch.tensor(len(data), device=self.device)
         dist.broadcast(length, 0)
+        if not length:  # of which torch makes no tensor
+            return ""
         content = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
         if self.first:
             content = torch.frombuffer(data, dtype=torch.uint8).to(self.device)

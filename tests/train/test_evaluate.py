@@ -114,6 +114,14 @@ def test_what_is_too_short_to_continue_is_refused_before_it_is_scored(
     assert not capsys.readouterr().out
 
 
+def test_a_place_for_the_report_that_is_not_there_is_refused_before_it_is_measured(
+    tmp_path: Path,
+) -> None:
+    args = Evaluate(tmp_path / "model", json=tmp_path / "absent" / "report.json")
+    with pytest.raises(UserError, match="there is no directory .*absent: make it first"):
+        evaluate(args)
+
+
 def test_top_1_counts_the_tokens_that_were_the_likeliest(model: GPT) -> None:
     tokens = np.random.default_rng(0).integers(257, size=9)
     with torch.no_grad():

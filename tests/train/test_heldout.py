@@ -30,6 +30,9 @@ def test_a_folders_subfolders_are_its_projects(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("" if "empty" in name else f"# {name}\n")
+    (tmp_path / "b" / "folder.py").mkdir()
+    (tmp_path / "b" / ".#lock.py").symlink_to("nobody@nowhere")
+    (tmp_path / "b" / "again.py").symlink_to(tmp_path / "loose.py")
     found = {text.project: text.documents for text in files(tmp_path)}
     assert found == {
         "a": (b"# a/deep/two.py\n", b"# a/one.py\n"),

@@ -137,6 +137,13 @@ def test_a_run_of_one_process_goes_on_in_parts(one: Path, tmp_path: Path) -> Non
     assert_equal_runs(one, run)
 
 
+def test_a_run_without_a_checkpoint_starts_over(one: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(one, tmp_path / "early"))
+    shutil.rmtree(run / "checkpoints")
+    torchrun("--resume", str(run))
+    assert_equal_runs(one, run)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_to_all_processes_finishes_the_step_and_saves(
     data: Path, tmp_path: Path, number: signal.Signals
