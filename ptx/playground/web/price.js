@@ -25,13 +25,13 @@ ptx.price = ({ relabel }) => {
   let asked = "";
 
   // What a price is about, as the server is asked: the window up to the cursor, and the token there.
-  let about = []; // what the last question was made of
+  let parts = []; // what the last question was made of
   let made = null;
   function question() {
     const { model, ids, cursor } = store.state;
     const now = [model, ids, cursor, store.openPrompt()];
-    if (now.some((part, i) => part !== about[i])) made = make(...now);
-    about = now;
+    if (now.some((part, i) => part !== parts[i])) made = make(...now);
+    parts = now;
     return made;
   }
 
