@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ptx.engine import Engine, Generation
@@ -99,9 +99,15 @@ class LiveText:
         }
 
 
-def frames(served: Served, request: Request, recordings: Recordings) -> Iterator[dict[str, Any]]:
-    """The prompt, then the text after every token; the last frame says why it ended. A text that
-    has to wait says how many are before it. Where the heads look goes to `recordings`."""
+def frames(
+    served: Served,
+    request: Request,
+    recordings: Recordings,
+    due: Callable[[], bool] = lambda: True,
+) -> Iterator[dict[str, Any]]:
+    """The prompt, then the text after every token, or where a frame is `due`: others are not made.
+    The last one says why it ended. A text that has to wait says how many are before it. Where the
+    heads look goes to `recordings`."""
     legs = request.legs(served.engine)
     asked = time.monotonic()
     generation = next(legs)  # refuses what cannot be done
@@ -109,12 +115,15 @@ def frames(served: Served, request: Request, recordings: Recordings) -> Iterator
     while generation:
         try:
             for place in waiting(served.engine, generation):
-                yield text.frame(place)
+                if due():
+                    yield text.frame(place)
                 text.started = time.monotonic()
-            yield text.frame()
+            if due():
+                yield text.frame()
             for step in generation:
                 text.take(generation, step)
-                yield text.frame()
+                if due():
+                    yield text.frame()
         finally:  # a reader who leaves lets the next one in
             generation.cancel()
         finish = generation.finish
@@ -136,15 +145,30 @@ def waiting(engine: Engine, generation: Generation) -> Iterator[int]:
         pause = min(2 * pause, 1 / PLACES_PER_SECOND)
 
 
+class Pace:
+    """Which of many items are shown: those between which a pause has passed, and the first two, a
+    prompt and its first token. The browser is the slow one."""
+
+    def __init__(self) -> None:
+        self._at_once, self._shown, self._passed = 2, 0.0, 0
+
+    def due(self) -> bool:
+        """Whether the next item is."""
+        self._passed += 1
+        pause = LONG_PAUSE if self._passed >= READABLE else PAUSE
+        now = time.monotonic()
+        if not self._at_once and now - self._shown < pause:
+            return False
+        self._at_once, self._shown, self._passed = max(0, self._at_once - 1), now, 0
+        return True
+
+
 def throttled(items: Iterator[Any]) -> Iterator[Any]:
-    """Those between which a pause has passed, but for the first two, a prompt and its first token,
-    and always the last: the browser is the slow one."""
-    at_once, shown, held, passed = 2, 0.0, None, 0
-    for item in items:
-        held, passed = item, passed + 1
-        pause = LONG_PAUSE if passed >= READABLE else PAUSE
-        if at_once or time.monotonic() - shown >= pause:
-            yield item
-            at_once, shown, held, passed = max(0, at_once - 1), time.monotonic(), None, 0
+    """Those that a `Pace` wants, and always the last."""
+    pace, held = Pace(), None
+    for held in items:
+        if pace.due():
+            yield held
+            held = None
     if held is not None:
         yield held

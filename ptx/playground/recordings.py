@@ -33,6 +33,8 @@ class Recordings:
         self.most_bytes = most_bytes
         self._kept: OrderedDict[str, Recording] = OrderedDict()  # the newest last
         self._lock = Lock()
+        self.nbytes = 0
+        """Of all that are kept."""
 
     @staticmethod
     def new_name() -> str:
@@ -42,7 +44,8 @@ class Recordings:
     def start(self, name: str) -> None:
         """From now on there is one of this name, without a token, and it is the newest."""
         with self._lock:
-            self._kept.pop(name, None)
+            if before := self._kept.pop(name, None):
+                self.nbytes -= before.nbytes
             self._kept[name] = Recording()
 
     def add(self, name: str, step: Step, at: int) -> None:
@@ -58,13 +61,11 @@ class Recordings:
                 found.first = at
             found.rows.append(row)
             found.nbytes += len(row)
+            self.nbytes += len(row)
             self._kept.move_to_end(name)
             while len(self._kept) > 1 and self.nbytes > self.most_bytes:
-                self._kept.popitem(last=False)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(one.nbytes for one in self._kept.values())
+                _, oldest = self._kept.popitem(last=False)
+                self.nbytes -= oldest.nbytes
 
     def rows(self, name: str, token: int) -> tuple[int | None, list[bytes]]:
         """The index of the text's first new token, or `token` if that is later, and the rows from

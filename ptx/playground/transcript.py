@@ -29,12 +29,18 @@ class Transcript:
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: str) -> None:
-        self.lines = ""
+        self._lines: list[str] = []
         self._tokenizer = tokenizer
         self._prompt = prompt.encode("utf-8", "surrogatepass")
         self._read = 0  # bytes of the tokens so far
         self._count = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def lines(self) -> str:
+        """All of them."""
+        self._lines = ["".join(self._lines)]  # once for a frame, not for every token
+        return self._lines[0]
 
     def extend(
         self,
@@ -47,15 +53,14 @@ class Transcript:
         new = ids[self._count :]
         if not new:
             return
-        lines = [self._line(token) for token in new[:-1]]
-        lines.append(self._line(new[-1], probability, bits, choice))
-        self.lines += "".join(lines)
+        self._lines += [self._line(token) for token in new[:-1]]
+        self._lines.append(self._line(new[-1], probability, bits, choice))
         self._count = len(ids)
 
     def close(self) -> None:
         """Adds what a text that ends inside a character leaves over."""
         if rest := self._decoder.decode(b"", final=True):
-            self.lines += _json([None, rest, None, 0, None])
+            self._lines.append(_json([None, rest, None, 0, None]))
 
     def _line(
         self,

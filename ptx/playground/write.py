@@ -10,7 +10,7 @@ import gradio as gr
 
 from ptx.errors import UserError
 from ptx.playground.limits import LIMITS, Rate, visitor
-from ptx.playground.live import frames, throttled
+from ptx.playground.live import Pace, frames
 from ptx.playground.models import FIRST as FIRST_MODEL
 from ptx.playground.models import Models
 from ptx.playground.recordings import Recordings
@@ -88,7 +88,7 @@ def connect(models: Models, controls: Controls, recordings: Recordings, rate: Ra
             rate.admit(visitor(sender))
             request = Request.read(written, data)
             served = models.get(data.get("model", FIRST_MODEL))
-            for frame in throttled(frames(served, request, recordings)):
+            for frame in frames(served, request, recordings, Pace().due):
                 yield frame | asked
         except UserError as error:
             yield asked | {"error": str(error)}

@@ -414,6 +414,7 @@ def test_recordings_are_bounded_in_bytes_and_the_newest_stays(served: Served) ->
         for step in generation:
             recordings.add(name, step, len(generation.ids) - 1)
     assert 0 < recordings.nbytes <= 200
+    assert recordings.nbytes == sum(one.nbytes for one in recordings._kept.values())
     assert len(recordings.rows(names[-1], 0)[1]) == 4
     with pytest.raises(ptx.UserError):
         recordings.rows(names[0], 0)

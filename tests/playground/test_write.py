@@ -20,7 +20,7 @@ import ptx
 from ptx.engine import Engine
 from ptx.errors import UserError
 from ptx.playground.limits import LIMITS, visitor
-from ptx.playground.live import frames, throttled
+from ptx.playground.live import LiveText, Pace, frames, throttled
 from ptx.playground.recordings import Recordings
 from ptx.playground.request import Request
 from ptx.playground.served import Served
@@ -303,6 +303,25 @@ def test_a_text_that_nobody_can_follow_comes_in_larger_pieces(
     assert shown[:2] == [0, 1]  # a prompt and its first token come at once
     assert shown[-1] == 2 * per_second - 1
     assert abs(len(shown) - 2 * frames_per_second) <= 2
+
+
+def test_only_what_is_shown_of_a_text_is_made(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+    frame = LiveText.frame
+
+    def counted(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        made.append(frame(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(LiveText, "frame", counted)
+    monkeypatch.setattr("ptx.playground.live.PAUSE", 60.0)
+    monkeypatch.setattr("ptx.playground.live.LONG_PAUSE", 60.0)
+    shown = list(frames(served, REQUEST, Recordings(), Pace().due))
+    assert shown == made
+    assert len(shown) == 3  # the prompt, its first token, the end
+    assert shown[-1]["generated"] == REQUEST.length > 2
 
 
 def test_a_reader_who_leaves_ends_the_text(served: Served) -> None:
