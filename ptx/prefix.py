@@ -23,14 +23,20 @@ BLANK = " \t\f\r"
 WORDS = [*keyword.kwlist, *keyword.softkwlist]
 LAST_WORD = re.compile(r"\w+\Z")
 TRIPLE = ('"""', "'''")
-OPENING = re.compile(rf"\w*({'|'.join(TRIPLE)}|['\"])")
+OPENING = re.compile(rf"(\w*)({'|'.join(TRIPLE)}|['\"])")
 """Of a string: its prefix and its quotes."""
+LOOKED_INTO = re.compile(r"\\|\A\w*[bf]", re.I)
+"""What a string has if Python may find fault with what is in it."""
 OPERATORS = ("!=", "==", "->", ":=", "...", "**")
 """Those that begin with what is none, or another one."""
 STRING_FAULT = re.compile(r"f-string|\(unicode error\)|\(value error\)|bytes can only")
 """How Python's messages about what is in a string begin."""
 FSTRING_OPEN = re.compile(r"f-string: (expecting '}'|unterminated string|unmatched '[([{]')")
 """Those that only tell of a missing end."""
+SAME_QUOTES = "f-string: expecting '}'"
+"""What Python 3.12 says of an open string whose quotes are those of the f-string around it."""
+CONVERSION = re.compile(r"!(?![rsa]\b)[^\W\d]\w*(:[^{}'\"]*)?\Z")
+"""None that the field of an f-string may have, if it is in one."""
 ESCAPE_OPEN = re.compile(r"\\(x[\da-fA-F]?|u[\da-fA-F]{0,3}|U[\da-fA-F]{0,7}|N(\{[^}]*)?)\Z")
 NAME = "<text>"
 # invalid escapes are Python all the same
@@ -101,13 +107,11 @@ def can_go_on(text: str) -> bool:
     text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\\")
     since = _open_string(text)
     if since is not None:
-        opening = OPENING.match(text[since:])
-        quotes = opening.group(1)
-        inside = text[since + opening.end() :]
-        if _may_be_wrong(opening, inside) and _wrong_inside(text + quotes, since, len(quotes)):
+        opening = OPENING.match(text, since)
+        if _wrong_so_far(text, opening):
             return False
-        text = text[:since] + opening.group() + quotes  # whether there may be one
-    elif text.endswith(("'", '"')) and _wrong_inside(text):
+        text = text[: opening.end()] + opening[2]  # whether there may be one
+    elif _wrong_conversion(text) or (text.endswith(("'", '"')) and _string_fault(text)):
         return False
     if not _last_line(text).strip(BLANK):  # nothing but an indent, or nothing at all
         return _excused(syntax_error(text)) and not _too_deep(text)
@@ -128,38 +132,45 @@ def _open_string(text: str) -> int | None:
         return None
     error = syntax_error(text + "\n", flags=flags)
     message = str(error and error.msg)
+    same_quotes = message == SAME_QUOTES and sys.version_info >= (3, 12)
     on_last_line = message.endswith(f"literal (detected at line {len(lines)})")
-    if not (on_last_line or message.startswith("unterminated triple-quoted")):
+    if not (on_last_line or same_quotes or message.startswith("unterminated triple-quoted")):
         return None
-    return sum(len(line) + 1 for line in lines[: error.lineno - 1]) + error.offset - 1
+    since = sum(len(line) + 1 for line in lines[: error.lineno - 1]) + error.offset - 1
+    opening = OPENING.match(text, since)
+    goes_on = opening and (opening[2] in TRIPLE or error.lineno == len(lines))
+    return since if goes_on or not same_quotes else None
 
 
-def _may_be_wrong(opening: re.Match[str], inside: str) -> bool:
-    """Whether Python could find fault with what is in the string that is open: in most of those of
-    several lines, which may be long, it cannot."""
-    quotes = opening.group(1)
-    prefix = opening.group().removesuffix(quotes).lower()
-    return len(quotes) == 1 or "\\" in inside or "b" in prefix or "f" in prefix
-
-
-def _wrong_inside(text: str, open_since: int | None = None, quotes: int = 1) -> bool:
-    """Whether Python finds fault with what is in the string that the text ends with.
-
-    open_since: where a string begins that goes on, though its quotes, so many, were put after it.
-    """
+def _string_fault(text: str) -> str:
+    """What Python finds wrong in the string that the text ends with, if anything."""
     error = syntax_error(text + "+" + GOES_ON)  # it is looked into once it is known to be the last
-    if error is None or not STRING_FAULT.match(str(error.msg)):
+    message = str(error and error.msg)
+    return message if STRING_FAULT.match(message) else ""
+
+
+def _wrong_so_far(text: str, opening: re.Match[str]) -> bool:
+    """Whether the string that begins there, and is open, is wrong however it goes on."""
+    if not LOOKED_INTO.search(text[opening.start() :]):
         return False
-    if open_since is None:
-        return True
-    content = text[open_since:-quotes]
-    may_double = content.endswith("}") and "single '}'" in error.msg
-    return not (
-        may_double
-        or content.endswith("!")
-        or FSTRING_OPEN.match(error.msg)
-        or ESCAPE_OPEN.search(content)
-    )
+    begun, quotes = text[: opening.end()], opening[2]
+    content = ESCAPE_OPEN.sub("", text[opening.end() :])
+    gap = " " if content.endswith(quotes[0]) else ""  # else that would be one of its quotes
+    fault = _string_fault(begun + content + gap + quotes)
+    may_double = content.endswith("}") and "single '}'" in fault
+    excused = may_double or content.endswith("!") or FSTRING_OPEN.match(fault)
+    return bool(fault and not excused) or _wrong_conversion(text, quotes)
+
+
+def _wrong_conversion(text: str, quotes: str = "") -> bool:
+    """Whether the text ends in the field of an f-string, after a conversion that is none.
+
+    quotes: what ends the f-string, before Python 3.12.
+    """
+    if not CONVERSION.search(text):
+        return False
+    fault = _string_fault(text + "}" + quotes)
+    return fault.startswith(("f-string: invalid conversion", "f-string: expecting '}'"))
 
 
 def _too_deep(text: str) -> bool:

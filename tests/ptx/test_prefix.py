@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,13 +63,20 @@ from ptx.prefix import can_go_on
         "x = 1 + \\\r\n",
         "x = [\r\n  1,\r",
         'x = f"""a\n    ',
-        'x = f"""{a',
         '"""C:\\U',
         '"""\\x4',
         '"""\\N{DASH',
-        '"""a\\n"',
+        '"""a"',
+        '"""\\x41"',
         'r"""C:\\Users',
-        "b'''a\n",
+        "b'''a",
+        'x = f"""{a',
+        'x = f"""{a["b"',
+        'x = f"""{(a,\n',
+        "f'{a!r",
+        "f'{a!r:",
+        "f'{a:!x",
+        "f'{a}!x",
     ],
 )
 def test_a_text_that_stops_anywhere_can_go_on(text: str) -> None:
@@ -79,11 +87,6 @@ def test_a_text_that_stops_anywhere_can_go_on(text: str) -> None:
     "text",
     [
         "x = = ",
-        'def f():\n    """Use \\usepackage{x}.\n',
-        '"""C:\\Users',
-        '"""\\xzz',
-        '"""\\N{foo} ',
-        "b'''é",
         "x = y z",
         "x = foo(a b",
         "x = if ",
@@ -121,10 +124,38 @@ def test_a_text_that_stops_anywhere_can_go_on(text: str) -> None:
         'def f():\nr"""a',
         'x = 1\n  """',
         '@f\n"""a\nb',
+        'def f():\n    """Use \\usepackage{x}.\n',
+        '"""C:\\Users',
+        '"""\\xzz"',
+        '"""\\xzz \\x4',
+        '"""\\N{foo}',
+        "b'''é",
+        'x = f"""{a b} ',
+        "f'{a!rr",
+        "f'{a!x",
+        "f'{a!x:",
     ],
 )
 def test_a_text_that_cannot_be_python_any_more_cannot(text: str) -> None:
     assert not can_go_on(text)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the first string ends at these quotes")
+@pytest.mark.parametrize(
+    ("text", "can"),
+    [
+        ('x = f"{"', True),
+        ('x = f"{d["', True),
+        ('x = f"{d["a', True),
+        ('x = f"{a:{w["b', True),
+        ('x = f"{d["a"]}', True),
+        ('x = f"{d["a\n', False),
+        ('x = f"{d["\\xzz', False),
+        ('x = f"{f"{a!x', False),
+    ],
+)
+def test_a_string_in_an_f_string_may_have_the_same_quotes(text: str, can: bool) -> None:
+    assert can_go_on(text) is can
 
 
 def test_real_python_can_go_on_wherever_it_is_cut() -> None:
