@@ -118,7 +118,7 @@ def test_a_place_for_the_report_that_is_not_there_is_refused_before_it_is_measur
     tmp_path: Path,
 ) -> None:
     args = Evaluate(tmp_path / "model", json=tmp_path / "absent" / "report.json")
-    with pytest.raises(UserError, match="there is no directory .*absent: make it first"):
+    with pytest.raises(UserError, match=r"there is no directory .*absent: make it first"):
         evaluate(args)
 
 
