@@ -468,7 +468,69 @@ def test_lines_go_where_the_pinned_heads_look(playground: Playground) -> None:
     expect(lines).to_have_count(0)
 
 
+def test_lines_go_with_a_text_that_is_scrolled(playground: Playground) -> None:
+    playground.read("".join(f"value_{n} = {n}\n" for n in range(60)))
+    pin(playground, "4.1")
+    playground.look(len(playground.ids))
+    line = playground.page.locator(".attention-lines .line").first
+    expect(line).to_be_attached()
+    playground.drawn()
+    moved = line.evaluate(
+        """async (line) => {
+            const code = document.querySelector("#text-panel pre.code");
+            const top = () => line.getBoundingClientRect().top;
+            const [place, before] = [code.scrollTop, top()];
+            code.scrollTop -= 30;
+            for (let i = 0; i < 3; i += 1) await new Promise(requestAnimationFrame);
+            return [line.isConnected, place - code.scrollTop, top() - before];
+        }"""
+    )
+    assert moved == [True, 30, pytest.approx(30, abs=0.5)]
+
+
+def test_a_map_is_faded_until_it_is_the_heads_own(playground: Playground) -> None:
+    page = playground.page
+    pin(playground, "4.1")
+    frame = page.locator("#heads-panel .map-frame").first
+    expect(frame).to_have_class("map-frame")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        asks = '"head"' in (route.request.post_data or "")
+        held.append(route) if asks else route.continue_()
+
+    page.route("**/component_server/", hold)
+    page.evaluate("ptx.store.set({ pinned: ['2.3'] })")
+    expect(frame).to_have_class("map-frame old")
+    while held:
+        held.pop().continue_()
+    page.unroute("**/component_server/")
+    expect(frame).to_have_class("map-frame")
+
+
+def test_the_last_card_that_is_closed_leaves_the_focus_among_the_heads(
+    playground: Playground,
+) -> None:
+    pin(playground, "4.1", "5.1")
+    playground.page.get_by_label("Unpin head 5.1").press("Enter")
+    expect(playground.page.get_by_label("Unpin head 4.1")).to_be_focused()
+    playground.page.keyboard.press("Enter")
+    expect(playground.page.locator("#heads-panel .thumb:focus")).to_have_count(1)
+
+
 # ---- muting -------------------------------------------------------------------------------------
+
+
+def test_the_line_of_the_price_is_not_said_again(playground: Playground) -> None:
+    playground.page.evaluate(
+        """() => {
+            window.said = 0;
+            new MutationObserver(() => (window.said += 1))
+                .observe(document.querySelector(".price-line"), { childList: true, subtree: true });
+        }"""
+    )
+    playground.cursor_to(3)
+    assert playground.page.evaluate("window.said") == 0
 
 
 def test_muting_says_what_it_costs(playground: Playground) -> None:

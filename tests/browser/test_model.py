@@ -82,6 +82,14 @@ def test_the_heads_are_those_of_the_other_model(
     expect(thumbs).to_have_count(first.n_layer * first.n_head)
 
 
+def test_a_choice_of_a_model_keeps_the_focus(page: Page, app_url: str, run: str) -> None:
+    Playground(page, app_url)
+    page.focus("#model-choice")
+    page.select_option("#model-choice", run)
+    expect(page.locator(".header .summary")).to_contain_text("7.500 bits per byte")
+    expect(page.locator("#model-choice")).to_be_focused()
+
+
 def test_a_look_at_the_models_keeps_the_text_and_undo(
     page: Page, app_url: str, runs_dir: Path
 ) -> None:

@@ -135,6 +135,24 @@ def test_a_zoom_survives_new_points_and_a_double_click_ends_it(
     expect(whole).to_be_disabled()
 
 
+def test_the_focus_goes_to_the_chart_once_all_is_shown(playground: Playground) -> None:
+    drag(playground.page, 0.3, 0.6)
+    playground.page.get_by_role("button", name="Show all").press("Enter")
+    expect(playground.page.locator(CANVAS)).to_be_focused()
+
+
+def test_the_browsers_keys_stay_its_own(playground: Playground) -> None:
+    ours = """canvas => [{}, { ctrlKey: true }, { metaKey: true }, { altKey: true }].map((held) => {
+        const options = { key: "ArrowLeft", cancelable: true, bubbles: true, ...held };
+        return !canvas.dispatchEvent(new KeyboardEvent("keydown", options));
+    })"""
+    assert playground.page.locator(CANVAS).evaluate(ours) == [True, False, False, False]
+    playground.tab("Write")
+    for picture in ("#heads-panel .maps > .card .map", "#why-panel canvas.parts"):
+        found = playground.page.locator(picture).first.evaluate(ours)
+        assert found == [True, False, False, False]
+
+
 def test_the_curve_over_tokens_and_time(playground: Playground) -> None:
     page = playground.page
     readout = page.locator("#training-panel .readout")

@@ -8,6 +8,7 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, Page, expect
 
+from ptx.playground.limits import LIMITS
 from ptx.sampling import USUAL
 from tests.browser.driving import Playground
 
@@ -352,6 +353,58 @@ def test_a_lone_surrogate_does_not_break_the_page(playground: Playground) -> Non
     assert playground.text.startswith('x = "')
 
 
+def test_the_focus_stays_where_something_can_be_done(playground: Playground) -> None:
+    playground.set("length", 3)
+    playground.page.locator("#continue").press("Enter")
+    playground.finished("length", "end of text")
+    expect(playground.page.locator("#generate")).to_be_focused()
+    playground.page.locator("#undo").press("Enter")
+    expect(playground.page.locator("#redo")).to_be_focused()
+
+
+def test_a_window_over_the_page_has_the_keys(playground: Playground) -> None:
+    page = playground.page
+    playground.set("temperature", 2)
+    playground.set("length", 400)
+    playground.generate(wait=False)
+    playground.wait_for("state.status.generated > 3")
+    page.click("#show-python")
+    page.keyboard.press("Escape")
+    expect(page.locator(".code-window")).to_have_count(0)
+    assert playground.state("writing")
+    page.keyboard.press("Escape")
+    playground.finished("stopped")
+    page.click("#show-python")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_timeout(200)
+    assert not playground.state("writing")
+
+
+def test_a_prompt_that_is_no_longer_too_long_is_not_complained_of(playground: Playground) -> None:
+    before = playground.text
+    playground.prompt("x" * (LIMITS.prompt_bytes + 1))
+    expect(playground.error).to_contain_text("are read: shorten it")
+    playground.prompt(before)
+    expect(playground.error).to_be_hidden()
+
+
+def test_what_a_token_is_fits_a_phone(page: Page, app_url: str) -> None:
+    playground = Playground(page, app_url)
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.evaluate(
+        """() => {
+            const { tokens } = ptx.store.state;
+            const refused = [[1, "a_long_identifier"], [2, "and_another_one"], [3, "x"]];
+            const all = tokens.map((token) => ({ ...token, p: 0.5, bits: 1, refused }));
+            ptx.store.set({ tokens: all });
+        }"""
+    )
+    playground.code.locator(".token", has_text="def").hover()
+    tip = page.locator("#text-panel .tip")
+    expect(tip).to_contain_text("and 1 more")
+    assert tip.evaluate("tip => tip.scrollWidth <= tip.clientWidth")
+
+
 def test_a_token_tells_what_it_is(playground: Playground) -> None:
     playground.set("length", 4)
     playground.generate()
@@ -541,7 +594,8 @@ def test_hints_can_be_followed_and_stay_closed(playground: Playground, app_url: 
     expect(hints).to_contain_text("3/5")
     page.get_by_role("button", name="Show me").click()
     expect(page.get_by_label("Temperature, slider")).to_be_focused()
-    page.get_by_role("button", name="Close the hints").click()
+    page.get_by_role("button", name="Close the hints").press("Enter")
+    expect(page.get_by_role("button", name="Show the hints")).to_be_focused()
     page.reload()
     expect(page.get_by_role("button", name="Show the hints")).to_be_visible()
     expect(hints).to_be_hidden()
