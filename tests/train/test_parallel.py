@@ -139,7 +139,8 @@ def test_a_run_of_one_process_goes_on_in_parts(one: Path, tmp_path: Path) -> Non
 
 def test_a_run_without_a_checkpoint_starts_over(one: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(one, tmp_path / "early"))
-    shutil.rmtree(run / "checkpoints")
+    for checkpoint in (run / "checkpoints").iterdir():
+        shutil.rmtree(checkpoint)
     torchrun("--resume", str(run))
     assert_equal_runs(one, run)
 
