@@ -21,10 +21,10 @@ ptx.trainingForm = ({ act }) => {
   const seed = amount("train-seed", { min: "0", value: "0" });
   const name = el("input", { type: "text", id: "train-name", maxlength: "60", placeholder: "numbered by itself" });
   const rates = el("small", {});
-  const UNKNOWN = "Press Estimate first: it measures for about a minute how many steps this machine takes a minute. Or give the length in steps.";
+  const UNKNOWN = "Press Estimate first: it measures how many steps this machine takes a minute. Or give the length in steps.";
   const cost = el("p", { class: "cost", role: "status" });
   const advice = el("p", { class: "hint" });
-  const time = el("button", { type: "button", class: "quiet", id: "train-estimate", title: "Trains for some seconds to measure speed and memory" }, "Estimate");
+  const time = el("button", { type: "button", class: "quiet", id: "train-estimate", title: "Measures speed and memory on this machine" }, "Estimate");
   const start = el("button", { type: "submit", class: "primary", id: "train-start" }, "Start training");
   const { node: problem, tell: complain } = ptx.problem();
 
