@@ -19,12 +19,14 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Lets sums run in vector lanes; infinities and NaN keep their meaning."""
 
 
-def compiled(function: Any, fastmath: set[str] = FAST, inlined: bool = False) -> Any:
+def compiled(function: Any, fastmath: set[str] = FAST, inner: bool = False) -> Any:
     """Compiled on its first call; kept for later processes where there is a place to keep it.
 
-    inlined: into what calls it, which a call with dozens of arrays would slow down.
+    inner: no function of Python's calls it: half of the time that numba would take is for that.
     """
-    jit = partial(njit, fastmath=fastmath, error_model="numpy", nogil=True, forceinline=inlined)
+    jit = partial(
+        njit, fastmath=fastmath, error_model="numpy", nogil=True, no_cpython_wrapper=inner
+    )
     try:
         return jit(cache=True)(function)
     except RuntimeError:  # nowhere to write

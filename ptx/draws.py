@@ -101,7 +101,8 @@ def _cut(
     that weigh so much among them. some: (V,), to be written on."""
     V, least = len(weights), SMALLEST
     if 0 < top_k < V:
-        some[:] = weights
+        for i in range(V):
+            some[i] = weights[i]
         least = max(least, _least_kept(some, 0.0, V - top_k, True))
         total = _sum(weights, least)
     goes = (1.0 - top_p) * total

@@ -27,11 +27,12 @@ from ptx.model import GPT
 from ptx.team import Team, pieces, team
 from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, packed, row_sums, tile
 
-_inlined = partial(compiled, inlined=True)
-"""For a piece of a phase of `step`."""
+_inner = partial(compiled, inner=True)
 ACTIVATIONS = ("relu", "gelu", "swiglu")
 CHUNK = 8
 """Rows that one thread prepares and normalizes at a time."""
+FIRST = np.int64(0)
+"""As a layer or a phase: for a number that is written down numba would compile all once more."""
 
 _most_rows, _four_rows = tile(MOST_ROWS, 1), tile(4, 1)
 _one_row, _one_block = tile(1, BLOCKS), tile(1, 1)
@@ -168,7 +169,22 @@ def _matrix(linears: list[torch.nn.Linear]) -> Matrix:
     return Matrix(packed(weight.numpy()), _fp32(ones), _fp32(bias))
 
 
-@compiled
+@_inner
+def _copy(x: np.ndarray, y: np.ndarray):
+    """The beginning of y = x. An assignment of numba's would take seconds to compile: it makes the
+    words for shapes that differ."""
+    for i in range(len(x)):
+        y[i] = x[i]
+
+
+@_inner
+def _add(x: np.ndarray, y: np.ndarray):
+    """y += x"""
+    for i in range(len(x)):
+        y[i] += x[i]
+
+
+@_inner
 def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
     """y (R, O) = x (R, C) @ weight.T * scale + bias, of one layer and of a piece of its outputs.
 
@@ -200,13 +216,13 @@ def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
         r += 1
 
 
-@compiled
+@_inner
 def _pieces(m: Matrix) -> int:
     """In how many pieces threads share the outputs of `m`."""
     return (m.weight.shape[1] + BLOCKS - 1) // BLOCKS
 
 
-@compiled
+@_inner
 def _finish(m: Matrix, layer: int, part: np.ndarray, y: np.ndarray, block: int, n_blocks: int):
     """A tile's sums (rows, n_blocks * LANES) to where they belong in y (rows, O)."""
     scale, bias, first = m.scale[layer], m.bias[layer], block * LANES
@@ -216,7 +232,7 @@ def _finish(m: Matrix, layer: int, part: np.ndarray, y: np.ndarray, block: int, 
             y[r, first + i] = part[r * n_blocks * LANES + i] * scale[first + i] + bias[first + i]
 
 
-@compiled
+@_inner
 def _normalize(x: np.ndarray, norm: Norm, layer: int, w: Weights, y: np.ndarray):
     """y (R, C) = RMSNorm or LayerNorm of x (R, C)."""
     n, gain, bias = np.float32(x.shape[1]), norm.gain[layer], norm.bias[layer]
@@ -234,7 +250,7 @@ def _normalize(x: np.ndarray, norm: Norm, layer: int, w: Weights, y: np.ndarray)
             y[r, i] = (x[r, i] - mean) * scale * gain[i] + bias[i]
 
 
-@compiled
+@_inner
 def _prepare_heads(x: np.ndarray, norm: Norm, layer: int, positions: np.ndarray, w: Weights):
     """Normalizes and rotates the heads in x (R, heads * D), in place."""
     D = w.head_size
@@ -258,7 +274,7 @@ def _prepare_heads(x: np.ndarray, norm: Norm, layer: int, positions: np.ndarray,
                     heads[h, i + half] = b * cos[i + half] + a * sin[i + half]
 
 
-@compiled
+@_inner
 def _score(q: np.ndarray, keys: np.ndarray, weights: np.ndarray):
     """weights (S,) = q . keys (S, D)"""
     S, D = keys.shape
@@ -274,7 +290,7 @@ def _score(q: np.ndarray, keys: np.ndarray, weights: np.ndarray):
             weights[s] += q[i] * keys[s, i]
 
 
-@compiled
+@_inner
 def _gather(weights: np.ndarray, values: np.ndarray, y: np.ndarray):
     """y (D,) += weights (S,) . values (S, D), position after position."""
     S, D = values.shape
@@ -292,7 +308,7 @@ def _gather(weights: np.ndarray, values: np.ndarray, y: np.ndarray):
             y[j] += weights[s] * values[s, j]
 
 
-@compiled
+@_inner
 def _attend(
     q: np.ndarray,
     begun: tuple[np.ndarray, np.ndarray],
@@ -317,12 +333,13 @@ def _attend(
         total += weights[s]
     for s in range(S):
         weights[s] /= total
-    y[:] = np.float32(0)
+    for i in range(D):
+        y[i] = np.float32(0)
     _gather(weights[:P], begun[1], y)
     _gather(weights[P:], own[1], y)
 
 
-@compiled
+@_inner
 def _activate(up: np.ndarray, gate: np.ndarray, activation: int, piece: int):
     """The non-linearity of a piece of the columns of (R, d_mlp), in `up`."""
     first = piece * BLOCKS * LANES
@@ -390,24 +407,24 @@ def team_of(n: int, w: Weights) -> list[Team]:
     return team(2 + 8 * len(w.q.weight), n)
 
 
-@compiled
+@_inner
 def _some(piece: int, rows: Rows):
     """The rows of a piece of at most CHUNK."""
     return piece * CHUNK, min((piece + 1) * CHUNK, len(rows.tokens))
 
 
-@_inlined
+@_inner
 def _embed(w: Weights, rows: Rows, piece: int, s: Scratch):
     """The residual stream of a piece of the rows as it begins, and what the first layer reads."""
     a, b = _some(piece, rows)
     for r in range(a, b):
-        s.x[r] = w.tok_emb[rows.tokens[r]]
+        _copy(w.tok_emb[rows.tokens[r]], s.x[r])
         if len(w.pos_emb):
-            s.x[r] += w.pos_emb[rows.positions[r]]
-    _normalize(s.x[a:b], w.attn_norm, 0, w, s.h[a:b])
+            _add(w.pos_emb[rows.positions[r]], s.x[r])
+    _normalize(s.x[a:b], w.attn_norm, FIRST, w, s.h[a:b])
 
 
-@_inlined
+@_inner
 def _project(w: Weights, layer: int, piece: int, s: Scratch):
     """A piece of the queries, keys and values."""
     n_q, n_k = _pieces(w.q), _pieces(w.k)
@@ -419,7 +436,7 @@ def _project(w: Weights, layer: int, piece: int, s: Scratch):
         _linear(w.v, layer, piece - n_q - n_k, s.h, s.v)
 
 
-@_inlined
+@_inner
 def _keep(w: Weights, rows: Rows, cache: Cache, layer: int, piece: int, s: Scratch):
     """Queries and keys of a piece of the rows as heads compare them; keys and values are kept."""
     a, b = _some(piece, rows)
@@ -429,11 +446,11 @@ def _keep(w: Weights, rows: Rows, cache: Cache, layer: int, piece: int, s: Scrat
     for r in range(a, b):
         slot, position = rows.slots[r], rows.positions[r]
         for n in range(w.n_kv_head):
-            cache.k[layer, n, slot, position] = s.k[r, n * D : (n + 1) * D]
-            cache.v[layer, n, slot, position] = s.v[r, n * D : (n + 1) * D]
+            _copy(s.k[r, n * D : (n + 1) * D], cache.k[layer, n, slot, position])
+            _copy(s.v[r, n * D : (n + 1) * D], cache.v[layer, n, slot, position])
 
 
-@_inlined
+@_inner
 def _look(
     w: Weights,
     rows: Rows,
@@ -454,10 +471,10 @@ def _look(
     own = keys[slot, both:seen], values[slot, both:seen]
     _attend(s.q[r, mine], begun, own, weights[:seen], s.y[r, mine])
     if len(attention):
-        attention[r, layer, n, :seen] = weights[:seen]
+        _copy(weights[:seen], attention[r, layer, n])
 
 
-@_inlined
+@_inner
 def _widen(w: Weights, layer: int, piece: int, s: Scratch):
     """A piece of the columns between the two halves of an MLP."""
     _linear(w.up, layer, piece, s.h, s.up)
@@ -466,11 +483,12 @@ def _widen(w: Weights, layer: int, piece: int, s: Scratch):
     _activate(s.up, s.gate, w.activation, piece)
 
 
-@_inlined
+@_inner
 def _add_and_normalize(rows: Rows, piece: int, norm: Norm, layer: int, w: Weights, s: Scratch):
     """Adds what half a block found to the residual stream, for what reads it next."""
     a, b = _some(piece, rows)
-    s.x[a:b] += s.h[a:b]
+    for r in range(a, b):
+        _add(s.h[r], s.x[r])
     _normalize(s.x[a:b], norm, layer, w, s.h[a:b])
 
 
@@ -492,7 +510,7 @@ def step(
     """
     R, n_layer = len(rows.tokens), len(w.q.weight)
     chunks = (R + CHUNK - 1) // CHUNK
-    weights, phase = np.empty(cache.k.shape[3], np.float32), 0
+    weights, phase = np.empty(cache.k.shape[3], np.float32), FIRST
     for piece in pieces(team.place, phase, chunks):
         _embed(w, rows, piece, s)
     for layer in range(n_layer):
@@ -524,10 +542,10 @@ def step(
             if layer < n_layer - 1:
                 _add_and_normalize(rows, piece, w.attn_norm, layer + 1, w, s)
             else:
-                _add_and_normalize(rows, piece, w.norm, 0, w, s)
+                _add_and_normalize(rows, piece, w.norm, FIRST, w, s)
     phase += 1
     for piece in pieces(team.place, phase, _pieces(w.head)):
-        _linear(w.head, 0, piece, s.h[R - len(logits) :], logits)
+        _linear(w.head, FIRST, piece, s.h[R - len(logits) :], logits)
 
 
 def ready(weights: Weights) -> bool:

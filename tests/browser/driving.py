@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Request, expect
 
 expect.set_options(timeout=30_000)  # a busy machine is not a failure
 
@@ -25,6 +25,10 @@ class Playground:
 
     def __init__(self, page: Page, url: str, dark: bool = False) -> None:
         self.page = page
+        self._streams: set[Request] = set()  # of Gradio's news about what it was asked for
+        page.on("request", lambda r: self._streams.add(r) if "/queue/data" in r.url else None)
+        page.on("requestfinished", self._streams.discard)
+        page.on("requestfailed", self._streams.discard)
         page.goto(url + ("/?__theme=dark" if dark else "/"))
         self.code: Locator = page.locator("#text-panel pre.code")
         self.finish = page.locator("#text-panel .finish")
@@ -66,6 +70,14 @@ class Playground:
             arg=list(reasons),
             timeout=90_000,
         )
+
+    def reload(self) -> None:
+        """Until the page's own scripts are there again. Not while Gradio still waits for news: it
+        would complain in the console that it was cut off."""
+        while self._streams:
+            self.page.wait_for_timeout(20)
+        self.page.reload()
+        self.page.wait_for_function("window.ptx?.store?.state.model")
 
     def state(self, path: str) -> Any:
         """What the page's panels share: `state("ids.length")`."""

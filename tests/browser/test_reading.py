@@ -74,8 +74,7 @@ def test_the_first_new_token_costs_the_same_live_muted_and_after_a_reload(
     expect(line).to_contain_text(f"{look['bits']:.2f} → {muted:.2f} bits")
     address = page.evaluate("ptx.link.address().then(({ href }) => href)")
     page.wait_for_function("href => location.href === href", arg=address)
-    page.reload()
-    page.wait_for_function("window.ptx?.store?.state.model")
+    playground.reload()
     playground.wait_for(
         "state.tokens.length > 3 && state.tokens.every((t, i) => !i || t.bits !== null)"
     )

@@ -70,30 +70,24 @@ def test_a_link_opens_the_same_picture_in_another_browser(
     other.close()
 
 
-def reload(page: Page) -> None:
-    """Until the page's own scripts are there again."""
-    page.reload()
-    page.wait_for_function("window.ptx?.store?.state.model")
-
-
 def test_a_reload_finds_a_text_that_was_being_written(playground: Playground) -> None:
     playground.set("temperature", 2)
     playground.set("length", 200)
     playground.generate(wait=False)
     playground.wait_for("state.status.generated > 50")
-    # as a reload tells it; one in the middle of a request makes Gradio complain in the console
+    # as a reload tells it
     text = playground.page.evaluate(
         "() => { dispatchEvent(new PageTransitionEvent('pagehide'));"
         " return ptx.store.state.tokens.map((token) => token.text).join(''); }"
     )
     playground.page.keyboard.press("Escape")
     playground.finished("stopped", "length")
-    reload(playground.page)
+    playground.reload()
     playground.wait_for("state.tokens.length > 50 && state.look")
     assert playground.text == text
     expect(playground.notes).to_contain_text("The page was left while this text was written")
     address_follows(playground.page)
-    reload(playground.page)
+    playground.reload()
     playground.wait_for("state.tokens.length > 50 && state.look")
     assert playground.text == text
     expect(playground.notes).to_have_text("")
@@ -106,7 +100,7 @@ def test_a_reload_shows_the_cursor_and_the_theme(playground: Playground) -> None
     playground.page.click("#theme")
     dark = playground.page.evaluate("ptx.isDark()")
     address_follows(playground.page)
-    reload(playground.page)
+    playground.reload()
     playground.wait_for("state.cursor === arg && state.look?.at === arg", at)
     frame = playground.code.bounding_box()
     box = playground.code.locator(".token.at").bounding_box()
@@ -117,7 +111,7 @@ def test_a_reload_shows_the_cursor_and_the_theme(playground: Playground) -> None
 def test_a_reload_changes_nothing(playground: Playground) -> None:
     before = arrange(playground)
     address_follows(playground.page)
-    playground.page.reload()
+    playground.reload()
     playground.page.wait_for_function("window.ptx?.store?.state.cursor === 9")
     assert picture(playground.page) == before
 

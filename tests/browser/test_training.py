@@ -180,7 +180,7 @@ def test_a_run_beside_another_says_what_differs(
         configure(run)
         append(other, 1, 30)
         configure(other, batch_size=16, seed=3)
-        page.reload()
+        playground.reload()
         playground.tab("Training")
         choose(page, run)
         alone = picture(page)

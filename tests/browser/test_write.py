@@ -596,6 +596,6 @@ def test_hints_can_be_followed_and_stay_closed(playground: Playground, app_url: 
     expect(page.get_by_label("Temperature, slider")).to_be_focused()
     page.get_by_role("button", name="Close the hints").press("Enter")
     expect(page.get_by_role("button", name="Show the hints")).to_be_focused()
-    page.reload()
+    playground.reload()
     expect(page.get_by_role("button", name="Show the hints")).to_be_visible()
     expect(hints).to_be_hidden()
