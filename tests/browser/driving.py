@@ -27,8 +27,8 @@ class Playground:
         self.page = page
         self._streams: set[Request] = set()  # of Gradio's news about what it was asked for
         page.on("request", lambda r: self._streams.add(r) if "/queue/data" in r.url else None)
-        page.on("requestfinished", self._streams.discard)
-        page.on("requestfailed", self._streams.discard)
+        for end in ("requestfinished", "requestfailed"):
+            page.on(end, lambda r: self._streams.discard(r))  # Playwright takes no bound built-in
         page.goto(url + ("/?__theme=dark" if dark else "/"))
         self.code: Locator = page.locator("#text-panel pre.code")
         self.finish = page.locator("#text-panel .finish")
