@@ -10,7 +10,7 @@ from prepare import split
 from prepare.cleaning.rules import Rules
 from prepare.cleaning.text import fault
 from prepare.sources import Source
-from ptx.atomic import atomic_directory
+from ptx.atomic import atomic_directory, held
 from ptx.corpus import write_json
 from ptx.errors import UserError
 from ptx.tokenizer import MANIFEST_FILE, PYTHON_PATTERN, RANKS_FILE, Tokenizer, python_tokenizer
@@ -83,7 +83,9 @@ def even_share(sizes: list[int], budget: int) -> int:
 
 def require_replaceable(directory: Path) -> None:
     """Refuse a place that holds anything but an earlier tokenizer."""
-    if directory.exists() and {p.name for p in directory.iterdir()} - {RANKS_FILE, MANIFEST_FILE}:
+    if directory.is_file():
+        raise UserError(f"{directory} is a file: name a directory with --out.")
+    if {path.name for path in held(directory)} - {RANKS_FILE, MANIFEST_FILE}:
         raise UserError(f"{directory} holds more than a tokenizer: name another --out.")
 
 

@@ -98,7 +98,8 @@ def main() -> None:
     limits = Limits(args.tokens, args.seconds, tuple(s.replace("\\n", "\n") for s in args.stop))
     model = as_int8(model) if args.int8 else model
     decoder = Decoder(model)
-    if args.tokens >= LONG:
+    if args.tokens >= LONG and not decoder.compiled and decoder.can_compile():
+        tell("compiling the decoder, once on this machine: up to a quarter of a minute")
         decoder.compile()
     generation = generate(
         model, tokenizer, prompt, sampling, limits, args.seed, decoder, speculate=args.speculate

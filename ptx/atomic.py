@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LEFT_BY_FILE_MANAGERS = {".DS_Store", ".directory", "Thumbs.db", "desktop.ini"}
+
 
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
@@ -29,6 +31,14 @@ def atomic_directory(target: Path) -> Iterator[Path]:
         put_in_place(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # nothing is there after success
+
+
+def held(directory: Path) -> list[Path]:
+    """What a directory holds, sorted, but for what file managers leave in every one they show; []
+    if there is none. That goes with the directory when it is replaced."""
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if path.name not in LEFT_BY_FILE_MANAGERS)
 
 
 def discard(directory: Path) -> None:

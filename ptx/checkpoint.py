@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ptx.atomic import atomic_directory, recover
+from ptx.atomic import atomic_directory, held, recover
 from ptx.config import ModelConfig
 from ptx.errors import UserError
 from ptx.int8 import int8_values, row_scales
@@ -93,7 +93,7 @@ def require_replaceable(
         raise UserError(f"{target} is a file: name a directory to write the model to")
     if source is not None and target.resolve() == source.resolve():
         raise UserError(f"{target} is what the model is made of: name another directory to write")
-    found = sorted(target.iterdir()) if target.is_dir() else []
+    found = held(target)
     if found and not (target / WEIGHTS).is_file():
         raise UserError(
             f"{target} is not empty and not a model directory: name another, or empty it first"

@@ -11,15 +11,17 @@ import hashlib
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
 import numpy as np
 
-from ptx.atomic import beside, flush, put_in_place, recover
+from ptx.atomic import beside, flush, held, put_in_place, recover
 from ptx.errors import FULL_DISK, UserError
 from ptx.tokenizer import MANIFEST_FILE, RANKS_FILE, Tokenizer
 
@@ -54,6 +56,17 @@ class Corpus:
         self.tokenizer = Tokenizer.load(self.path, self.manifest["tokenizer"])
         for split in self.splits:
             setattr(self, split, open_tokens(self.path, self.manifest, split))
+        # stays the file that was checked, whatever the directory is replaced with meanwhile
+        self._train_file, self._reading = (self.path / "train.bin").open("rb"), Lock()
+        weakref.finalize(self, self._train_file.close)
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Tokens of the training text from `start` on, (count,). Read, not mapped: pages of a
+        mapping would pile up in this process's memory."""
+        dtype = self.train.dtype
+        with self._reading:
+            self._train_file.seek(start * dtype.itemsize)
+            return np.fromfile(self._train_file, dtype, count)
 
     def batch(
         self, step: int, batch_size: int, context: int, seed: int, rows: slice = slice(None)
@@ -73,16 +86,12 @@ class Corpus:
                 f"windows of {context}: prepare more text, or train a preset with a shorter "
                 "context (nano: 128)."
             )
-        file, dtype, first = self.path / "train.bin", self.train.dtype, step * batch_size
+        first = step * batch_size
         starts = [
             window_start(seed, *divmod(index, windows), windows, context)
             for index in range(first, first + batch_size)[rows]
         ]
-        # Read, not mapped: pages of a mapping would pile up in this process's memory.
-        windows_read = [
-            np.fromfile(file, dtype, context + 1, offset=start * dtype.itemsize) for start in starts
-        ]
-        return inputs_and_targets(np.stack(windows_read))
+        return inputs_and_targets(np.stack([self.read(start, context + 1) for start in starts]))
 
     def val_windows(self, context: int, n_windows: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets, int64 (W, T) each: evenly spaced windows, always the same ones.
@@ -445,7 +454,7 @@ def require_replaceable(target: Path) -> None:
     """Refuse a target that holds anything but an earlier data directory."""
     if target.is_file():
         raise UserError(f"{target} is a file: name a directory to write to.")
-    if not target.is_dir() or not (names := {path.name for path in target.iterdir()}):
+    if not (names := {path.name for path in held(target)}):
         return
     try:
         manifest = read_manifest(target)

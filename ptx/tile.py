@@ -23,7 +23,7 @@ WIDE = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 """Whether there are 32 registers of 16 numbers, instead of 16 of 8 or fewer."""
 LANES = 32 if WIDE else 16
 """Outputs that are summed side by side."""
-MOST_ROWS = 8 if WIDE else 4
+MOST_ROWS = 8 if WIDE else 6
 """Of a tile. With its sums, weights and inputs it fits the registers."""
 KEYS = LANES // 2
 """Rows, and lanes, of `row_sums`."""

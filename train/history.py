@@ -49,6 +49,7 @@ def history(args: History) -> None:
         for log in (runlog.METRICS, runlog.SAMPLES):
             if (run / log).exists():
                 shutil.copy(run / log, directory / log)
+                runlog.truncate(directory / log, steps[-1])  # the run may have gone on
         origin.copy(run, directory)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"wrote {args.out}: {args.count} checkpoints, {size / 1e6:.1f} MB")

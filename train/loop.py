@@ -33,7 +33,7 @@ from train.batches import Batch, batches
 from train.corrections import corrections_of
 from train.device import describe_machine, keep_freed_memory, peak_memory, pick_device
 from train.optim import cooling, make_optimizers, rate, set_rate
-from train.parallel import World, accumulating, whole, world
+from train.parallel import World, accumulating, launched, whole, world
 from train.progress import ProgressLine
 from train.score import validate
 from train.settings import Settings
@@ -51,8 +51,7 @@ def train(settings: Settings) -> Path:
     """Runs, or resumes, a training run to its last step; returns its directory."""
     keep_freed_memory()
     if settings.resume:
-        here, directory = run_settings.of_the_machine(settings), rundir.given(settings.resume)
-        settings = replace(run_settings.load(directory), resume=directory, **here)
+        settings = run_settings.resumed(rundir.given(settings.resume), settings, launched())
     with unbreakable_stdout(), world(settings.device, settings.shard) as processes:
         if settings.resume:
             run = Run.resume(settings.resume, processes, settings)
@@ -111,7 +110,7 @@ class Run:
         directory = rundir.create(settings) if world.first else None
         directory = Path(world.from_first(str(directory)))
         lock = rundir.hold(directory) if world.first else None
-        progress = Progress(data=train_sha256(corpus))
+        progress = Progress(data=state.train_sha256(corpus))
         return cls(settings, directory, world, corpus, model, progress, lock)
 
     @classmethod
@@ -136,6 +135,7 @@ class Run:
     def _restored(
         cls, directory: Path, world: World, settings: Settings, lock: FileLock | None
     ) -> Run:
+        world.rows(settings.batch_size)  # refuses a number of processes that cannot share it
         corpus = Corpus(settings.data)
         # The first process's, for all: other machines may see an older list of a shared directory.
         newest = world.from_first(str(rundir.newest_checkpoint(directory) or ""))
@@ -143,19 +143,17 @@ class Run:
         given = checkpoint or (find_model(settings.init_from) if settings.init_from else None)
         shape = shape_for(settings.preset, corpus, given)
         settings = settled(settings, shape, world)  # this machine may lack a compiler
-        model = first_model(settings, shape, world, given)
-        progress = Progress(data=train_sha256(corpus))
-        if checkpoint:
-            progress = state.read_progress(checkpoint)
-        if progress.data != train_sha256(corpus):
-            raise UserError(
-                f"{settings.data} is not the data that {directory} was trained on: restore it, or "
-                "start a new run"
-            )
+        progress = Progress(data=state.train_sha256(corpus))
+        with state.readable(checkpoint):
+            model = first_model(settings, shape, world, given)
+            if checkpoint:
+                progress = state.read_progress(checkpoint)
+        state.require_its_data(directory, progress, corpus)
         world.wait()  # until all have read: the first is about to write
         run = cls(settings, directory, world, corpus, model, progress, lock)
         if checkpoint:
-            state.restore_optimizers(checkpoint, model, run.optimizers)
+            with state.readable(checkpoint):
+                state.restore_optimizers(checkpoint, model, run.optimizers)
             run.saved_at = progress.step
         if world.first:
             state.clean(directory)
@@ -264,7 +262,7 @@ class Run:
     def _micro_batch(self) -> int:
         """Sequences that this process reads at once."""
         mine = self.world.rows(self.settings.batch_size)
-        return math.gcd(self.settings.micro_batch, mine.stop - mine.start)
+        return run_settings.largest_part(mine.stop - mine.start, self.settings.micro_batch)
 
     def _to_device(self, ids: Tensor) -> Tensor:
         # Apple's GPU may read the source after it was freed.
@@ -280,11 +278,14 @@ class Run:
         limit = EXPLODED * math.log(self.model.config.vocab_size)
         if math.isfinite(loss) and math.isfinite(grad_norm) and loss < limit:
             return
+        found = f"the loss is {loss:.4g}, the gradient norm {grad_norm:.4g}"
+        raise self._diverged(self.progress.step + 1, found)
+
+    def _diverged(self, step: int, found: str) -> UserError:
         rates = ", ".join(f"--{k.replace('_', '-')} {v:.3g}" for k, v in self._rates().items())
-        raise UserError(
-            f"training diverged at step {self.progress.step + 1}: the loss is {loss:.4g}, the "
-            f"gradient norm {grad_norm:.4g}, at {rates}; {self._last_good()}, and a new run should "
-            "take smaller rates"
+        return UserError(
+            f"training diverged at step {step}: {found}, at {rates}; {self._last_good()}, and a "
+            "new run should take smaller rates"
         )
 
     def _last_good(self) -> str:
@@ -377,7 +378,7 @@ class Run:
             return
         tensors = state.gather(self.model, self.optimizers, keep=self.world.first)
         if not all(bool(t.isfinite().all()) for t in tensors.weights.values()):
-            self._refuse_divergence(math.nan, math.nan)
+            raise self._diverged(step, "some weights are no finite numbers")
         if self.world.first:
             try:
                 state.save(
@@ -431,10 +432,6 @@ def first_model(settings: Settings, shape: ModelConfig, world: World, given: Pat
 def seed_all(seed: int, step: int, rank: int) -> None:
     """Seeds torch's generators, of every device, for one step of one process."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
-
-
-def train_sha256(corpus: Corpus) -> str:
-    return corpus.manifest["splits"]["train"]["sha256"]
 
 
 def shape_for(name: str, corpus: Corpus, given: Path | None) -> ModelConfig:

@@ -106,10 +106,15 @@ class World:
             dist.barrier()
 
 
+def launched() -> bool:
+    """Whether torchrun started this process, alone or among others."""
+    return "WORLD_SIZE" in os.environ
+
+
 @contextmanager
 def world(device: str, shard: bool) -> Iterator[World]:
     """Joins the processes that torchrun started, if it did, and leaves them at the end."""
-    if "WORLD_SIZE" not in os.environ:
+    if not launched():
         if shard:
             raise UserError(
                 "--shard spreads a model over many processes: start them with "

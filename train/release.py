@@ -19,7 +19,7 @@ from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
-from train import origin, rundir
+from train import origin, rundir, state
 from train import settings as run_settings
 from train.evaluate import Evaluate
 from train.heldout import held_out
@@ -67,8 +67,11 @@ def release(args: Release) -> None:
     if not 0.0 < args.share < 1.0:
         raise UserError(f"--share must lie between 0 and 1, not {args.share}")
     settings = run_settings.load(run)
-    before, corpus = origin.before(run), Corpus(settings.data)
-    model, tokenizer, info = load_model(find_model(run))
+    before, corpus, checkpoint = origin.before(run), Corpus(settings.data), find_model(run)
+    state.require_its_data(run, state.read_progress(checkpoint), corpus)
+    model, tokenizer, info = load_model(checkpoint)
+    # the run may have gone on since
+    logged = [r for r in runlog.tail(run / runlog.METRICS)[0] if r["step"] <= info["step"]]
     if args.average:
         average(model, tokenizer, args.average, args.share)
     round_to_bf16(model)  # what is measured is what is stored
@@ -87,7 +90,7 @@ def release(args: Release) -> None:
     command = corpus.manifest.get("command", {})
     info |= {name: command[name] for name in ("dataset", "commit") if name in command}  # the Hub's
     info |= before.imported
-    metrics = before.goes_on_with(runlog.tail(run / runlog.METRICS)[0])
+    metrics = before.goes_on_with(logged)
     samples = write_samples(model, tokenizer, args.samples)
     card = render_card(args, model, corpus, settings, info, before, scores, samples, curve(metrics))
     with atomic_directory(args.out) as directory:

@@ -63,8 +63,7 @@ class Loops:
     UserError if there is nothing to repeat."""
 
     def __init__(self, corpus: Corpus, context: int, seed: int, numbers: range) -> None:
-        self.tokens, self.file = corpus.train, corpus.path / "train.bin"
-        self.eot = corpus.tokenizer.eot
+        self.corpus, self.eot = corpus, corpus.tokenizer.eot
         self.context, self.seed, self.numbers = context, seed, numbers
         for first in range(PROBES):  # refuses what has little, before a run begins
             self.draw(np.random.default_rng(first))
@@ -81,10 +80,9 @@ class Loops:
         raise UserError("--loops needs files with text to repeat: leave it out, or give more text")
 
     def window(self, random: np.random.Generator) -> np.ndarray:
-        """(T,) int64 of the training text, read and not mapped, as batches are; of half of the
-        windows the first token is end-of-text."""
-        first, dtype = random.integers(len(self.tokens) - self.context + 1), self.tokens.dtype
-        found = np.fromfile(self.file, dtype, self.context, offset=first * dtype.itemsize)
+        """(T,) int64 of training text; of half of the windows the first token is end-of-text."""
+        first = random.integers(len(self.corpus.train) - self.context + 1)
+        found = self.corpus.read(first, self.context)
         if random.integers(2):
             found[0] = self.eot
         return found.astype(np.int64)

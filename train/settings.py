@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -52,8 +51,8 @@ class Settings:
     runs: Path = Path("runs")
     """Where runs are kept."""
     resume: Path | None = None
-    """Continue this run directory with its own settings; on a CPU bit for bit. Only --device,
-    --shard and --track may be given with it, and the number of processes may differ."""
+    """Continue this run directory with its own settings; on a CPU bit for bit. Only --device may
+    be given anew, --shard and --track added, and the number of processes may differ."""
     init_from: Path | None = None
     """Start a new run from this model's weights and shape instead of noise. --data must have its
     tokenizer (prepare/run.py --tokenizer MODEL); --preset is then only the recipe."""
@@ -174,10 +173,15 @@ def complete(settings: Settings) -> Settings:
     recipe = RECIPES[settings.preset]
     given = {name: value for name in recipe if (value := getattr(settings, name)) is not None}
     if "batch_size" in given and "micro_batch" not in given:
-        given["micro_batch"] = math.gcd(recipe["micro_batch"], given["batch_size"])
+        given["micro_batch"] = largest_part(given["batch_size"], recipe["micro_batch"])
     full = replace(settings, **{**recipe, **given})
     _check(full)
     return full
+
+
+def largest_part(rows: int, most: int) -> int:
+    """The largest number up to `most` in whose multiples `rows` can be read."""
+    return max((part for part in range(1, most + 1) if rows % part == 0), default=1)
 
 
 def _check(s: Settings) -> None:
@@ -239,11 +243,20 @@ def load(run: Path) -> Settings:
     return from_json(LATER | values)
 
 
-def of_the_machine(given: Settings) -> dict[str, Any]:
-    """What may be given anew for a run to `resume`; refuses all else."""
-    here = {name: getattr(given, name) for name in ("device", "shard", "track")}
-    if replace(Settings(), resume=given.resume, **here) != given:
+def resumed(run: Path, given: Settings, launched: bool = False) -> Settings:
+    """The settings of a run that goes on here, `given` a command line; refuses one that asks for
+    more than may change. launched: whether torchrun started this, without which nothing can be
+    spread."""
+    device, shard, track = given.device, given.shard, given.track
+    if replace(Settings(), resume=given.resume, device=device, shard=shard, track=track) != given:
         raise UserError(
             "--resume takes the run's own settings: leave out all but --device, --shard and --track"
         )
-    return here
+    own = load(run)
+    return replace(
+        own,
+        resume=run,
+        device=device,
+        shard=shard or (own.shard and launched),
+        track=own.track if track == "none" else track,
+    )

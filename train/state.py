@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch.optim import Optimizer
 
 from ptx.atomic import atomic_directory, discard, writer_lives
 from ptx.checkpoint import checkpoints, load_tensors, named_weights, write_model, write_tensors
+from ptx.corpus import Corpus
 from ptx.errors import UserError
 from ptx.model import GPT
 from ptx.tokenizer import Tokenizer
@@ -98,13 +101,39 @@ def clean(run: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def require_its_data(run: Path, progress: Progress, corpus: Corpus) -> None:
+    """Refuse a data directory that is not the one that a run was trained on."""
+    if progress.data != train_sha256(corpus):
+        raise UserError(
+            f"{corpus.path} is not the data that {run} was trained on: restore it, or start a new "
+            "run"
+        )
+
+
+def train_sha256(corpus: Corpus) -> str:
+    return corpus.manifest["splits"]["train"]["sha256"]
+
+
+@contextmanager
+def readable(checkpoint: Path | None) -> Iterator[None]:
+    """Of what is refused in here, says how the run goes on without this checkpoint of it."""
+    try:
+        yield
+    except UserError as error:
+        if not checkpoint:
+            raise
+        raise UserError(
+            f"{error}; or delete {checkpoint}: the run then goes on from the one before it"
+        ) from None
+
+
 def read_progress(checkpoint: Path) -> Progress:
     """How far a checkpoint is."""
     path = checkpoint / STATE
     try:
         return Progress(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete {path.parent}") from None
+        raise UserError(f"{path} cannot be read ({error}): restore it") from None
 
 
 def restore_optimizers(checkpoint: Path, model: GPT, optimizers: list[Optimizer]) -> None:

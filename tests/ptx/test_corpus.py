@@ -308,6 +308,7 @@ def test_files_that_nobody_prepared_are_not_deleted(data: Path) -> None:
     edit_manifest(data, extras={"documents.parquet": ""})
     (data / "documents.parquet").touch()
     (data / "test.bin").touch()
+    (data / ".DS_Store").touch()  # of macOS, which shows the folder
     corpus.require_replaceable(data)
     (data / "input.txt").write_text("precious")
     with pytest.raises(UserError, match=r"holds input\.txt, which is no part of a data directory"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ptx import runlog
 from ptx.checkpoint import checkpoints, load_model
 from ptx.errors import UserError
 from train.history import History, history, log_spaced
@@ -41,6 +42,10 @@ def test_a_history_is_a_run_whose_checkpoints_load(data: Path, tmp_path: Path) -
     assert (tmp_path / "past" / "metrics.jsonl").read_bytes() == (
         run / "metrics.jsonl"
     ).read_bytes()
+    with (run / "metrics.jsonl").open("a") as log:  # a run that goes on
+        log.write('{"step":9,"loss":1.0}\n')
+    history(History(run, tmp_path / "past", count=4))
+    assert runlog.tail(tmp_path / "past" / "metrics.jsonl")[0][-1]["step"] == 8
     small, whole = (load_model(r)[0].tok_emb.weight for r in (past[-1], checkpoints(run)[-1]))
     assert torch.allclose(small, whole, atol=float(whole.abs().max()) / 250)
     with pytest.raises(UserError, match="exists and is no history"):

@@ -20,11 +20,16 @@ import torch
 from safetensors.torch import load_file
 
 from ptx import runlog
+from ptx.atomic import discard
 from ptx.checkpoint import checkpoints, load_model
 from ptx.corpus import Corpus, CorpusWriter
 from ptx.errors import UserError
+from tests.train.conftest import assert_equal_ends
+from train import rundir
+from train import settings as run_settings
 from train.loop import Run, train
-from train.settings import Settings
+from train.parallel import World
+from train.settings import Settings, largest_part, resumed
 
 
 def settings(data: Path, runs: Path, /, **changes: Any) -> Settings:
@@ -139,7 +144,6 @@ def test_a_second_run_of_a_preset_gets_a_number(data: Path, tmp_path: Path) -> N
         ({"device": "abacus"}, "--device abacus"),
         ({"seed": -1}, "--seed must be 0 or more"),
         ({"val_windows": 10**6, "data": Path("short")}, "fewer than one window"),
-        ({"resume": Path("x"), "steps": 3}, "leave out all but --device"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_written(
@@ -200,7 +204,10 @@ def test_weights_that_are_not_numbers_never_become_a_checkpoint(data: Path, tmp_
         run.step()
         with torch.no_grad():
             run.model.norm.weight[0] = float("inf")
-        with pytest.raises(UserError, match="there is no checkpoint yet"):
+        said = (
+            "diverged at step 1: some weights are no finite numbers, .*there is no checkpoint yet"
+        )
+        with pytest.raises(UserError, match=said):
             run.save()
     assert not checkpoints(run.directory)
 
@@ -241,6 +248,65 @@ def test_resuming_on_other_data_is_refused(data: Path, tmp_path: Path) -> None:
     (run / "config.json").write_text(json.dumps(config | {"data": str(other)}))
     with pytest.raises(UserError, match="is not the data that"):
         Run.resume(run)
+
+
+def test_data_prepared_anew_meanwhile_changes_nothing(data: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "data"
+    shutil.copytree(data, mine)
+    quiet = train(settings(mine, tmp_path, name="quiet"))
+    with closing(Run.start(settings(mine, tmp_path, name="disturbed"))) as run:
+        run.step()
+        ids = np.fromfile(mine / "train.bin", np.uint16)
+        shutil.rmtree(mine)
+        shutil.copytree(data, mine)
+        ids[::-1].tofile(mine / "train.bin")
+        run.to_the_end()
+    assert_equal_ends(run.directory, quiet)
+
+
+def test_of_a_resumed_run_only_the_machine_is_given_anew(tmp_path: Path) -> None:
+    started = Settings(data=tmp_path, preset="mini", shard=True, track="tensorboard", device="cuda")
+    rundir.write_settings(tmp_path, started)
+    again = resumed(tmp_path, Settings(resume=tmp_path))
+    assert again == replace(started, resume=tmp_path, device="auto", shard=False)
+    assert resumed(tmp_path, Settings(resume=tmp_path), launched=True).shard
+    rundir.write_settings(tmp_path, replace(started, shard=False, track="none"))
+    given = Settings(resume=tmp_path, shard=True, track="tensorboard", device="cpu")
+    more = resumed(tmp_path, given, launched=True)
+    assert (more.shard, more.track, more.device) == (True, "tensorboard", "cpu")
+    with pytest.raises(UserError, match="leave out all but --device, --shard and --track"):
+        resumed(tmp_path, Settings(resume=tmp_path, steps=3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "part"), [(16, 8, 8), (100, 16, 10), (9, 8, 3), (7, 8, 7), (13, 8, 1)]
+)
+def test_a_batch_is_read_in_the_largest_equal_parts(rows: int, most: int, part: int) -> None:
+    assert largest_part(rows, most) == part
+
+
+def test_of_a_damaged_checkpoint_it_is_said_how_to_go_on(data: Path, tmp_path: Path) -> None:
+    run = train(settings(data, tmp_path, save_every=4))
+    newest = checkpoints(run)[-1]
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        whole = (newest / name).read_bytes()
+        (newest / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UserError, match=rf"{name}.*; or delete .*{newest.name}: the run then"):
+            Run.resume(run)
+        (newest / name).write_bytes(whole)
+    discard(newest)
+    with closing(Run.resume(run)) as resumed_run:
+        assert resumed_run.progress.step == 8
+
+
+def test_too_many_processes_are_refused_before_data_is_read(data: Path, tmp_path: Path) -> None:
+    run = train(settings(data, tmp_path, steps=1))
+    (tmp_path / "gone").mkdir()
+    odd = replace(run_settings.load(run), data=tmp_path / "gone")
+    with pytest.raises(
+        UserError, match=r"--batch-size \(4\) must be a multiple of the 3 processes"
+    ):
+        Run.resume(run, World(torch.device("cpu"), 0, 3), odd)
 
 
 def test_resuming_what_is_no_run_says_so(tmp_path: Path) -> None:

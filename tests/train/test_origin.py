@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -67,6 +69,33 @@ def test_a_release_tells_of_all_runs_and_can_be_begun_with(
     assert read_config(out)["info"]["steps"] == 18
     release(Release(third, out, tokens=100, samples=3))
     assert read_config(out)["info"]["steps"] == 18
+
+
+def test_a_release_of_a_run_that_goes_on_ends_with_its_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.release.prepare_command", lambda _: "made by hand")
+    first, out = run(data, tmp_path, "first", 4), tmp_path / "released"
+    runlog.append(first / runlog.METRICS, {"step": 5, "tokens": 320, "val_bpb": 0.1})
+    release(Release(first, out, tokens=100, samples=3))
+    assert runlog.tail(out / runlog.METRICS)[0][-1]["step"] == 4
+    assert "| 0.100 |" not in (out / "README.md").read_text()
+
+
+def test_a_release_is_not_scored_on_other_data(data: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "data"
+    shutil.copytree(data, mine)
+    first = run(mine, tmp_path, "first", 4)
+    manifest = json.loads((mine / "manifest.json").read_text())
+    swapped = dict(zip(("train", "val"), ("val", "train"), strict=True))
+    for key in ("splits", "sources"):
+        manifest[key] = {side: manifest[key][swapped[side]] for side in swapped}
+    (mine / "manifest.json").write_text(json.dumps(manifest))
+    (mine / "train.bin").rename(mine / "first.bin")
+    (mine / "val.bin").rename(mine / "train.bin")
+    (mine / "first.bin").rename(mine / "val.bin")
+    with pytest.raises(UserError, match=r"is not the data that .*first was trained on"):
+        release(Release(first, tmp_path / "released", tokens=100, samples=3))
 
 
 def test_a_release_may_be_the_mean_of_a_run_and_another_model(

@@ -34,10 +34,15 @@ ptx.bench = ({ element }) => {
     const raw = bar("raw");
     const final = bar("final");
     const cut = el("span", { class: "cut" });
-    const node = el(still ? "div" : "button", { class: "candidate", type: still ? null : "button" }, name, raw.node, final.node, cut);
+    const node = el(still ? "div" : "button", { class: "candidate", type: still ? null : "button", "aria-disabled": still ? null : "true" }, name, raw.node, final.node, cut);
     const one = { node, name, raw, final, cut, token: null };
-    if (!still) node.addEventListener("click", () => one.token !== null && ptx.writing.branch(one.token, look.at));
+    if (!still) node.addEventListener("click", () => node.ariaDisabled !== "true" && ptx.writing.branch(one.token, look.at));
     return one;
+  }
+
+  // Marked and not disabled, which would take the focus from a bar while its text goes on.
+  function allow({ node, token }, usable) {
+    node.ariaDisabled = String(token === null || token === store.state.model?.eot || !usable); // nothing comes after an end
   }
 
   function bar(kind) {
@@ -96,7 +101,7 @@ ptx.bench = ({ element }) => {
   function drawRow(one, id, after) {
     one.token = id;
     one.node.classList.toggle("none", id === null);
-    one.node.disabled = id === null || id === store.state.model?.eot || !fits(store.state); // nothing comes after an end
+    allow(one, fits(store.state));
     if (id === null) return;
     const chosen = id === look.token;
     const reason = after.cut[id] ? CUT[sampler.KNOBS[after.cut[id] - 1]] : "";
@@ -172,7 +177,7 @@ ptx.bench = ({ element }) => {
   store.on(["look", "knobs"], update);
   store.on(["look", "ids"], (state) => {
     const usable = fits(state);
-    for (const { node, token } of rows) node.disabled = token === null || !usable;
+    for (const one of rows) allow(one, usable);
   });
   // an older answer is shown as such until the new one comes
   store.on(["cursor", "look", "writing"], ({ cursor, look: answer, writing }) =>

@@ -154,6 +154,7 @@ def test_only_an_earlier_export_is_replaced(exported: tuple[GPT, Path], tmp_path
     model, out = exported[1].with_name("model"), tmp_path / "out"
     for _ in range(2):
         export(model, out)
+        (out / ".DS_Store").touch()  # of macOS, which shows the folder
     (out / "notes.txt").touch()
     with pytest.raises(UserError, match=r"beside an earlier model it holds 'notes\.txt'"):
         export(model, out)
