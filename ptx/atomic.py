@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LEFT_BY_FILE_MANAGERS = {".DS_Store", ".directory", "Thumbs.db", "desktop.ini"}
+"""In a directory that was shown: macOS's Finder, KDE's Dolphin, Windows's Explorer."""
 
 
 @contextmanager

@@ -22,7 +22,8 @@ FAST = {"reassoc", "contract", "nsz", "arcp"}
 def compiled(function: Any, fastmath: set[str] = FAST, inner: bool = False) -> Any:
     """Compiled on its first call; kept for later processes where there is a place to keep it.
 
-    inner: no function of Python's calls it: half of the time that numba would take is for that.
+    inner: only compiled functions call it, and Python, which would crash, must not: what it would
+        need for that takes numba longer to compile than the function.
     """
     jit = partial(
         njit, fastmath=fastmath, error_model="numpy", nogil=True, no_cpython_wrapper=inner

@@ -43,7 +43,8 @@ class Corpus:
         splits: the sides that it has: train, val, perhaps test.
         train, val: token ids, memory-mapped, (N,) uint16 or uint32; and `test`, if there is one.
 
-    Raises UserError, naming the file, if anything is missing or differs from the manifest.
+    Raises UserError, naming the file, if anything is missing or differs from the manifest. Several
+    threads may read it, but no process that forked from this one.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -56,7 +57,7 @@ class Corpus:
         self.tokenizer = Tokenizer.load(self.path, self.manifest["tokenizer"])
         for split in self.splits:
             setattr(self, split, open_tokens(self.path, self.manifest, split))
-        # stays the file that was checked, whatever the directory is replaced with meanwhile
+        # opened once: the same text, whatever the directory is replaced with later
         self._train_file, self._reading = (self.path / "train.bin").open("rb"), Lock()
         weakref.finalize(self, self._train_file.close)
 

@@ -171,15 +171,15 @@ def _matrix(linears: list[torch.nn.Linear]) -> Matrix:
 
 @_inner
 def _copy(x: np.ndarray, y: np.ndarray):
-    """The beginning of y = x. An assignment of numba's would take seconds to compile: it makes the
-    words for shapes that differ."""
+    """The beginning of y, which is as long or longer, = x. An assignment of numba's would take
+    seconds to compile: it makes the words for shapes that differ."""
     for i in range(len(x)):
         y[i] = x[i]
 
 
 @_inner
 def _add(x: np.ndarray, y: np.ndarray):
-    """y += x"""
+    """y += x, of one length."""
     for i in range(len(x)):
         y[i] += x[i]
 

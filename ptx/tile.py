@@ -24,7 +24,7 @@ WIDE = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 LANES = 32 if WIDE else 16
 """Outputs that are summed side by side."""
 MOST_ROWS = 8 if WIDE else 6
-"""Of a tile. With its sums, weights and inputs it fits the registers."""
+"""Of a tile. With its sums, weights and inputs it fits the registers of AVX-512, AVX2 and NEON."""
 KEYS = LANES // 2
 """Rows, and lanes, of `row_sums`."""
 BLOCKS = 4

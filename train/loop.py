@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ptx import runlog
-from ptx.checkpoint import WEIGHTS, find_model, load_weights
+from ptx.checkpoint import WEIGHTS, find_model, load_weights, read_config
 from ptx.config import ModelConfig, preset
 from ptx.corpus import Corpus
 from ptx.decoder import Decoder
@@ -141,6 +141,9 @@ class Run:
         newest = world.from_first(str(rundir.newest_checkpoint(directory) or ""))
         checkpoint = Path(newest) if newest else None
         given = checkpoint or (find_model(settings.init_from) if settings.init_from else None)
+        if checkpoint:
+            with state.readable(checkpoint):
+                read_config(checkpoint)
         shape = shape_for(settings.preset, corpus, given)
         settings = settled(settings, shape, world)  # this machine may lack a compiler
         progress = Progress(data=state.train_sha256(corpus))
@@ -188,7 +191,7 @@ class Run:
             with closing(line):
                 while self.progress.step < s.steps and not self.world.any(stop.requested):
                     line.update(self.step())
-                    if stop.paused:
+                    if stop.paused and not stop.requested:  # a terminal that closes tells both
                         stop.paused = False
                         line.note("paused by SIGSTOP during this step")
             self.save()

@@ -71,7 +71,7 @@ def release(args: Release) -> None:
     state.require_its_data(run, state.read_progress(checkpoint), corpus)
     model, tokenizer, info = load_model(checkpoint)
     # the run may have gone on since
-    logged = [r for r in runlog.tail(run / runlog.METRICS)[0] if r["step"] <= info["step"]]
+    logged = [r for r in runlog.tail(run / runlog.METRICS)[0] if r.get("step", 0) <= info["step"]]
     if args.average:
         average(model, tokenizer, args.average, args.share)
     round_to_bf16(model)  # what is measured is what is stored

@@ -51,8 +51,8 @@ class Settings:
     runs: Path = Path("runs")
     """Where runs are kept."""
     resume: Path | None = None
-    """Continue this run directory with its own settings; on a CPU bit for bit. Only --device may
-    be given anew, --shard and --track added, and the number of processes may differ."""
+    """Continue this run directory with its own settings; on a CPU bit for bit. Only --device is
+    given anew; --shard and --track can be added, and the number of processes may differ."""
     init_from: Path | None = None
     """Start a new run from this model's weights and shape instead of noise. --data must have its
     tokenizer (prepare/run.py --tokenizer MODEL); --preset is then only the recipe."""
@@ -62,7 +62,7 @@ class Settings:
     batch_size: int | None = None
     """Sequences per optimizer step."""
     micro_batch: int | None = None
-    """Sequences that a process reads at once; gradients accumulate up to --batch-size."""
+    """Sequences that a process reads at once, at most; gradients accumulate up to --batch-size."""
     optimizer: Literal["muon", "adamw"] | None = None
     """muon: Muon for the hidden matrices, AdamW for embeddings, head and gains."""
     lr: float | None = None
@@ -180,8 +180,8 @@ def complete(settings: Settings) -> Settings:
 
 
 def largest_part(rows: int, most: int) -> int:
-    """The largest number up to `most` in whose multiples `rows` can be read."""
-    return max((part for part in range(1, most + 1) if rows % part == 0), default=1)
+    """The largest divisor of `rows` up to `most`."""
+    return max(part for part in range(1, most + 1) if rows % part == 0)
 
 
 def _check(s: Settings) -> None:

@@ -18,9 +18,10 @@ class Stop:
 @contextmanager
 def stop_signals(world: World) -> Iterator[Stop]:
     """SIGINT, SIGTERM and the terminal's end (SIGHUP, unless nohup has it ignored) ask the loop to
-    end after the step at hand. A second one ends a process that was started alone at once; torchrun
-    passes on what whoever stops a whole group (a cluster's scheduler) has told its processes
-    already. Where there is SIGCONT, it tells that the process was paused."""
+    end after the step at hand. A second of the first two ends a process that was started alone at
+    once; torchrun passes on what whoever stops a whole group (a cluster's scheduler) has told its
+    processes already, and a shell tells of the terminal's end a second time. Where there is
+    SIGCONT, it tells that the process was paused."""
     stop, alone = Stop(), not launched()
     before: dict[int, Any] = {}
     again = "; once more to quit at once" if alone else ""
@@ -32,7 +33,7 @@ def stop_signals(world: World) -> Iterator[Stop]:
         told, stop.requested = stop.requested, True  # whatever becomes of the print
         if world.first and not told:
             print(f"\nfinishing this step and saving{again}", flush=True)
-        if alone:
+        if alone and number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, before[number])
 
     def continued(_number: int, _frame: object) -> None:

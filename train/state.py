@@ -116,14 +116,16 @@ def train_sha256(corpus: Corpus) -> str:
 
 @contextmanager
 def readable(checkpoint: Path | None) -> Iterator[None]:
-    """Of what is refused in here, says how the run goes on without this checkpoint of it."""
+    """Of what is refused in here, says how the run goes on without this checkpoint of it, if it
+    has an earlier one."""
     try:
         yield
     except UserError as error:
-        if not checkpoint:
+        earlier = checkpoints(checkpoint.parents[1])[:-1] if checkpoint else []
+        if not earlier:
             raise
         raise UserError(
-            f"{error}; or delete {checkpoint}: the run then goes on from the one before it"
+            f"{error}; or move {checkpoint} away: the run then goes on from {earlier[-1].name}"
         ) from None
 
 

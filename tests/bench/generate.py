@@ -13,11 +13,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -44,9 +46,19 @@ KEYS = (
     "batch16_gain",
     "first_token_ms",
     "busy_share",
+    "compile_seconds",
 )
 CONTEXT, PROMPT, NEW = 512, 200, 256
 THREADS = sorted({1, os.cpu_count() or 1})
+COMPILES = """
+import time
+from ptx.decoder import Decoder
+from tests.bench.generate import shipped
+model, _ = shipped()
+started = time.perf_counter()
+assert Decoder(model, native=True).compiled
+print(time.perf_counter() - started)
+"""
 RECOMPUTED = 32
 """Tokens by recomputation, from the middle of the text on: its cost grows with the position."""
 
@@ -179,6 +191,15 @@ class Page:
         return taken
 
 
+def compile_seconds() -> float:
+    """Until the decoder is compiled where nothing was kept, in a process of its own."""
+    with TemporaryDirectory() as nothing:
+        environment = os.environ | {"NUMBA_CACHE_DIR": nothing, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", COMPILES]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
 def busy_loop() -> None:
     while True:
         pass
@@ -266,6 +287,9 @@ def main() -> None:
             with Competitor():
                 shares.append(ours("rate", 1, new) / idle)
         figures.append(("busy_share", statistics.median(shares), 1.0, 0.4))
+    if "compile_seconds" in wanted and not (args.quick and not args.only):
+        times = [compile_seconds() for _ in range(1 if args.quick else 3)]
+        figures.append(("compile_seconds", statistics.median(times), None, None))
     if not args.only:
         int8 = Side(Ours, 1, True)
         rates = in_turns(

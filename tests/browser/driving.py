@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from playwright.sync_api import Locator, Page, Request, expect
@@ -74,7 +75,9 @@ class Playground:
     def reload(self) -> None:
         """Until the page's own scripts are there again. Not while Gradio still waits for news: it
         would complain in the console that it was cut off."""
+        deadline = time.monotonic() + 60
         while self._streams:
+            assert time.monotonic() < deadline, f"still open: {[r.url for r in self._streams]}"
             self.page.wait_for_timeout(20)
         self.page.reload()
         self.page.wait_for_function("window.ptx?.store?.state.model")

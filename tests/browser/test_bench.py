@@ -199,6 +199,8 @@ def test_another_token_is_a_branch_and_undo_brings_the_first_back(playground: Pl
     other.press("Enter")
     playground.finished("length", "end of text")
     assert playground.page.evaluate("document.activeElement.matches('button.candidate')")
+    held = "new KeyboardEvent('keydown', { key: 'Enter', repeat: true, cancelable: true })"
+    assert not playground.page.evaluate(f"document.activeElement.dispatchEvent({held})")
     branch = playground.state("ids")
     assert branch[: len(ids) - 4] == ids[: len(ids) - 4]
     assert branch[len(ids) - 4] != ids[len(ids) - 4]

@@ -288,15 +288,22 @@ def test_a_batch_is_read_in_the_largest_equal_parts(rows: int, most: int, part: 
 def test_of_a_damaged_checkpoint_it_is_said_how_to_go_on(data: Path, tmp_path: Path) -> None:
     run = train(settings(data, tmp_path, save_every=4))
     newest = checkpoints(run)[-1]
-    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+    for name in ("config.json", "model.safetensors", "optimizer.safetensors", "state.json"):
         whole = (newest / name).read_bytes()
         (newest / name).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(UserError, match=rf"{name}.*; or delete .*{newest.name}: the run then"):
+        with pytest.raises(
+            UserError, match=rf"{name}.*; or move .*{newest.name} away: the .*000008"
+        ):
             Run.resume(run)
         (newest / name).write_bytes(whole)
     discard(newest)
     with closing(Run.resume(run)) as resumed_run:
         assert resumed_run.progress.step == 8
+    for checkpoint in checkpoints(run)[:-1]:
+        discard(checkpoint)
+    (checkpoints(run)[-1] / "state.json").write_text("{")
+    with pytest.raises(UserError, match=r"state\.json cannot be read \(.*\): restore it$"):
+        Run.resume(run)
 
 
 def test_too_many_processes_are_refused_before_data_is_read(data: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 
@@ -16,7 +15,8 @@ WORLD = World(torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
@@ -30,7 +30,8 @@ def test_the_end_of_the_terminal_ends_a_run_unless_nohup_has_it_ignored(
 ) -> None:
     signal.signal(signal.SIGHUP, handler)
     with stop_signals(WORLD) as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
+        for _ in range(2):  # the shell's and the kernel's
+            signal.raise_signal(signal.SIGHUP)
         assert stop.requested == ends
     assert signal.getsignal(signal.SIGHUP) == handler
 
@@ -38,7 +39,7 @@ def test_the_end_of_the_terminal_ends_a_run_unless_nohup_has_it_ignored(
 def test_a_second_signal_ends_a_process_of_its_own_at_once() -> None:
     usual = signal.getsignal(signal.SIGTERM)
     with stop_signals(WORLD) as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert stop.requested
         assert signal.getsignal(signal.SIGTERM) == usual
 
@@ -49,5 +50,5 @@ def test_a_second_signal_does_not_end_what_torchrun_started(
     monkeypatch.setenv("WORLD_SIZE", "1")
     with stop_signals(WORLD) as stop:
         for _ in range(2):  # would end this process
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         assert stop.requested

@@ -34,15 +34,20 @@ ptx.bench = ({ element }) => {
     const raw = bar("raw");
     const final = bar("final");
     const cut = el("span", { class: "cut" });
-    const node = el(still ? "div" : "button", { class: "candidate", type: still ? null : "button", "aria-disabled": still ? null : "true" }, name, raw.node, final.node, cut);
-    const one = { node, name, raw, final, cut, token: null };
-    if (!still) node.addEventListener("click", () => node.ariaDisabled !== "true" && ptx.writing.branch(one.token, look.at));
+    const node = el(still ? "div" : "button", { class: still ? "candidate" : "candidate none", type: still ? null : "button", "aria-disabled": still ? null : "true" }, name, raw.node, final.node, cut);
+    const one = { node, name, raw, final, cut, token: null, look: null };
+    if (still) return one;
+    node.addEventListener("click", () => node.ariaDisabled !== "true" && ptx.writing.branch(one.token, one.look.at));
+    // a key that is held must not choose what comes next, too
+    node.addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.preventDefault());
     return one;
   }
 
-  // Marked and not disabled, which would take the focus from a bar while its text goes on.
-  function allow({ node, token }, usable) {
-    node.ariaDisabled = String(token === null || token === store.state.model?.eot || !usable); // nothing comes after an end
+  // Marked and not disabled, which would take the focus from a bar while its text goes on. Nothing
+  // comes after an end, and nothing can be said of a bar that is about to be another token's.
+  function allow({ node, token, look: its }, usable) {
+    const known = token !== null && token !== store.state.model?.eot && its === look;
+    node.ariaDisabled = String(!known || !usable);
   }
 
   function bar(kind) {
@@ -100,6 +105,7 @@ ptx.bench = ({ element }) => {
 
   function drawRow(one, id, after) {
     one.token = id;
+    one.look = look;
     one.node.classList.toggle("none", id === null);
     allow(one, fits(store.state));
     if (id === null) return;
