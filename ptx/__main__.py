@@ -23,7 +23,7 @@ DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "mini"
 ALTERNATIVES = 5
 """Per token, in --json."""
 LONG = 1500
-"""Tokens that repay compiling the decoder, a quarter of a minute the first time on a machine; what
+"""Tokens that repay compiling the decoder, 20 s or so the first time on a machine; what
 was compiled once, here or by the page, is used for short texts too."""
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     model = as_int8(model) if args.int8 else model
     decoder = Decoder(model)
     if args.tokens >= LONG and not decoder.compiled and decoder.can_compile():
-        tell("compiling the decoder, once on this machine: up to a quarter of a minute")
+        tell("compiling the decoder, once on this machine: up to half a minute")
         decoder.compile()
     generation = generate(
         model, tokenizer, prompt, sampling, limits, args.seed, decoder, speculate=args.speculate

@@ -133,8 +133,8 @@ class Decoder:
         )
 
     def compile(self, if_found: bool = False) -> None:
-        """Makes the steps to come compiled ones, where that can be; the very first time takes a
-        quarter of a minute, and later ones a fraction of a second. From any thread.
+        """Makes the steps to come compiled ones, where that can be; the very first time takes up
+        to half a minute, and later ones a fraction of a second. From any thread.
 
         if_found: only if that was done before on such a machine, and kept.
         """
