@@ -34,16 +34,22 @@ def compiled(function: Any, fastmath: set[str] = FAST, inner: bool = False) -> A
         return jit()(function)
 
 
+def kept(function: Any) -> Any:
+    """Where numba keeps what it compiled of a function; None with nowhere to write."""
+    return getattr(function._cache, "_cache_file", None)
+
+
 def at_hand(function: Any, first: Any = None) -> bool:
     """Whether a compiled function needs no compiling any more: numba kept it on the disk, this
     version of it and for a processor like this one, or has it in memory.
 
     first: the type of its first argument, if it is called with several.
     """
-    file = getattr(function._cache, "_cache_file", None)  # there is none with nowhere to write
+    file = kept(function)
     processor = cpu_target.target_context.codegen().magic_tuple()
-    kept = [s for s, made_for, _ in (file._load_index() if file else ()) if made_for == processor]
-    return any(first in (None, s[0]) for s in [*kept, *function.signatures])
+    index = file._load_index() if file else ()
+    found = [signature for signature, made_for, _ in index if made_for == processor]
+    return any(first in (None, signature[0]) for signature in [*found, *function.signatures])
 
 
 @intrinsic

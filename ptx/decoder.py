@@ -69,7 +69,9 @@ class Decoder:
         """What read the beginning of the text in each slot: torch's operations round otherwise."""
         if native is not False:
             self.compile(if_found=native is None)
-        self._threads = Fastest([usual_threads(), 1])
+        options = [usual_threads(), 1]
+        self._threads = [Fastest(options, WORTH_DOUBLING) for _ in range(2)]
+        """torch's, for few rows and for many."""
 
     def take(self, ids: Sequence[int]) -> tuple[int, int]:
         """A free slot for a text, and how many tokens of its beginning are there: the slot with
@@ -132,18 +134,22 @@ class Decoder:
             and importlib.util.find_spec("numba") is not None
         )
 
-    def compile(self, if_found: bool = False) -> None:
+    def compile(self, if_found: bool = False, apart: bool = False) -> None:
         """Makes the steps to come compiled ones, where that can be; the very first time takes up
         to half a minute, and later ones a fraction of a second. From any thread.
 
         if_found: only if that was done before on such a machine, and kept.
+        apart: by another process, as this one has other things to do meanwhile.
         """
         if self._native or not self.can_compile():
             return
         try:
             made = _Native(self.model, self.cache, self._sources, self._same)
-            if if_found and not made.ready():
+            ready = made.ready()
+            if if_found and not ready:
                 return
+            if apart and not ready:
+                made.compile_apart()
             made.try_out()
         except Exception as error:  # whatever numba or LLVM raise, torch's operations work
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
@@ -164,11 +170,9 @@ class Decoder:
         if native:
             native.read(slot, ids, start)
             return
-        threads, began = self._threads.pick(), time.perf_counter()
-        with torch_threads(threads):
-            tokens = torch.tensor([ids], device=self.device)  # (1, T)
+        tokens = torch.tensor([ids], device=self.device)  # (1, T)
+        with self._fastest_threads(len(ids)):
             self.model.hidden(tokens, self.cache.row(slot, start))
-        self._threads.note(threads, (time.perf_counter() - began) / len(ids))
 
     @torch.inference_mode()
     def step(
@@ -188,39 +192,55 @@ class Decoder:
         cache = _Rows(self.cache, rows)
         record: list[Tensor] | None = [] if attention else None
         ids = torch.tensor([[r.token for r in rows]], device=self.device)  # (1, R)
-        logits = self.model.head(self.model.hidden(ids, cache, record))[0].float().cpu()  # (R, V)
+        with self._fastest_threads(len(rows)):
+            hidden = self.model.hidden(ids, cache, record)  # (1, R, C)
+            logits = self.model.head(hidden)[0].float().cpu()  # (R, V)
         if record is None:
             return logits, None
         weights = torch.cat(record).transpose(1, 2)  # (L, R, H, slots * S)
-        weights = weights.unflatten(-1, (self.slots, -1)).float().cpu()  # (L, R, H, slots, S)
+        weights = weights.unflatten(-1, (-1, cache.seen)).float().cpu()  # (L, R, H, slots, S)
         return logits, [
-            weights[:, i, :, r.slot, : r.position + 1].clone() for i, r in enumerate(rows)
+            weights[:, i, :, r.slot - cache.first, : r.position + 1].clone()
+            for i, r in enumerate(rows)
         ]
+
+    @contextmanager
+    def _fastest_threads(self, rows: int) -> Iterator[None]:
+        """torch's operations on as many threads as are fastest now for so many rows."""
+        fastest = self._threads[rows >= MANY]
+        threads, began = fastest.pick(), time.perf_counter()
+        with torch_threads(threads):
+            yield
+        fastest.note(threads, (time.perf_counter() - began) / (rows + EVERY_STEP))
 
 
 class _Rows(KVCache):
-    """Rows of several texts as one sequence: all slots are one memory, and a mask says whose
-    positions each row may see."""
+    """Rows of several texts as one sequence: the slots from the first to the last of them are one
+    memory, as far as any of them reaches, and a mask says whose positions each row may see."""
 
     def __init__(self, cache: KVCache, rows: Sequence[Row]) -> None:
-        self.k, self.v = cache.k, cache.v
+        self.first, last = min(r.slot for r in rows), max(r.slot for r in rows)
+        self.k, self.v = (m[:, :, self.first : last + 1] for m in (cache.k, cache.v))
         device = self.k.device
-        self._slots = torch.tensor([r.slot for r in rows], device=device)  # (R,)
+        self._slots = torch.tensor([r.slot - self.first for r in rows], device=device)  # (R,)
         self._positions = torch.tensor([r.position for r in rows], device=device)  # (R,)
-        self.length = max(r.position for r in rows) + 1 - len(rows)  # so that R more end there
-        slots, context = self.k.shape[2], self.k.shape[3]
-        mine = self._slots[:, None, None] == torch.arange(slots, device=device)[:, None]
-        past = self._positions[:, None, None] >= torch.arange(context, device=device)
+        self.seen = max(r.position for r in rows) + 1
+        """S, of each slot."""
+        self.length = self.seen - len(rows)  # so that R more end there
+        mine = self._slots[:, None, None] == torch.arange(self.k.shape[2], device=device)[:, None]
+        past = self._positions[:, None, None] >= torch.arange(self.seen, device=device)
         self._mask = (mine & past).flatten(1)  # (R, slots * S)
 
     def positions(self, t: int) -> Tensor:
         return self._positions
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores (1, K, R, D); returns every slot, (1, K, slots * S, D)."""
-        self.k[layer][:, self._slots, self._positions] = k[0]
-        self.v[layer][:, self._slots, self._positions] = v[0]
-        return self.k[layer].flatten(1, 2)[None], self.v[layer].flatten(1, 2)[None]
+        """Stores (1, K, R, D); returns what all slots hold, (1, K, slots * S, D)."""
+        seen = []
+        for memory, new in ((self.k[layer], k), (self.v[layer], v)):
+            memory[:, self._slots, self._positions] = new[0]
+            seen.append(memory[:, :, : self.seen].flatten(1, 2)[None])
+        return seen[0], seen[1]
 
     def mask(self, t: int) -> Tensor:
         return self._mask
@@ -230,9 +250,9 @@ class _Native:
     """Steps by the compiled function, which threads share where that is faster."""
 
     def __init__(self, model: GPT, cache: KVCache, sources: np.ndarray, same: np.ndarray) -> None:
-        from ptx import draws, native, team  # numba takes half a second to import
+        from ptx import compiling, native, team  # numba takes half a second to import
 
-        self._native, self._draws, self._weights = native, draws, native.pack(model)
+        self._native, self._compiling, self._weights = native, compiling, native.pack(model)
         self._cache = native.Cache(cache.k.numpy(), cache.v.numpy())
         self._sources, self._same = sources, same
         self._config = c = model.config
@@ -245,19 +265,15 @@ class _Native:
 
     def ready(self) -> bool:
         """Whether nothing needs compiling any more."""
-        return self._native.ready(self._weights) and self._draws.ready()
+        return self._compiling.ready(self._weights)
+
+    def compile_apart(self) -> None:
+        """Waits until another process has compiled."""
+        self._compiling.compile_apart(self._weights)
 
     def try_out(self) -> None:
-        """One step on a cache of its own, and a draw: compiles, or finds what was compiled
-        before."""
-        native, c, w, zero = self._native, self._config, self._weights, np.zeros(1, np.int64)
-        empty = np.zeros((c.n_layer, c.n_kv_head, 1, 1, c.head_size), np.float32)
-        rows, cache = native.Rows(zero, zero, zero, zero, zero), native.Cache(empty, empty.copy())
-        logits = np.empty((1, c.vocab_size), np.float32)
-        alone = native.team_of(1, w)[0]
-        native.step(w, rows, cache, self._no_weights, logits, native.scratch(w, 1), alone)
-        self._draws.draw_rows(logits, 1.0, 0, 1.0, 0.0, [0.0])
-        self._draws.logprob(logits[0], 0)
+        """Compiles, or finds what was compiled before."""
+        self._compiling.try_out(self._weights)
 
     def read(self, slot: int, ids: Sequence[int], start: int) -> None:
         tokens = np.array(ids)  # (T,)

@@ -153,7 +153,10 @@ class Engine:
         self.model, self.tokenizer, self.most_waiting = model, tokenizer, waiting
         decoder = Decoder(model, slots, native)
         if native is None:  # meanwhile torch's operations do it
-            threading.Thread(target=decoder.compile, name="compile", daemon=True).start()
+            apart = {"apart": True}
+            threading.Thread(
+                target=decoder.compile, kwargs=apart, name="compile", daemon=True
+            ).start()
         self._batch = Batch(decoder)
         self._waiting: deque[Stream] = deque()
         self._parked: deque[Stream] = deque()

@@ -8,6 +8,7 @@ cursor_ms                from an arrow key to all that the page says about the t
 atlas_kib                what the pictures of all heads weigh, for 256 tokens
 atlas_paint_ms           from muting a head to the pictures of all heads painted anew
 stream_keepup            tokens a second on the page, after the first, as a share of the engine's
+compiling_tokens_per_s   tokens a second of a machine's first texts, while it compiles the engine
 memory_growth            memory of the server after 100 generations, as a ratio to after 5
 plot_tick_ms             main thread of one update of the curves, a run of 10,000 points
 training_slowdown        time to the first token while the page trains, as a ratio to idle
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -31,12 +33,14 @@ import psutil
 from playwright.sync_api import Page
 
 import ptx
+from ptx.decoder import Decoder
 from ptx.sampling import USUAL
 from tests.bench import page_training
 from tests.bench.playground import free_port, started
 from tests.bench.report import Row, parser, report
 
 ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "checkpoints" / "mini"
 USERS20 = {"users20_first_token_s", "users20_page_load_s"}
 TRAINING = {"plot_tick_ms", "training_slowdown", *USERS20}
 PROMPT = "def fibonacci(n):"
@@ -111,18 +115,21 @@ STREAM = """() => new Promise((done) => {
 
 @contextmanager
 def opened(port: int) -> Iterator[Page]:
-    """The page, loaded, its first cursor answered and its engine compiled."""
+    """The page, loaded and its first cursor answered."""
     with page_training.browser() as chromium:
         page = chromium.new_page(viewport={"width": 1280, "height": 900})
         page.add_init_script(WATCH)
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_function("window.ptx?.store?.state.look")
         page.evaluate("ptx.store.on(['status'], () => window.look?.())")
-        set_knobs(page, length=40)
-        for seed in range(3):
-            write(page, seed)
-        time.sleep(5)
         yield page
+
+
+def warm_up(page: Page) -> None:
+    set_knobs(page, length=40)
+    for seed in range(3):
+        write(page, seed)
+    time.sleep(5)
 
 
 def set_knobs(page: Page, **knobs: float) -> None:
@@ -140,11 +147,12 @@ def put(page: Page, prompt: str) -> None:
     page.wait_for_function("ptx.store.state.look?.at === ptx.store.state.cursor")
 
 
-def write(page: Page, seed: int) -> None:
-    """One text from beginning to end."""
+def write(page: Page, seed: int) -> tuple[int, float]:
+    """One text from beginning to end: its tokens after the first, and their milliseconds."""
     set_knobs(page, seed=seed)
-    page.evaluate(STREAM)
+    written, milliseconds = page.evaluate(STREAM)
     page.wait_for_function("!ptx.store.state.writing")
+    return written, milliseconds
 
 
 def first_visible_token_ms(page: Page, rounds: int) -> float:
@@ -182,15 +190,12 @@ def stream_keepup(page: Page, rounds: int) -> tuple[float, float]:
     turns, because the machine is faster in one minute than in the next; medians."""
     put(page, PROMPT)
     set_knobs(page, length=KEEPUP)
-    model, tokenizer, _ = ptx.load_model(ROOT / "checkpoints" / "mini")
+    model, tokenizer, _ = ptx.load_model(MODEL)
     shown, alone = [], []
     with ptx.Engine(model, tokenizer) as engine:
-        time.sleep(10)  # until it has compiled
         for seed in range(-1, rounds):  # the first one warms up
             time.sleep(2)  # until all is drawn that was said about the text before
-            set_knobs(page, seed=max(seed, 0))
-            written, milliseconds = page.evaluate(STREAM)
-            page.wait_for_function("!ptx.store.state.writing")
+            written, milliseconds = write(page, max(seed, 0))
             time.sleep(2)
             steps = engine.generate(PROMPT, USUAL, ptx.Limits(KEEPUP), max(seed, 0))
             next(steps)
@@ -200,6 +205,21 @@ def stream_keepup(page: Page, rounds: int) -> tuple[float, float]:
                 shown.append(1000 * written / milliseconds)
                 alone.append(made / (time.perf_counter() - start))
     return statistics.median(shown), statistics.median(alone)
+
+
+def compiling_tokens_per_s(texts: int) -> float:
+    """Median of the first texts of 60 tokens, nothing being compiled when the page is started."""
+    port = free_port()
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        started("app.py", "--port", str(port), port=port, NUMBA_CACHE_DIR=empty),
+        opened(port) as page,
+    ):
+        set_knobs(page, length=60)
+        times = [write(page, seed) for seed in range(texts)]
+        if list(Path(empty).rglob("*.step-*.nbc")):
+            sys.exit("compiling_tokens_per_s: it was compiled before the texts were written")
+    return statistics.median(1000 * written / ms for written, ms in times)
 
 
 def memory_growth(page: Page, server: psutil.Process, generations: int) -> float:
@@ -228,6 +248,9 @@ def measured(args: Namespace) -> list[Row]:
     if args.only and set(args.only) <= TRAINING:
         return of_training(args, wanted)
     rows: list[Row] = []
+    if wanted("compiling_tokens_per_s") and not (args.quick and not args.only):
+        rows.append(("compiling_tokens_per_s", compiling_tokens_per_s(3), None, None))
+    Decoder(ptx.load_model(MODEL)[0], native=True)  # what follows finds it compiled
     port, ready = free_port(), []
     for _ in range(1 if args.quick or not wanted("ready_seconds") else 5):
         with started("app.py", "--port", str(port), port=port) as seconds:
@@ -235,6 +258,7 @@ def measured(args: Namespace) -> list[Row]:
     if wanted("ready_seconds"):
         rows.append(("ready_seconds", statistics.median(ready), None, 8.0))
     with started("app.py", "--port", str(port), port=port), opened(port) as page:
+        warm_up(page)
         if wanted("first_visible_token_ms"):
             value = first_visible_token_ms(page, rounds)
             rows.append(("first_visible_token_ms", value, None, 200.0))

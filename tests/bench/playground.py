@@ -41,13 +41,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(*command: str, port: int) -> Iterator[float]:
+def started(*command: str, port: int, **environment: str) -> Iterator[float]:
     """Runs a server; gives the seconds until it served its configuration."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,
-        env=os.environ | {"GRADIO_ANALYTICS_ENABLED": "False"},
+        env=os.environ | environment | {"GRADIO_ANALYTICS_ENABLED": "False"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
