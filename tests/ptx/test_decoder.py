@@ -148,6 +148,22 @@ def test_company_changes_no_bit_of_a_compiled_row(model: GPT) -> None:
     assert torch.equal(decoder.step(rows)[0], alone)
 
 
+def test_a_prompt_read_in_parts_changes_no_bit(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, ids, sizes = Decoder(model, 2, native=True), some_ids(20), []
+    assert decoder._native
+    decoder.read(0, ids, 0)
+    monkeypatch.setattr("ptx.decoder.AT_ONCE", 6)
+    run = decoder._native._run
+    monkeypatch.setattr(
+        decoder._native, "_run", lambda some, *rest: (sizes.append(len(some)), run(some, *rest))
+    )
+    decoder.read(1, ids, 0)
+    assert sizes == [7, 7, 6]
+    for memory in (decoder.cache.k, decoder.cache.v):
+        assert torch.equal(memory[:, :, 0, :20], memory[:, :, 1, :20])
+        assert memory[:, :, 0, :20].any()
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_that_share_a_step_change_no_bit(model: GPT, threads: int) -> None:
     alone, together = (with_threads(model, n) for n in (1, threads))
