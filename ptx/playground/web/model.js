@@ -2,7 +2,10 @@
 ptx.model = ({ element }) => {
   const { el, store, number } = ptx;
 
-  const figure = ([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
+  const WIDE = 20; // characters of a value that takes the room of two
+
+  const figure = ([name, value]) =>
+    el("div", { class: value.length > WIDE ? "wide" : "" }, el("dt", {}, name), el("dd", {}, value));
   const percent = (share) => `${(100 * share).toFixed(share < 0.01 ? 2 : 1)} %`;
 
   // One bar, cut by what the parameters do; the table under it says the same in words.
@@ -13,11 +16,13 @@ ptx.model = ({ element }) => {
       const piece = el("span", { class: `part part-${i}`, title: `${name}: ${number(size)}` });
       piece.style.flexGrow = size;
       if (size) bar.append(piece);
-      return el("tr", {},
-        el("th", { scope: "row" }, el("span", { class: `part part-${i}` }), name),
-        el("td", {}, number(size)), el("td", {}, percent(size / total)), el("td", { class: "note" }, note));
+      const cell = (text, more = {}) => el("td", { role: "cell", ...more }, text);
+      return el("tr", { role: "row" },
+        el("th", { role: "rowheader", scope: "row" }, el("span", { class: `part part-${i}` }), name),
+        cell(number(size)), cell(percent(size / total)), cell(note, { class: "note" }));
     });
-    return [bar, el("table", { class: "parts-table" }, el("tbody", {}, ...rows))];
+    // A phone's style sheet lays the rows out as a grid, and would take from a table what it is.
+    return [bar, el("table", { class: "parts-table", role: "table" }, el("tbody", { role: "rowgroup" }, ...rows))];
   }
 
   // How it was trained: the same chart as in the Training tab.
