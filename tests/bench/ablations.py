@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import statistics
@@ -422,14 +421,14 @@ def new_run(work: dict[str, Any], variant: Variant, runs: Path, steps: int) -> R
     """A run in which nothing but training happens before the last step."""
     from train.device import keep_freed_memory
     from train.loop import Run
-    from train.settings import Settings
+    from train.settings import Settings, largest_part
 
     keep_freed_memory()
     quiet = {"val_every": NEVER, "sample_every": NEVER, "save_every": NEVER, "val_windows": 1}
     group, data = work["preset"], Path((variant.data and work["data"]) or work["base_data"])
     kernels = {"device": "cpu"} | KERNELS.get(group, PLAIN)
     values = quiet | kernels | BASE[group] | variant.settings | {"steps": steps}
-    values["micro_batch"] = math.gcd(values["micro_batch"], values["batch_size"])
+    values["micro_batch"] = largest_part(values["batch_size"], values["micro_batch"])
     values |= {"seed": work["seed"], "data": data, "runs": runs}
     return Run.start(Settings(preset=PRESET.get(group, group), **values))
 

@@ -247,6 +247,30 @@ def test_a_branch_inside_the_prompt_and_while_another_text_streams(playground: P
     expect(playground.page.locator("#prompt .cm-content")).to_have_text("def")
 
 
+def test_a_bar_does_nothing_until_it_shows_the_newest_answer(playground: Playground) -> None:
+    """Between an answer and the picture of it the bars are still about another token."""
+    playground.cursor_to(1)
+    bars = "#bench-panel button.candidate"
+    disabled = f"[...document.querySelectorAll('{bars}')].map((bar) => bar.ariaDisabled)"
+    before = playground.page.evaluate(disabled)
+    assert "false" in before
+    began, waiting, after = playground.page.evaluate(
+        f"""async () => {{
+            const {{ look, recording }} = ptx.store.state;
+            ptx.store.set({{ look: {{ ...look }} }});
+            await new Promise(queueMicrotask); // the panels are told
+            const waiting = {disabled};
+            document.querySelector("{bars}:not(.chosen)").click();
+            const began = ptx.store.state.writing || ptx.store.state.recording !== recording;
+            for (let i = 0; i < 3; i += 1) await new Promise(requestAnimationFrame);
+            return [began, waiting, {disabled}];
+        }}"""
+    )
+    assert set(waiting) == {"true"}
+    assert not began
+    assert after == before
+
+
 def test_a_branch_lands_where_the_bars_are_about(playground: Playground) -> None:
     """While a text streams, the bars are some tokens behind the cursor."""
     page = playground.page
