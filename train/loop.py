@@ -308,11 +308,14 @@ class Run:
         seconds: float,
         corrected: dict[str, float],
     ) -> dict[str, Any]:
-        p, tokens = self.progress, self.settings.batch_size * self.model.config.context
+        s, p, context = self.settings, self.progress, self.model.config.context
+        tokens = s.batch_size * context
+        beside = (s.grammar + s.loops) * context if cooling(p.step, s) else 0  # that teach, too
         p.step += 1
         p.tokens += tokens
         p.elapsed += seconds
-        flops = kernels.flops_per_token(self.model.config) * tokens / seconds / self.world.size
+        each = kernels.flops_per_token(self.model.config)
+        flops = each * (tokens + beside) / seconds / self.world.size
         memory = peak_memory(self.world.device)
         metrics = {
             "step": p.step,

@@ -12,7 +12,7 @@ from ptx.corpus import Corpus
 from ptx.errors import UserError
 from tests.train.conftest import TINY, assert_equal_ends, interrupted
 from train.corrections import corrections_of
-from train.loop import train
+from train.loop import Run, train
 from train.parallel import World
 from train.settings import Settings
 
@@ -32,6 +32,17 @@ def test_a_corrected_run_resumes_bit_for_bit(data: Path, tmp_path: Path, option:
     paused = interrupted(settings(data, tmp_path, name="paused", save_every=4, **given), 4)
     train(Settings(resume=paused))
     assert_equal_ends(whole, paused)
+
+
+@pytest.mark.usefixtures("any_token")
+@pytest.mark.parametrize("option", ["grammar", "loops"])
+def test_the_share_of_the_peak_counts_what_they_read(
+    data: Path, tmp_path: Path, option: str
+) -> None:
+    run = Run.start(settings(data, tmp_path, batch_size=8, **{option: 4}))
+    run.peak_flops = 1.0
+    shares = [step["mfu"] / step["tokens_per_s"] for step in (run.step() for _ in range(6))]
+    assert shares == pytest.approx([shares[0]] * 3 + [1.5 * shares[0]] * 3, rel=1e-3)
 
 
 @pytest.mark.parametrize("option", ["grammar", "loops"])
