@@ -1,4 +1,5 @@
-"""python -m ptx.compiling KIND ... : compiles a decoding step and a draw, and keeps both.
+"""python -m ptx.compiling KIND ... : compiles a decoding step and a draw, and keeps both. It ends
+when its standard input does.
 
 numba holds Python's lock for most of the time it compiles, some twenty seconds: in the process of a
 page, that would answer and write at a fraction of its pace. So another process does it, and numba
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = ModelConfig(
     16, context=8, n_layer=1, n_head=1, n_kv_head=1, head_size=8, d_model=8, d_mlp=8
 )
+
+
+_one_at_a_time = threading.Lock()
+"""Who waits for it may find that what the one before compiled is enough."""
 
 
 def ready(weights: native.Weights) -> bool:
@@ -67,14 +73,20 @@ def of_kinds(wanted: Sequence[str]) -> native.Weights:
 def compile_apart(weights: native.Weights) -> None:
     """Waits for a process that compiles for such weights, and that ends with this one. There is
     none where it could keep nothing, or where none can be started."""
-    if not kept(native.step):
-        return
     command = [sys.executable, "-m", "ptx.compiling", *kinds(weights)]
-    with (
-        suppress(OSError),
-        subprocess.Popen(command, cwd=ROOT, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL) as process,
-    ):
-        process.wait()  # its standard input is open as long as this process lives
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    given: dict[str, Any] = {
+        "env": os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        "start_new_session": True,  # Ctrl+C would end it first, and this one would compile
+        "stdin": PIPE,  # which is open as long as this process lives
+        "stdout": DEVNULL,
+        "stderr": DEVNULL,
+    }
+    with _one_at_a_time, suppress(OSError):
+        is_python = sys.executable and not getattr(sys, "frozen", False)
+        if is_python and kept(native.step) and not ready(weights):
+            with subprocess.Popen(command, **given) as process:
+                process.wait()
 
 
 def _follow() -> None:

@@ -73,8 +73,8 @@ class Decoder:
         if native is not False:
             self.compile(if_found=native is None)
         options = [usual_threads(), 1]
-        self._threads = [Fastest(options, WORTH_DOUBLING) for _ in range(2)]
-        """torch's, for few rows and for many."""
+        self._threads = defaultdict[Any, Fastest](lambda: Fastest(options, WORTH_DOUBLING))
+        """torch's, for few rows and for many, with or without logits and attention."""
 
     def take(self, ids: Sequence[int]) -> tuple[int, int]:
         """A free slot for a text, and how many tokens of its beginning are there: the slot with
@@ -142,7 +142,8 @@ class Decoder:
         to half a minute, and later ones a fraction of a second. From any thread.
 
         if_found: only if that was done before on such a machine, and kept.
-        apart: by another process, as this one has other things to do meanwhile.
+        apart: by another process, where there can be one, as this one has other things to do
+            meanwhile.
         """
         if self._native or not self.can_compile():
             return
@@ -174,7 +175,7 @@ class Decoder:
             native.read(slot, ids, start)
             return
         tokens = torch.tensor([ids], device=self.device)  # (1, T)
-        with self._fastest_threads(len(ids)):
+        with self._fastest_threads(len(ids), logits=False):
             self.model.hidden(tokens, self.cache.row(slot, start))
 
     @torch.inference_mode()
@@ -195,7 +196,7 @@ class Decoder:
         cache = _Rows(self.cache, rows)
         record: list[Tensor] | None = [] if attention else None
         ids = torch.tensor([[r.token for r in rows]], device=self.device)  # (1, R)
-        with self._fastest_threads(len(rows)):
+        with self._fastest_threads(len(rows), attention=attention):
             hidden = self.model.hidden(ids, cache, record)  # (1, R, C)
             logits = self.model.head(hidden)[0].float().cpu()  # (R, V)
         if record is None:
@@ -208,9 +209,14 @@ class Decoder:
         ]
 
     @contextmanager
-    def _fastest_threads(self, rows: int) -> Iterator[None]:
-        """torch's operations on as many threads as are fastest now for so many rows."""
-        fastest = self._threads[rows >= MANY]
+    def _fastest_threads(
+        self, rows: int, logits: bool = True, attention: bool = False
+    ) -> Iterator[None]:
+        """torch's operations on as many threads of a CPU as are fastest now for such a step."""
+        if self.device.type != "cpu":
+            yield
+            return
+        fastest = self._threads[rows >= MANY, logits, attention]
         threads, began = fastest.pick(), time.perf_counter()
         with torch_threads(threads):
             yield
@@ -219,7 +225,7 @@ class Decoder:
 
 class _Rows(KVCache):
     """Rows of several texts as one sequence: the slots from the first to the last of them are one
-    memory, as far as any of them reaches, and a mask says whose positions each row may see."""
+    memory, and a mask says whose positions each row may see."""
 
     def __init__(self, cache: KVCache, rows: Sequence[Row]) -> None:
         self.first, last = min(r.slot for r in rows), max(r.slot for r in rows)
@@ -227,9 +233,11 @@ class _Rows(KVCache):
         device = self.k.device
         self._slots = torch.tensor([r.slot - self.first for r in rows], device=device)  # (R,)
         self._positions = torch.tensor([r.position for r in rows], device=device)  # (R,)
-        self.seen = max(r.position for r in rows) + 1
-        """S, of each slot."""
-        self.length = self.seen - len(rows)  # so that R more end there
+        reached, context = max(r.position for r in rows) + 1, self.k.shape[3]
+        # Of several slots a part is a copy, which costs more than it saves if it is large.
+        self.seen = context if last > self.first and 2 * reached > context else reached
+        """S, the positions of each slot that are read."""
+        self.length = reached - len(rows)  # so that R more end there
         mine = self._slots[:, None, None] == torch.arange(self.k.shape[2], device=device)[:, None]
         past = self._positions[:, None, None] >= torch.arange(self.seen, device=device)
         self._mask = (mine & past).flatten(1)  # (R, slots * S)
@@ -282,7 +290,7 @@ class _Native:
         tokens = np.array(ids)  # (T,)
         positions = np.arange(start, start + len(ids))
         nothing = np.empty((0, self._config.vocab_size), np.float32)
-        parts = max(1, len(ids) // AT_ONCE)
+        parts = max(1, round(len(ids) / AT_ONCE))
         for some, where in zip(np.array_split(tokens, parts), np.array_split(positions, parts)):
             self._run(some, np.full_like(some, slot), where, self._no_weights, nothing)
 

@@ -11,8 +11,9 @@ reader has caught up, it waits for one like everybody, and goes on where it was.
 may wait have given their slots, the one that did first ends ("not read").
 
 The same seed gives the same text alone and among others, bit for bit, where the compiled step runs
-(`ptx.decoder`). torch's operations, on a GPU or in bf16, round a row's sums by how many rows there
-are: a draw right between two roundings, rare in fp32 and not in bf16, gives another token.
+(`ptx.decoder`). torch's operations, on a GPU, in bf16 or until it is compiled, round a row's sums
+by how many rows there are, and by how many threads take part: a draw right between two roundings,
+rare in fp32 and not in bf16, gives another token.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def compiling_tokens_per_s(texts: int) -> float:
     """Median of the first texts of 60 tokens, nothing being compiled when the page is started."""
     port = free_port()
     with (
-        tempfile.TemporaryDirectory() as empty,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty,
         started("app.py", "--port", str(port), port=port, NUMBA_CACHE_DIR=empty),
         opened(port) as page,
     ):

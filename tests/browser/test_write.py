@@ -227,6 +227,21 @@ def test_the_end_of_a_stopped_text_told_twice_is_not_that_of_the_next(
     assert len(playground.state("ids")) > playground.state("prompt")
 
 
+def test_the_end_of_a_text_told_late_and_often_is_not_that_of_the_next(
+    playground: Playground,
+) -> None:
+    playground.set("temperature", 2)
+    playground.set("length", 300)
+    playground.generate(wait=False)
+    playground.wait_for("state.status.generated > 3")
+    playground.page.evaluate("() => { for (let i = 0; i < 3; i += 1) ptx.writing.ended(); }")
+    playground.page.wait_for_timeout(50)
+    assert playground.state("status")["finish"] != "interrupted"
+    playground.finished("length", "end of text")
+    playground.page.wait_for_timeout(3500)
+    assert playground.state("status")["finish"] in ("length", "end of text")
+
+
 def test_a_server_that_takes_no_more_texts_ends_the_waiting(browser: Browser, app_url: str) -> None:
     page = browser.new_page()  # whose console may tell of the refusal
     playground = Playground(page, app_url)

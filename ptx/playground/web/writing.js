@@ -10,6 +10,7 @@ ptx.writing = (() => {
   const { state, set } = ptx.store;
   const KEPT = 50; // texts
   const PAUSE = 150; // ms without a key until the prompt is read
+  const SILENCE = 3000; // ms in which a text that goes on has another frame
 
   let panel = null; // {trigger, server, facts} of the component that talks to Gradio
   let texts = [];
@@ -21,6 +22,7 @@ ptx.writing = (() => {
   let next = null; // a request that waits for the end of the text being written
   let lines = ""; // of the text being written, as far as they were read
   let begun = false; // whether the text at hand is the one being written
+  let frames = 0; // that came of all texts
   let known = false; // whether it has a frame: before, Gradio does not know what to stop
   let stopping = false;
   let again = false; // whether the end of the request before may be told once more
@@ -226,6 +228,7 @@ ptx.writing = (() => {
   // One frame from the server, see live.py.
   function take(v) {
     if (!v || v.asked !== asked || !state.writing) return;
+    frames += 1;
     if (!known && stopping && !v.error && !v.finish) panel.trigger("stop");
     known = true;
     if (dropped) return;
@@ -260,11 +263,12 @@ ptx.writing = (() => {
   function ended() {
     setTimeout(async () => {
       if (!state.writing) return;
-      const { finish } = state.status;
       if (again && state.status.waiting && !stopping) {
         again = false;
         return;
       }
+      if (!state.status.finish && !stopping && (await goesOn())) return;
+      const { finish } = state.status;
       set({ writing: false });
       const end = { finish: finish ?? (stopping ? "stopped" : "interrupted"), waiting: false, place: 0 };
       report(end);
@@ -288,6 +292,13 @@ ptx.writing = (() => {
       }
       score();
     });
+  }
+
+  // Whether more comes of a text of whose end Gradio tells: then that was the end of one before.
+  async function goesOn() {
+    const [mine, heard] = [asked, frames];
+    await new Promise((resolve) => setTimeout(resolve, SILENCE));
+    return !state.writing || asked !== mine || frames !== heard;
   }
 
   // The server failed, or took no more requests: Gradio tells that alone. Of a stop it tells both.
