@@ -138,8 +138,9 @@ class Decoder:
         )
 
     def compile(self, if_found: bool = False, apart: bool = False) -> None:
-        """Makes the steps to come compiled ones, where that can be; the very first time takes up
-        to half a minute, and later ones a fraction of a second. From any thread.
+        """Makes the steps to come compiled ones, where that can be; the very first time takes
+        half a minute, or longer beside other work, and later ones a fraction of a second. From any
+        thread.
 
         if_found: only if that was done before on such a machine, and kept.
         apart: by another process, where there can be one, as this one has other things to do

@@ -89,6 +89,13 @@ def test_the_compiling_process_ends_with_the_one_that_waits(tmp_path: Path) -> N
     assert not list(tmp_path.rglob("native.step-*.nbc"))  # and it was not done
 
 
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> native.Weights:
+    """For which nothing is compiled yet."""
+    monkeypatch.setattr(compiling, "ready", lambda _: False)
+    return native.pack(bf16(compiling.SMALL))
+
+
 def test_it_is_kept_where_this_process_looks_whatever_its_paths(
     weights: native.Weights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -107,13 +114,6 @@ def test_it_is_kept_where_this_process_looks_whatever_its_paths(
         time.sleep(0.05)
     processes[0].kill()
     whole.join()
-
-
-@pytest.fixture
-def weights(monkeypatch: pytest.MonkeyPatch) -> native.Weights:
-    """For which nothing is compiled yet."""
-    monkeypatch.setattr(compiling, "ready", lambda _: False)
-    return native.pack(bf16(compiling.SMALL))
 
 
 def test_without_another_process_this_one_goes_on(
