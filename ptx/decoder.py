@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import threading
 import time
 import warnings
@@ -291,8 +292,11 @@ class _Native:
         tokens = np.array(ids)  # (T,)
         positions = np.arange(start, start + len(ids))
         nothing = np.empty((0, self._config.vocab_size), np.float32)
-        parts = max(1, round(len(ids) / AT_ONCE))
-        for some, where in zip(np.array_split(tokens, parts), np.array_split(positions, parts)):
+        tile, parts = 2 * self._native.MOST_ROWS, max(1, round(len(ids) / AT_ONCE))
+        # no row is left over that a tile could take
+        size = tile * max(1, math.ceil(len(ids) / parts / tile))
+        for i in range(0, len(ids), size):
+            some, where = tokens[i : i + size], positions[i : i + size]
             self._run(some, np.full_like(some, slot), where, self._no_weights, nothing)
 
     def step(self, rows: Sequence[Row], attention: bool) -> tuple[Tensor, list[Tensor] | None]:

@@ -25,7 +25,7 @@ from ptx.int8 import int8_values
 from ptx.memory import together
 from ptx.model import GPT
 from ptx.team import Team, pieces, team
-from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, packed, row_sums, tile
+from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, dots, packed, padded, tile, tile_onto
 
 _inner = partial(compiled, inner=True)
 ACTIVATIONS = ("relu", "gelu", "swiglu")
@@ -34,9 +34,15 @@ CHUNK = 8
 FIRST = np.int64(0)
 """As a layer or a phase: for a number that is written down numba would compile all once more."""
 
+TOGETHER = 4
+"""Rows that compare themselves with the same keys at a time."""
+SIDE = 64
+"""Of a value, what is summed at a time for one row."""
+
 _most_rows, _four_rows = tile(MOST_ROWS, 1), tile(4, 1)
 _one_row, _one_block = tile(1, BLOCKS), tile(1, 1)
-_two_blocks_more, _one_block_more = tile(1, 2, onto=True), tile(1, 1, onto=True)
+_some_dots, _dots = dots(TOGETHER), dots(1)
+_some_more, _side_more, _more = tile_onto(TOGETHER, 1), tile_onto(1, SIDE // LANES), tile_onto(1, 1)
 
 
 class Matrix(NamedTuple):
@@ -45,9 +51,9 @@ class Matrix(NamedTuple):
     weight: np.ndarray
     """(L, blocks, C, LANES), see `ptx.tile`: float32, uint16 (bits of bf16) or int8."""
     scale: np.ndarray
-    """(L, O) fp32; what a sum over a row of `weight` is multiplied with."""
+    """(L, blocks * LANES) fp32; what a sum over a row of `weight` is multiplied with."""
     bias: np.ndarray
-    """(L, O) fp32."""
+    """(L, blocks * LANES) fp32."""
 
 
 class Norm(NamedTuple):
@@ -159,14 +165,15 @@ def _matrix(linears: list[torch.nn.Linear]) -> Matrix:
     bias = weight.new_zeros(weight.shape[:2])
     if linears[0].bias is not None:
         bias = torch.stack([linear.bias for linear in linears])
-    ones = torch.ones_like(bias)
+    scale = torch.ones_like(bias)
     if hasattr(linears[0], "int8_scale"):
         scale = torch.stack([linear.int8_scale for linear in linears])
-        return Matrix(packed(int8_values(weight, scale).numpy()), _fp32(scale), _fp32(bias))
-    small = weight.bfloat16()
-    if torch.equal(small.float(), weight):  # nothing is lost
-        return Matrix(packed(small.view(torch.uint16).numpy()), _fp32(ones), _fp32(bias))
-    return Matrix(packed(weight.numpy()), _fp32(ones), _fp32(bias))
+        small = int8_values(weight, scale)
+    elif torch.equal((small := weight.bfloat16()).float(), weight):  # nothing is lost
+        small = small.view(torch.uint16)
+    else:
+        small = weight
+    return Matrix(packed(small.numpy()), padded(_fp32(scale)), padded(_fp32(bias)))
 
 
 @_inner
@@ -190,46 +197,42 @@ def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
 
     It is done with for all rows before the next: so it stays in the cache that is next.
     """
-    weight, R = m.weight[layer], len(x)
+    weight, scale, bias, R = m.weight[layer], m.scale[layer], m.bias[layer], len(x)
     first = piece * BLOCKS
     last = min(first + BLOCKS, len(weight))
-    part = np.empty(max(MOST_ROWS, BLOCKS) * LANES, np.float32)
+    whole = min(last, y.shape[1] // LANES)
     r = 0
     while r + MOST_ROWS <= R:
-        for b in range(first, last):
-            _most_rows(weight[b : b + 1], x[r : r + MOST_ROWS], part)
-            _finish(m, layer, part, y[r : r + MOST_ROWS], b, 1)
+        for b in range(first, whole):
+            o = b * LANES
+            some, to = x[r : r + MOST_ROWS], y[r : r + MOST_ROWS, o:]
+            _most_rows(weight[b : b + 1], some, scale[o:], bias[o:], to)
         r += MOST_ROWS
     while r + 4 <= R:
-        for b in range(first, last):
-            _four_rows(weight[b : b + 1], x[r : r + 4], part)
-            _finish(m, layer, part, y[r : r + 4], b, 1)
+        for b in range(first, whole):
+            o = b * LANES
+            _four_rows(weight[b : b + 1], x[r : r + 4], scale[o:], bias[o:], y[r : r + 4, o:])
         r += 4
     while r < R:
-        if last - first == BLOCKS:
-            _one_row(weight[first:last], x[r : r + 1], part)
-            _finish(m, layer, part, y[r : r + 1], first, BLOCKS)
+        o = first * LANES
+        if whole - first == BLOCKS:
+            _one_row(weight[first:whole], x[r : r + 1], scale[o:], bias[o:], y[r : r + 1, o:])
         else:
-            for b in range(first, last):
-                _one_block(weight[b : b + 1], x[r : r + 1], part)
-                _finish(m, layer, part, y[r : r + 1], b, 1)
+            for b in range(first, whole):
+                o = b * LANES
+                _one_block(weight[b : b + 1], x[r : r + 1], scale[o:], bias[o:], y[r : r + 1, o:])
         r += 1
+    if whole < last:  # fewer outputs than in a block are left
+        part, o = np.empty((1, LANES), np.float32), whole * LANES
+        for r in range(R):
+            _one_block(weight[whole:last], x[r : r + 1], scale[o:], bias[o:], part)
+            _copy(part[0, : y.shape[1] - o], y[r, o:])
 
 
 @_inner
 def _pieces(m: Matrix) -> int:
     """In how many pieces threads share the outputs of `m`."""
     return (m.weight.shape[1] + BLOCKS - 1) // BLOCKS
-
-
-@_inner
-def _finish(m: Matrix, layer: int, part: np.ndarray, y: np.ndarray, block: int, n_blocks: int):
-    """A tile's sums (rows, n_blocks * LANES) to where they belong in y (rows, O)."""
-    scale, bias, first = m.scale[layer], m.bias[layer], block * LANES
-    n = min(n_blocks * LANES, y.shape[1] - first)
-    for r in range(len(y)):
-        for i in range(n):
-            y[r, first + i] = part[r * n_blocks * LANES + i] * scale[first + i] + bias[first + i]
 
 
 @_inner
@@ -276,67 +279,88 @@ def _prepare_heads(x: np.ndarray, norm: Norm, layer: int, positions: np.ndarray,
 
 @_inner
 def _score(q: np.ndarray, keys: np.ndarray, weights: np.ndarray):
-    """weights (S,) = q . keys (S, D)"""
-    S, D = keys.shape
-    whole = S - S % KEYS
+    """weights (1, S) = q (1, D) . keys (S, D)"""
+    whole = len(keys) - len(keys) % KEYS
     for s in range(0, whole, KEYS):
-        row_sums(keys[s : s + KEYS], q, weights[s:])
-        for k in range(s, s + KEYS):
-            for i in range(D - D % KEYS, D):
-                weights[k] += q[i] * keys[k, i]
-    for s in range(whole, S):
-        weights[s] = np.float32(0)
-        for i in range(D):
-            weights[s] += q[i] * keys[s, i]
+        _dots(keys[s : s + KEYS], q, weights[:, s:])
+    _score_rest(q, keys, weights, whole)
+
+
+@_inner
+def _score_together(q: np.ndarray, keys: np.ndarray, weights: np.ndarray):
+    """weights (TOGETHER, S) = q (TOGETHER, D) . keys (S, D): the same as `_score`, in less time, as
+    each key is read once."""
+    whole, n = len(keys) - len(keys) % KEYS, KEYS // TOGETHER
+    for s in range(0, whole, n):
+        _some_dots(keys[s : s + n], q, weights[:, s:])
+    _score_rest(q, keys, weights, whole)
+
+
+@_inner
+def _score_rest(q: np.ndarray, keys: np.ndarray, weights: np.ndarray, whole: int):
+    """What is left to be done of weights (R, S) = q (R, D) . keys (S, D): the keys from `whole` on,
+    and of the others the last D % KEYS numbers."""
+    S, D = keys.shape
+    first = D - D % KEYS
+    if whole == S and first == D:
+        return
+    for r in range(len(q)):
+        for s in range(S):
+            if s >= whole:
+                weights[r, s] = np.float32(0)
+            for i in range(first if s < whole else 0, D):
+                weights[r, s] += q[r, i] * keys[s, i]
 
 
 @_inner
 def _gather(weights: np.ndarray, values: np.ndarray, y: np.ndarray):
-    """y (D,) += weights (S,) . values (S, D), position after position."""
+    """y (1, D) += weights (1, S) . values (S, D), position after position."""
     S, D = values.shape
     if not S:
         return
-    probs, i = weights.reshape(1, S), 0  # (1, S)
-    while i + 2 * LANES <= D:
-        _two_blocks_more(values[:, i : i + 2 * LANES], probs, y[i:])
-        i += 2 * LANES
+    i = 0
+    while i + SIDE <= D:
+        _side_more(values[:, i:], weights, y[:, i:])
+        i += SIDE
     while i + LANES <= D:
-        _one_block_more(values[:, i : i + LANES], probs, y[i:])
+        _more(values[:, i:], weights, y[:, i:])
         i += LANES
-    for s in range(S):
-        for j in range(i, D):
-            y[j] += weights[s] * values[s, j]
+    _gather_rest(weights, values, y, i)
 
 
 @_inner
-def _attend(
-    q: np.ndarray,
-    begun: tuple[np.ndarray, np.ndarray],
-    own: tuple[np.ndarray, np.ndarray],
-    weights: np.ndarray,
-    y: np.ndarray,
-):
-    """One head of one row: y (D,) = softmax(q . keys / sqrt(D)) . values.
+def _gather_together(weights: np.ndarray, values: np.ndarray, y: np.ndarray):
+    """y (TOGETHER, D) += weights (TOGETHER, S) . values (S, D): the same as `_gather`."""
+    D, i = y.shape[1], 0
+    while i + LANES <= D:
+        _some_more(values[:, i:], weights, y[:, i:])
+        i += LANES
+    _gather_rest(weights, values, y, i)
 
-    begun: keys and values (P, D) of the first positions, P a multiple of KEYS, so that it does not
-        matter which they are; own: of those after them. Leaves the softmax in weights (S,)."""
-    P, D, S = len(begun[0]), len(q), len(weights)
-    _score(q, begun[0], weights[:P])
-    _score(q, own[0], weights[P:])
-    largest, scale = np.float32(-np.inf), np.float32(1) / np.sqrt(np.float32(D))
-    for s in range(S):
+
+@_inner
+def _gather_rest(weights: np.ndarray, values: np.ndarray, y: np.ndarray, first: int):
+    """`_gather` of what is left of a value from `first` on."""
+    if first == y.shape[1]:
+        return
+    for r in range(len(y)):
+        for s in range(len(values)):
+            for i in range(first, y.shape[1]):
+                y[r, i] += weights[r, s] * values[s, i]
+
+
+@_inner
+def _softmax(weights: np.ndarray, scale: float):
+    """weights (S,) = softmax(weights * scale)"""
+    largest, total = np.float32(-np.inf), np.float32(0)
+    for s in range(len(weights)):
         weights[s] *= scale
         largest = max(largest, weights[s])
-    total = np.float32(0)
-    for s in range(S):
+    for s in range(len(weights)):
         weights[s] = exp(weights[s] - largest)
         total += weights[s]
-    for s in range(S):
+    for s in range(len(weights)):
         weights[s] /= total
-    for i in range(D):
-        y[i] = np.float32(0)
-    _gather(weights[:P], begun[1], y)
-    _gather(weights[P:], own[1], y)
 
 
 @_inner
@@ -397,8 +421,9 @@ class Scratch(NamedTuple):
 
 
 def scratch(w: Weights, rows: int) -> Scratch:
-    widths = [w.tok_emb.shape[1]] * 2
-    widths += [m.scale.shape[1] for m in (w.q, w.k, w.v, w.q, w.up, w.up)]
+    C, mlp = w.tok_emb.shape[1], w.down.weight.shape[2]
+    q, k = w.n_head * w.head_size, w.n_kv_head * w.head_size
+    widths = (C, C, q, k, k, q, mlp, mlp)
     return Scratch(*(np.empty((rows, width), np.float32) for width in widths))
 
 
@@ -451,6 +476,35 @@ def _keep(w: Weights, rows: Rows, cache: Cache, layer: int, piece: int, s: Scrat
 
 
 @_inner
+def _alike(rows: Rows, a: int, b: int):
+    """A slot, and how many of its first keys rows a ... b - 1 are to be compared with: all that any
+    of them sees where they are of one text, those of their source where they share that; none if
+    they are fewer than TOGETHER."""
+    slot, source = rows.slots[a], rows.sources[b - 1]
+    one_text, same = b - a == TOGETHER, rows.positions[a] + 1 if b - a == TOGETHER else 0
+    for r in range(a, b):
+        one_text = one_text and rows.slots[r] == slot
+        same = min(same, rows.positions[r] + 1)
+        if rows.slots[r] != source:
+            same = min(same, rows.same[r] if rows.sources[r] == source else 0)
+    if one_text:
+        return slot, rows.positions[b - 1] + 1
+    return source, same // KEYS * KEYS
+
+
+@_inner
+def _held(rows: Rows, r: int, alike: int) -> int:
+    """How many of a row's first keys are its source's too, `alike` of which were seen to."""
+    return max(alike, min(rows.same[r], rows.positions[r] + 1) // KEYS * KEYS)
+
+
+@_inner
+def _whole(n: int, context: int) -> int:
+    """n keys and those after them up to a multiple of KEYS, if there is room for so many."""
+    return min((n + KEYS - 1) // KEYS * KEYS, context)
+
+
+@_inner
 def _look(
     w: Weights,
     rows: Rows,
@@ -461,17 +515,43 @@ def _look(
     attention: np.ndarray,
     s: Scratch,
 ):
-    """What one head of one row finds; `weights` (context,) is room to work in."""
-    n, r = piece // len(rows.tokens), piece % len(rows.tokens)
-    group, D, slot, source = w.n_head // w.n_kv_head, w.head_size, rows.slots[r], rows.sources[r]
-    keys, values = cache.k[layer, n // group], cache.v[layer, n // group]
-    seen, mine = rows.positions[r] + 1, slice(n * D, (n + 1) * D)
-    both = min(rows.same[r], seen) // KEYS * KEYS
-    begun = keys[source, :both], values[source, :both]
-    own = keys[slot, both:seen], values[slot, both:seen]
-    _attend(s.q[r, mine], begun, own, weights[:seen], s.y[r, mine])
-    if len(attention):
-        _copy(weights[:seen], attention[r, layer, n])
+    """What one head of a few rows finds: softmax(q . keys / sqrt(D)) . values; `weights`
+    (TOGETHER, context) is room to work in.
+
+    Keys are compared KEYS at a time, so that it does not matter in which slots they are. The last
+    of them may be nobody's yet.
+    """
+    groups = (len(rows.tokens) + TOGETHER - 1) // TOGETHER
+    n, a = piece // groups, piece % groups * TOGETHER
+    b = min(a + TOGETHER, len(rows.tokens))
+    D, n_kv, context = w.head_size, n * w.n_kv_head // w.n_head, weights.shape[1]
+    keys, values = cache.k[layer, n_kv], cache.v[layer, n_kv]  # (slots, context, D)
+    q, y = s.q[a:b, n * D : (n + 1) * D], s.y[a:b, n * D : (n + 1) * D]
+    slot, alike = _alike(rows, a, b)
+    if alike:
+        end = _whole(alike, context)
+        _score_together(q, keys[slot, :end], weights[:, :end])
+    for r in range(a, b):
+        i, seen = r - a, rows.positions[r] + 1
+        if seen > alike:
+            one, held, end = weights[i : i + 1], _held(rows, r, alike), _whole(seen, context)
+            _score(q[i : i + 1], keys[rows.sources[r], alike:held], one[:, alike:held])
+            _score(q[i : i + 1], keys[rows.slots[r], held:end], one[:, held:end])
+        _softmax(weights[i, :seen], np.float32(1) / np.sqrt(np.float32(D)))
+        if len(attention):
+            _copy(weights[i, :seen], attention[r, layer, n])
+        for k in range(seen, alike):
+            weights[i, k] = np.float32(0)
+        for k in range(D):
+            y[i, k] = np.float32(0)
+    if alike:
+        _gather_together(weights[:, :alike], values[slot, :alike], y)
+    for r in range(a, b):
+        i, seen = r - a, rows.positions[r] + 1
+        if seen > alike:
+            one, held = weights[i : i + 1], _held(rows, r, alike)
+            _gather(one[:, alike:held], values[rows.sources[r], alike:held], y[i : i + 1])
+            _gather(one[:, held:seen], values[rows.slots[r], held:seen], y[i : i + 1])
 
 
 @_inner
@@ -509,8 +589,8 @@ def step(
     attention: fp32 (R, L, H, context), filled up to each row's position; (0, ...) to leave it out.
     """
     R, n_layer = len(rows.tokens), len(w.q.weight)
-    chunks = (R + CHUNK - 1) // CHUNK
-    weights, phase = np.empty(cache.k.shape[3], np.float32), FIRST
+    chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
+    weights, phase = np.empty((TOGETHER, cache.k.shape[3]), np.float32), FIRST
     for piece in pieces(team.place, phase, chunks):
         _embed(w, rows, piece, s)
     for layer in range(n_layer):
@@ -523,7 +603,7 @@ def step(
         if layer == n_layer - 1 and not len(logits):
             return
         phase += 1
-        for piece in pieces(team.place, phase, R * w.n_head):
+        for piece in pieces(team.place, phase, groups * w.n_head):
             _look(w, rows, cache, layer, piece, weights, attention, s)
         phase += 1
         for piece in pieces(team.place, phase, _pieces(w.out)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import sys
 import time
@@ -24,6 +25,7 @@ from ptx.fastest import Fastest
 from ptx.int8 import as_int8
 from ptx.model import GPT
 from ptx.team import Helpers
+from ptx.tile import MOST_ROWS
 
 TINY = replace(
     PRESETS["nano"], vocab_size=203, context=24, n_layer=2, n_head=4, n_kv_head=2, head_size=8,
@@ -36,7 +38,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "bias": True, "qkv_bias": True, "head_bias": True, "tied_head": False,
     },
     "gpt2": {"norm": "layer", "position": "learned", "mlp": "gelu", "bias": True, "qkv_bias": True},
-    "llama": {"qk_norm": False, "tied_head": False},
+    "llama": {"qk_norm": False, "tied_head": False, "context": 27},  # no whole vector of keys
     "wide heads": {"head_size": 104, "d_mlp": 160},  # whole vectors, and some left over
 }  # fmt: skip
 
@@ -76,7 +78,7 @@ def whole(model: GPT, ids: list[int]) -> torch.Tensor:
 
 
 def test_token_by_token_equals_all_at_once(model: GPT, native: bool) -> None:
-    ids = some_ids(24)
+    ids = some_ids(model.config.context)
     logits = step_through(Decoder(model, native=native), ids)
     torch.testing.assert_close(logits, whole(model, ids), atol=1e-4, rtol=1e-4)
 
@@ -149,6 +151,7 @@ def test_company_changes_no_bit_of_a_compiled_row(model: GPT) -> None:
 
 
 def test_a_prompt_read_in_parts_changes_no_bit(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do rows that are left over, for which there are smaller tiles."""
     decoder, ids, sizes = Decoder(model, 2, native=True), some_ids(20), []
     assert decoder._native
     decoder.read(0, ids, 0)
@@ -158,10 +161,47 @@ def test_a_prompt_read_in_parts_changes_no_bit(model: GPT, monkeypatch: pytest.M
         decoder._native, "_run", lambda some, *rest: (sizes.append(len(some)), run(some, *rest))
     )
     decoder.read(1, ids, 0)
-    assert sizes == [7, 7, 6]
+    assert len(sizes) == 2
+    assert sizes[0] % MOST_ROWS == 0
     for memory in (decoder.cache.k, decoder.cache.v):
         assert torch.equal(memory[:, :, 0, :20], memory[:, :, 1, :20])
         assert memory[:, :, 0, :20].any()
+
+
+def test_what_texts_share_is_read_once_and_changes_no_bit(model: GPT) -> None:
+    """Rows that have a source, or a text, in common compare themselves with its keys together."""
+    decoder = Decoder(model, 8, native=True)
+    ids, others = some_ids(20), {slot: some_ids(24, slot)[20:] for slot in range(6)}
+    decoder.read(0, ids, 0)
+    for slot in range(1, 6):
+        assert decoder.copy(slot, ids, 0, {0: ids}) == 20
+        decoder.read(slot, others[slot][: slot % 3], 20)
+    decoder.read(7, some_ids(11, 9), 0)
+    rows = [Row(others[slot][slot % 3], slot, 20 + slot % 3) for slot in range(6)]
+    rows += [Row(t, 7, 11 + i) for i, t in enumerate(some_ids(6, 8))]
+    alone = [decoder.step([row], attention=True) for row in rows]
+    for order in (range(12), [5, 3, 4, 1, 0, 2, *range(6, 12)], [0, 6, 7, 8, 9, 1, 2, 3, 10, 11]):
+        logits, attention = decoder.step([rows[i] for i in order], attention=True)
+        assert attention
+        for one, i in enumerate(order):
+            expected, [weights] = alone[i]
+            assert torch.equal(logits[one], expected[0])
+            assert torch.equal(attention[one], weights)
+
+
+def test_what_nobody_has_written_is_seen_by_nobody(model: GPT) -> None:
+    ids, logits = some_ids(21), []
+    for nothing in (0.0, math.nan):
+        decoder = Decoder(model, 2, native=True)
+        decoder.cache.k.fill_(nothing)
+        decoder.cache.v.fill_(nothing)
+        decoder.read(1, ids[:13], 0)
+        rows = [Row(t, 1, 13 + i) for i, t in enumerate(ids[13:18])]
+        logits.append(decoder.step(rows)[0])
+        logits.append(decoder.step([Row(ids[18], 1, 18)])[0])
+    assert torch.equal(logits[0], logits[2])
+    assert torch.equal(logits[1], logits[3])
+    assert logits[0].isfinite().all()
 
 
 @pytest.mark.parametrize("threads", [2, 3])
