@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptx.memory import LINE, together, zeros
+from ptx.memory import LINE, PAGE, together, zeros
 
 MAPS = Path("/proc/self/smaps")
 
@@ -53,6 +53,8 @@ def flags_at(address: int) -> list[str]:
 
 
 @pytest.mark.skipif(not MAPS.exists(), reason="a system that does not tell")
-def test_for_what_is_large_together_large_pages_are_asked_for() -> None:
+def test_what_is_large_together_begins_a_large_page_and_such_are_asked_for() -> None:
     copies = together([np.ones(1 << 18, np.float32)] * 16)  # 1 MB each
-    assert "hg" in flags_at(copies[7].ctypes.data)
+    assert copies[0].ctypes.data % PAGE == 0
+    assert "hg" in flags_at(copies[0].ctypes.data)
+    assert "hg" in flags_at(copies[15].ctypes.data)
