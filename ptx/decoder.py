@@ -292,9 +292,10 @@ class _Native:
         tokens = np.array(ids)  # (T,)
         positions = np.arange(start, start + len(ids))
         nothing = np.empty((0, self._config.vocab_size), np.float32)
-        tile, parts = 2 * self._native.MOST_ROWS, max(1, round(len(ids) / AT_ONCE))
-        # no row is left over that a tile could take
-        size = tile * max(1, math.ceil(len(ids) / parts / tile))
+        # no row is left over that a tile, or a group that looks together, could take
+        whole = math.lcm(self._native.MOST_ROWS, self._native.TOGETHER)
+        parts = max(1, round(len(ids) / AT_ONCE))
+        size = whole * max(1, math.ceil(len(ids) / parts / whole))
         for i in range(0, len(ids), size):
             some, where = tokens[i : i + size], positions[i : i + size]
             self._run(some, np.full_like(some, slot), where, self._no_weights, nothing)

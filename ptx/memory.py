@@ -26,7 +26,10 @@ def zeros(n: int) -> np.ndarray:
         return _from_start(np.zeros(n + LINE, np.uint8), LINE, n)
     # numpy asks for large pages too, but C's allocator may give it what was in small ones before.
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    pages = mmap.mmap(-1, (-(-n // PAGE) + 1) * PAGE, flags=private)
+    try:
+        pages = mmap.mmap(-1, (-(-n // PAGE) + 1) * PAGE, flags=private)
+    except OSError as error:  # as numpy says it
+        raise MemoryError(f"{n:,} bytes of memory are not to be had") from error
     with suppress(OSError):  # a system built without them
         pages.madvise(ADVICE)
     return _from_start(np.frombuffer(pages, np.uint8), PAGE, n)

@@ -476,26 +476,27 @@ def _keep(w: Weights, rows: Rows, cache: Cache, layer: int, piece: int, s: Scrat
 
 
 @_inner
-def _alike(rows: Rows, a: int, b: int):
+def _common(rows: Rows, a: int, b: int):
     """A slot, and how many of its first keys rows a ... b - 1 are to be compared with: all that any
     of them sees where they are of one text, those of their source where they share that; none if
     they are fewer than TOGETHER."""
     slot, source = rows.slots[a], rows.sources[b - 1]
-    one_text, same = b - a == TOGETHER, rows.positions[a] + 1 if b - a == TOGETHER else 0
+    one_text, n = b - a == TOGETHER, rows.positions[a] + 1 if b - a == TOGETHER else 0
     for r in range(a, b):
         one_text = one_text and rows.slots[r] == slot
-        same = min(same, rows.positions[r] + 1)
+        n = min(n, rows.positions[r] + 1)
         if rows.slots[r] != source:
-            same = min(same, rows.same[r] if rows.sources[r] == source else 0)
+            n = min(n, rows.same[r] if rows.sources[r] == source else 0)
     if one_text:
         return slot, rows.positions[b - 1] + 1
-    return source, same // KEYS * KEYS
+    return source, n // KEYS * KEYS
 
 
 @_inner
-def _held(rows: Rows, r: int, alike: int) -> int:
-    """How many of a row's first keys are its source's too, `alike` of which were seen to."""
-    return max(alike, min(rows.same[r], rows.positions[r] + 1) // KEYS * KEYS)
+def _held(rows: Rows, r: int, begun: int) -> int:
+    """Up to where a row's keys are read in its source, the first `begun` being done: a multiple of
+    KEYS from there on."""
+    return max(begun, min(rows.same[r], rows.positions[r] + 1) // KEYS * KEYS)
 
 
 @_inner
@@ -518,8 +519,9 @@ def _look(
     """What one head of a few rows finds: softmax(q . keys / sqrt(D)) . values; `weights`
     (TOGETHER, context) is room to work in.
 
-    Keys are compared KEYS at a time, so that it does not matter in which slots they are. The last
-    of them may be nobody's yet.
+    The score of a key is summed by `dots` if it is one of the first context // KEYS * KEYS, and by
+    a loop otherwise, whoever looks and in whichever slot it is. So keys are scored up to a multiple
+    of KEYS, and the last of them may be nobody's yet.
     """
     groups = (len(rows.tokens) + TOGETHER - 1) // TOGETHER
     n, a = piece // groups, piece % groups * TOGETHER
@@ -527,31 +529,29 @@ def _look(
     D, n_kv, context = w.head_size, n * w.n_kv_head // w.n_head, weights.shape[1]
     keys, values = cache.k[layer, n_kv], cache.v[layer, n_kv]  # (slots, context, D)
     q, y = s.q[a:b, n * D : (n + 1) * D], s.y[a:b, n * D : (n + 1) * D]
-    slot, alike = _alike(rows, a, b)
-    if alike:
-        end = _whole(alike, context)
+    slot, common = _common(rows, a, b)
+    if common:
+        end = _whole(common, context)
         _score_together(q, keys[slot, :end], weights[:, :end])
     for r in range(a, b):
         i, seen = r - a, rows.positions[r] + 1
-        if seen > alike:
-            one, held, end = weights[i : i + 1], _held(rows, r, alike), _whole(seen, context)
-            _score(q[i : i + 1], keys[rows.sources[r], alike:held], one[:, alike:held])
+        if seen > common:
+            one, held, end = weights[i : i + 1], _held(rows, r, common), _whole(seen, context)
+            _score(q[i : i + 1], keys[rows.sources[r], common:held], one[:, common:held])
             _score(q[i : i + 1], keys[rows.slots[r], held:end], one[:, held:end])
         _softmax(weights[i, :seen], np.float32(1) / np.sqrt(np.float32(D)))
         if len(attention):
             _copy(weights[i, :seen], attention[r, layer, n])
-        for k in range(seen, alike):
-            weights[i, k] = np.float32(0)
         for k in range(D):
             y[i, k] = np.float32(0)
-    if alike:
-        _gather_together(weights[:, :alike], values[slot, :alike], y)
+    begun = min(common, rows.positions[a] + 1)  # what all of them see
+    if begun:
+        _gather_together(weights[:, :begun], values[slot, :begun], y)
     for r in range(a, b):
         i, seen = r - a, rows.positions[r] + 1
-        if seen > alike:
-            one, held = weights[i : i + 1], _held(rows, r, alike)
-            _gather(one[:, alike:held], values[rows.sources[r], alike:held], y[i : i + 1])
-            _gather(one[:, held:seen], values[rows.slots[r], held:seen], y[i : i + 1])
+        one, held = weights[i : i + 1], _held(rows, r, begun)
+        _gather(one[:, begun:held], values[rows.sources[r], begun:held], y[i : i + 1])
+        _gather(one[:, held:seen], values[rows.slots[r], held:seen], y[i : i + 1])
 
 
 @_inner

@@ -4,8 +4,11 @@ A tile of sums (rows x outputs) stays in vector registers while the loop runs ov
 weight is loaded and widened once for all rows of the tile, and no sum has to be gathered from
 lanes at the end. LLVM does not find this by itself in a loop that numba compiles.
 
-Every sum is taken input after input, in one fp32 number: it is the same, bit for bit, in a tile of
-any size.
+Every sum of a tile is taken input after input, in one fp32 number, and every one of `dots` in KEYS
+numbers: it is the same, bit for bit, in a tile of any size.
+
+numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py after
+changes here.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ def tile(rows: int, blocks: int) -> Callable[..., None]:
     weight: (blocks, C, LANES) of float32, uint16 (bits of bf16) or int8.
     x: (rows, C) fp32.
     scale, bias: at least (blocks * LANES,) fp32.
-    y: (rows, blocks * LANES) fp32 or wider, which receives the products times `scale` plus `bias`.
+    y: (rows, at least blocks * LANES) fp32, which receives the products times `scale` plus `bias`.
     The last axis of each is contiguous.
     """
 
@@ -82,7 +85,7 @@ def tile(rows: int, blocks: int) -> Callable[..., None]:
 def tile_onto(rows: int, blocks: int) -> Callable[..., None]:
     """A function for numba's code: tile(weight, x, y), by which the products are added to y.
 
-    weight: (C, blocks * LANES) fp32 or wider; x, y as of `tile`. The sums go on from what is in y,
+    weight: (C, at least blocks * LANES) fp32; x, y as of `tile`. The sums go on from what is in y,
     as if what led to it had been part of this.
     """
 
@@ -104,8 +107,8 @@ def tile_onto(rows: int, blocks: int) -> Callable[..., None]:
 
 def dots(rows: int) -> Callable[..., None]:
     """A function for numba's code: dots(keys, x, y), by which y (rows, KEYS // rows) is the product
-    of x (rows, D) with keys (KEYS // rows, D), all fp32, the last axis contiguous; but for what D
-    is more than a multiple of KEYS.
+    of x (rows, D) with keys (KEYS // rows, D), all fp32, the last axis contiguous. The last
+    D % KEYS numbers are left out.
 
     A product is the same, bit for bit, whatever `rows` is.
     """

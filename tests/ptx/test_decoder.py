@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,7 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "gpt2": {"norm": "layer", "position": "learned", "mlp": "gelu", "bias": True, "qkv_bias": True},
     "llama": {"qk_norm": False, "tied_head": False, "context": 27},  # no whole vector of keys
-    "wide heads": {"head_size": 104, "d_mlp": 160},  # whole vectors, and some left over
+    "wide heads": {"head_size": 108, "d_mlp": 160},  # whole vectors, and some left over
 }  # fmt: skip
 
 
@@ -150,37 +151,50 @@ def test_company_changes_no_bit_of_a_compiled_row(model: GPT) -> None:
     assert torch.equal(decoder.step(rows)[0], alone)
 
 
-def test_a_prompt_read_in_parts_changes_no_bit(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor do rows that are left over, for which there are smaller tiles."""
-    decoder, ids, sizes = Decoder(model, 2, native=True), some_ids(20), []
-    assert decoder._native
+def test_a_prompt_read_in_parts_changes_no_bit(model: GPT) -> None:
+    decoder, ids = Decoder(model, 2, native=True), some_ids(20)
     decoder.read(0, ids, 0)
-    monkeypatch.setattr("ptx.decoder.AT_ONCE", 6)
-    run = decoder._native._run
-    monkeypatch.setattr(
-        decoder._native, "_run", lambda some, *rest: (sizes.append(len(some)), run(some, *rest))
-    )
-    decoder.read(1, ids, 0)
-    assert len(sizes) == 2
-    assert sizes[0] % MOST_ROWS == 0
+    for start, end in ((0, 7), (7, 14), (14, 20)):  # rows are left over, for smaller tiles
+        decoder.read(1, ids[start:end], start)
     for memory in (decoder.cache.k, decoder.cache.v):
         assert torch.equal(memory[:, :, 0, :20], memory[:, :, 1, :20])
         assert memory[:, :, 0, :20].any()
 
 
-def test_what_texts_share_is_read_once_and_changes_no_bit(model: GPT) -> None:
-    """Rows that have a source, or a text, in common compare themselves with its keys together."""
+def test_parts_of_a_prompt_leave_over_no_row_but_at_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder, sizes = Decoder(random_model(TINY), native=True), []
+    assert decoder._native
+    monkeypatch.setattr("ptx.decoder.AT_ONCE", 6)
+    run = decoder._native._run
+    monkeypatch.setattr(
+        decoder._native, "_run", lambda some, *rest: (sizes.append(len(some)), run(some, *rest))
+    )
+    decoder.read(0, some_ids(23), 0)
+    assert sum(sizes) == 23
+    assert len(sizes) in (2, 3)
+    assert all(size % MOST_ROWS == size % native_step.TOGETHER == 0 for size in sizes[:-1])
+
+
+def test_what_texts_share_changes_no_bit(model: GPT) -> None:
+    """Rows that have a source, or a text, in common are compared with its keys together."""
     decoder = Decoder(model, 8, native=True)
     ids, others = some_ids(20), {slot: some_ids(24, slot)[20:] for slot in range(6)}
     decoder.read(0, ids, 0)
     for slot in range(1, 6):
         assert decoder.copy(slot, ids, 0, {0: ids}) == 20
         decoder.read(slot, others[slot][: slot % 3], 20)
+    assert decoder.copy(6, ids, 0, {0: ids}) == 20
+    decoder.forget(6, 9)  # less of it is that of the others
+    decoder.read(6, some_ids(11, 10), 9)
     decoder.read(7, some_ids(11, 9), 0)
-    rows = [Row(others[slot][slot % 3], slot, 20 + slot % 3) for slot in range(6)]
+    rows = [Row(others[slot][slot % 3], slot, 20 + slot % 3) for slot in range(5)]
+    rows += [Row(ids[13], 5, 13), Row(3, 6, 20)]  # one sees fewer keys than are the same
     rows += [Row(t, 7, 11 + i) for i, t in enumerate(some_ids(6, 8))]
     alone = [decoder.step([row], attention=True) for row in rows]
-    for order in (range(12), [5, 3, 4, 1, 0, 2, *range(6, 12)], [0, 6, 7, 8, 9, 1, 2, 3, 10, 11]):
+    text = range(7, 13)
+    for order in ([*range(7), *text], [4, 3, 1, 5, 2, 6, 4, 0, *text], [0, *text, 6, 2, 3, 4]):
         logits, attention = decoder.step([rows[i] for i in order], attention=True)
         assert attention
         for one, i in enumerate(order):
@@ -202,6 +216,39 @@ def test_what_nobody_has_written_is_seen_by_nobody(model: GPT) -> None:
     assert torch.equal(logits[0], logits[2])
     assert torch.equal(logits[1], logits[3])
     assert logits[0].isfinite().all()
+
+
+def test_a_row_that_is_no_number_spoils_none_before_it() -> None:
+    model = random_model(TINY)
+    with torch.no_grad():
+        model.tok_emb.weight[202] = math.nan
+    decoder, ids = Decoder(model, 2, native=True), [*(t % 202 for t in some_ids(19)), 202]
+    decoder.read(0, ids[:-4], 0)
+    decoder.read(1, ids[:-4], 0)
+    together, _ = decoder.step([Row(t, 0, 16 + i) for i, t in enumerate(ids[-4:])])
+    for i, token in enumerate(ids[-4:-1]):
+        alone, _ = decoder.step([Row(token, 1, 16 + i)])
+        assert torch.equal(alone[0, :202], together[i, :202])  # not the logit of 202 itself
+    assert together[:3, :202].isfinite().all()
+    assert not together[3].isfinite().any()
+
+
+def test_rows_are_compared_with_the_keys_that_they_have_in_common() -> None:
+    def common(*rows: tuple[int, int, int, int]) -> tuple[int, int]:
+        """rows: (slot, position, source, same)"""
+        slots, positions, sources, same = np.array(rows).T
+        step = native_step.Rows(slots, slots, positions, sources, same)
+        return native_step._common.py_func(step, 0, len(rows))
+
+    K = 16  # a multiple of KEYS everywhere
+    assert common((3, 5, 3, 0), (3, 6, 3, 0), (3, 7, 3, 0), (3, 8, 3, 0)) == (3, 9)  # one text
+    assert common((3, 5, 3, 0), (3, 6, 3, 0), (3, 7, 3, 0))[1] == 0  # too few
+    followers = (1, 90, 0, K), (2, 80, 0, 2 * K + 1), (4, 70, 0, 50), (5, 60, 0, 50)
+    assert common(*followers) == (0, K)
+    assert common((0, 2 * K - 1, 0, 0), *followers[1:]) == (0, 2 * K)  # with their source
+    assert common(*followers[1:], (0, 70, 0, 0)) == (0, 2 * K)
+    assert common(*followers[1:], (6, K + 1, 0, 50)) == (0, K)  # one sees no more
+    assert common(*followers[1:], (7, 90, 7, 50))[1] == 0  # one follows another
 
 
 @pytest.mark.parametrize("threads", [2, 3])

@@ -23,6 +23,11 @@ def test_zeros_are_zeros_from_the_start_of_a_line(n: int) -> None:
     assert not found.any()
 
 
+def test_too_much_is_a_memory_error() -> None:
+    with pytest.raises(MemoryError):
+        zeros(1 << 60)
+
+
 def test_arrays_together_are_the_same_and_overlap_nowhere() -> None:
     rng = np.random.default_rng(0)
     arrays = [
