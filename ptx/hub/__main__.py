@@ -171,8 +171,12 @@ def pull(args: Pull) -> None:
 
 
 def make_space(args: MakeSpace) -> None:
-    from ptx.hub.space import contents, space
+    from ptx.hub.space import contents, left_here, space
 
+    if left := left_here():
+        names = f"{left[0]} and {len(left) - 1} more" if len(left) > 1 else left[0]
+        note = f"note: git does not track {names}: git add what the page needs, or it stays here"
+        print(note, file=sys.stderr)
     if args.dry_run:
         print("\n".join(sorted(contents(args.model))))
         return

@@ -98,9 +98,19 @@ def library() -> list[str]:
 
 def tracked() -> list[str]:
     """The files of the library that git knows; none where there is no git, or no repository."""
+    return _listed()
+
+
+def left_here() -> list[str]:
+    """Code in the library that does not go, as git knows the others, and does not ignore it."""
+    others = _listed("--others", "--exclude-standard") if tracked() else []
+    return [name for name in others if Path(name).suffix in CODE]
+
+
+def _listed(*which: str) -> list[str]:
     try:
         listed = subprocess.run(
-            ["git", "ls-files", "-z", "ptx"], cwd=ROOT, capture_output=True, check=True
+            ["git", "ls-files", "-z", *which, "ptx"], cwd=ROOT, capture_output=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return []

@@ -19,6 +19,7 @@ from gradio_client import Client
 
 from ptx.errors import UserError
 from ptx.hub import space as spaces
+from ptx.hub.__main__ import main
 from ptx.hub.space import NEEDED, ROOT, contents, pinned, requirements, space, write
 from tests.ptx.hub.stand_in import Fault, Repositories
 
@@ -74,6 +75,29 @@ def test_what_git_does_not_know_stays_here(littered: Path, directory: Path) -> N
     library = {name for name in contents(directory) if name.startswith("ptx/")}
     gone = {"ptx/lens/text.py"}
     assert library == tracked("ptx/lens") - gone | {"ptx/lens/a.so", "ptx/notes.txt"}
+
+
+def test_code_that_git_does_not_know_is_told(
+    littered: Path, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["space", "me/play", "--model", str(directory), "--dry-run"]
+    main(words)
+    assert capsys.readouterr().err == ""  # without a repository all of it goes
+    (littered / ".gitignore").write_text(".*\n!.gitignore\n")
+    for command in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", *command], cwd=littered, check=True)
+    main(words)
+    assert capsys.readouterr().err == ""
+    (littered / "ptx/scratch.py").touch()
+    (littered / "ptx/.hidden.py").touch()
+    (littered / "ptx/more.txt").touch()
+    main(words)
+    told = capsys.readouterr()
+    assert "git does not track ptx/scratch.py: git add" in told.err
+    assert "scratch" not in told.out
+    (littered / "ptx/lens/another.js").touch()
+    main(words)
+    assert "ptx/lens/another.js and 1 more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("info", [None, "x", ["x"]])
