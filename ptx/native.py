@@ -37,7 +37,7 @@ FIRST = np.int64(0)
 TOGETHER = 4
 """Rows that compare themselves with the same keys at a time."""
 SIDE = 64
-"""Of a value, what is summed at a time for one row."""
+"""Numbers of a value that are summed at a time for one row."""
 
 _most_rows, _four_rows = tile(MOST_ROWS, 1), tile(4, 1)
 _one_row, _one_block = tile(1, BLOCKS), tile(1, 1)
