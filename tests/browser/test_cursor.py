@@ -102,7 +102,7 @@ def test_what_is_said_about_a_token_is_the_models(playground: Playground) -> Non
 
 def test_a_click_while_the_text_streams_keeps_the_cursor_there(playground: Playground) -> None:
     playground.set("temperature", 2)
-    playground.set("length", 800)
+    playground.set("length", 1000)
     playground.generate(wait=False)
     playground.wait_for("state.status.generated > 5")
     assert playground.state("following")
