@@ -194,7 +194,7 @@ def test_what_texts_share_changes_no_bit(model: GPT) -> None:
     rows += [Row(t, 7, 11 + i) for i, t in enumerate(some_ids(6, 8))]
     alone = [decoder.step([row], attention=True) for row in rows]
     text = range(7, 13)
-    for order in ([*range(7), *text], [4, 3, 1, 5, 2, 6, 4, 0, *text], [0, *text, 6, 2, 3, 4]):
+    for order in ([*range(7), *text], [4, 3, 1, 5, 2, 6, 0, *text], [0, *text, 6, 2, 3, 4]):
         logits, attention = decoder.step([rows[i] for i in order], attention=True)
         assert attention
         for one, i in enumerate(order):
