@@ -149,12 +149,13 @@ class Healer:
         starts = {node[:j] for node in found for j in range(len(node) + 1)}
         nodes += sorted(starts - set(nodes))
         tokens = [self._all_of(found.get(node, [])) for node in nodes]
-        sizes = torch.tensor([len(some) for some in tokens])
+        sizes = [len(some) for some in tokens]
         return OpenEnd(
             kept=ids[: len(ids) - len(path)],
             path=list(path),
             nodes=nodes,
-            node=torch.arange(len(nodes)).repeat_interleave(sizes),
+            # torch's would wake a thread, which then spins for a while, in the way of the next step
+            node=torch.from_numpy(np.arange(len(nodes)).repeat(sizes)),
             token=torch.from_numpy(np.concatenate(tokens).astype(np.int64)),
         )
 
