@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ptx.decoder import Decoder, Row, torch_threads
+from ptx.decoder import AT_ONCE, Decoder, Row, torch_threads
 from ptx.errors import UserError
 from ptx.lookup import GUESSES
 from ptx.sampling import Sampling, drawn
@@ -73,8 +73,11 @@ class Batch:
         for stream in self.streams:
             if stream.finish:
                 self.leave(stream)
-        budget, ready, rows = READ_AT_ONCE, [], []
+        budget, ready, rows, unasked = READ_AT_ONCE, [], [], 0
         most = GUESSES if len(self._seats) <= FEW else 0
+        # A text that is alone has the end of its prompt read with what is asked of it, a step less;
+        # others may copy all of it.
+        left = AT_ONCE if len(self._seats) == 1 else 0
         for seat in self._seats.values():
             stream = seat.stream
             if stream.paused:
@@ -84,27 +87,31 @@ class Batch:
                 self.decoder.forget(seat.slot, 0)
             last = len(stream.ids) - 1 - start  # position of the newest token
             if seat.read < last:
-                budget -= self._read_on(seat, stream.ids[start : start + last], budget)
-            if seat.read == last:
-                guesses = stream.guesses(most)
-                branches = [self._rows(seat, tokens) for tokens in stream.branches()]
-                read = [self.decoder.step(branch, stream.attention) for branch in branches]
+                budget -= self._read_on(seat, stream.ids[start : start + last], budget, left)
+            if last - seat.read <= left:
+                guesses, read = stream.guesses(most), []
+                for branch in stream.branches():
+                    more, unasked = self._rows(seat, branch), last - seat.read
+                    read.append(self.decoder.step(more, stream.attention, unasked))
+                    seat.read = last
                 rows += self._rows(seat, guesses)
+                unasked = last - seat.read
                 ready.append((seat, guesses, read))
         if not ready:
             return []
         wanted = any(seat.stream.attention for seat, _, _ in ready)
-        logits, attention = self.decoder.step(rows, wanted)
+        logits, attention = self.decoder.step(rows, wanted, unasked)
         with torch_threads(1):  # another would spin for a while, in the way of the next step's
             return self._take(ready, logits, attention)
 
-    def _read_on(self, seat: _Seat, text: list[int], budget: int) -> int:
-        """Reads what comes next of a window, `budget` tokens of it at most; what another slot holds
-        is copied. Returns what of the budget that took."""
+    def _read_on(self, seat: _Seat, text: list[int], budget: int, left: int) -> int:
+        """Reads what comes next of a window but for the `left` last tokens, `budget` of it at most;
+        what another slot holds is copied. Returns what of the budget that took."""
         copied = self.decoder.copy(seat.slot, text, seat.read, self._held()) - seat.read
         seat.read += copied
         took = copied // AS_ONE
-        if new := text[seat.read : seat.read + max(0, budget - took)]:
+        end = max(seat.read, min(seat.read + budget - took, len(text) - left))
+        if new := text[seat.read : end]:
             self.decoder.read(seat.slot, new, seat.read)
             seat.read += len(new)
         return took + len(new)
@@ -116,9 +123,9 @@ class Batch:
         return held | self.decoder.free
 
     def _rows(self, seat: _Seat, more: list[int]) -> list[Row]:
-        """The newest token of a text, and more after it."""
-        ids, last = seat.stream.ids, len(seat.stream.ids) - 1 - seat.start
-        return [Row(token, seat.slot, last + i) for i, token in enumerate([ids[-1], *more])]
+        """The tokens of a text that are not read yet, and more after them."""
+        tokens = [*seat.stream.ids[seat.start + seat.read :], *more]
+        return [Row(token, seat.slot, i) for i, token in enumerate(tokens, seat.read)]
 
     def _take(
         self,

@@ -182,32 +182,33 @@ class Decoder:
 
     @torch.inference_mode()
     def step(
-        self, rows: Sequence[Row], attention: bool = False
+        self, rows: Sequence[Row], attention: bool = False, unasked: int = 0
     ) -> tuple[Tensor, list[Tensor] | None]:
         """Reads a token a row; rows of one text stand together, in the order of their positions.
 
         Returns the logits (R, V) of what follows each, fp32 on the CPU, and on request each row's
-        attention weights (L, H, position + 1).
+        attention weights (L, H, position + 1); without the first `unasked` rows, which are read for
+        those after them.
         """
         native = self._native
         for r in rows:
             if r.position == 0:
                 self._read_by[r.slot] = native
         if native:
-            return native.step(rows, attention)
+            return native.step(rows, attention, unasked)
         cache = _Rows(self.cache, rows)
         record: list[Tensor] | None = [] if attention else None
         ids = torch.tensor([[r.token for r in rows]], device=self.device)  # (1, R)
         with self._fastest_threads(len(rows), attention=attention):
             hidden = self.model.hidden(ids, cache, record)  # (1, R, C)
-            logits = self.model.head(hidden)[0].float().cpu()  # (R, V)
+            logits = self.model.head(hidden[:, unasked:])[0].float().cpu()  # (R, V)
         if record is None:
             return logits, None
         weights = torch.cat(record).transpose(1, 2)  # (L, R, H, slots * S)
         weights = weights.unflatten(-1, (-1, cache.seen)).float().cpu()  # (L, R, H, slots, S)
         return logits, [
             weights[:, i, :, r.slot - cache.first, : r.position + 1].clone()
-            for i, r in enumerate(rows)
+            for i, r in list(enumerate(rows))[unasked:]
         ]
 
     @contextmanager
@@ -300,20 +301,22 @@ class _Native:
             some, where = tokens[i : i + size], positions[i : i + size]
             self._run(some, np.full_like(some, slot), where, self._no_weights, nothing)
 
-    def step(self, rows: Sequence[Row], attention: bool) -> tuple[Tensor, list[Tensor] | None]:
-        c, R = self._config, len(rows)
+    def step(
+        self, rows: Sequence[Row], attention: bool, unasked: int
+    ) -> tuple[Tensor, list[Tensor] | None]:
+        c, asked = self._config, rows[unasked:]
         tokens, slots, positions = np.array(
             [[r.token for r in rows], [r.slot for r in rows], [r.position for r in rows]]
         )  # each (R,)
-        logits = np.empty((R, c.vocab_size), np.float32)
+        logits = np.empty((len(asked), c.vocab_size), np.float32)
         weights = self._no_weights
         if attention:
-            weights = np.empty((R, c.n_layer, c.n_head, c.context), np.float32)
+            weights = np.empty((len(asked), c.n_layer, c.n_head, c.context), np.float32)
         self._run(tokens, slots, positions, weights, logits)
         if not attention:
             return torch.from_numpy(logits), None
         # Copies, so that a step that is kept does not keep the weights of all texts.
-        seen = [weights[i, :, :, : r.position + 1].copy() for i, r in enumerate(rows)]
+        seen = [weights[i, :, :, : r.position + 1].copy() for i, r in enumerate(asked)]
         return torch.from_numpy(logits), [torch.from_numpy(some) for some in seen]
 
     def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:

@@ -540,8 +540,8 @@ def _look(
             _score(q[i : i + 1], keys[rows.sources[r], common:held], one[:, common:held])
             _score(q[i : i + 1], keys[rows.slots[r], held:end], one[:, held:end])
         _softmax(weights[i, :seen], np.float32(1) / np.sqrt(np.float32(D)))
-        if len(attention):
-            _copy(weights[i, :seen], attention[r, layer, n])
+        if r >= len(rows.tokens) - len(attention):
+            _copy(weights[i, :seen], attention[r - len(rows.tokens) + len(attention), layer, n])
         for k in range(D):
             y[i, k] = np.float32(0)
     begun = min(common, rows.positions[a] + 1)  # what all of them see
@@ -586,7 +586,7 @@ def step(
     Without any it stops once the last layer has its keys and values. Several threads may call it
     with the same arguments, but for `team`: they share the work, phase after phase.
 
-    attention: fp32 (R, L, H, context), filled up to each row's position; (0, ...) to leave it out.
+    attention: fp32 (M, L, H, context), of the last M rows, filled up to each one's position.
     """
     R, n_layer = len(rows.tokens), len(w.q.weight)
     chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER

@@ -112,6 +112,25 @@ def test_several_rows_of_one_text_see_each_other_and_no_later_one(model: GPT, na
     torch.testing.assert_close(again, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_rows_that_nothing_is_asked_of_are_read_like_others(model: GPT, native: bool) -> None:
+    ids = some_ids(11, 5)
+    rows = [Row(t, 0, i) for i, t in enumerate(ids)]
+    logits, weights = Decoder(model, native=native).step(rows, attention=True)
+    for unasked in (1, 4, 10):
+        decoder = Decoder(model, native=native)
+        some, shown = decoder.step(rows, attention=True, unasked=unasked)
+        torch.testing.assert_close(some, logits[unasked:])
+        assert shown
+        assert weights
+        assert len(shown) == len(ids) - unasked
+        for one, expected in zip(shown, weights[unasked:], strict=True):
+            torch.testing.assert_close(one, expected)
+        next_row = [Row(3, 0, 11)]
+        torch.testing.assert_close(
+            decoder.step(next_row)[0], whole(model, [*ids, 3])[-1:], atol=1e-4, rtol=1e-4
+        )
+
+
 def test_a_prompt_may_be_read_in_parts(model: GPT, native: bool) -> None:
     decoder, ids = Decoder(model, native=native), some_ids(20)
     for start in range(0, 19, 7):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ from hypothesis.stateful import (
 
 from ptx.batch import Batch, _picked
 from ptx.config import PRESETS
-from ptx.decoder import Decoder
+from ptx.decoder import AT_ONCE, Decoder, Row
 from ptx.engine import AHEAD, Busy, Engine, Generation, generate
 from ptx.errors import UserError
 from ptx.model import GPT
@@ -628,8 +629,13 @@ def test_of_too_many_readers_that_stopped_the_first_to_give_its_slot_ends(engine
 def test_what_a_slot_holds_is_not_read_again(model: GPT, py16k: Tokenizer) -> None:
     decoder = Decoder(model, 2, native=True)
     counts: list[int] = []
-    read = decoder.read
-    decoder.read = lambda slot, ids, start: (counts.append(len(ids)), read(slot, ids, start))[1]  # type: ignore[method-assign]
+    asked = decoder.step
+
+    def step(rows: list[Row], attention: bool, unasked: int) -> Any:
+        counts.extend([unasked] if unasked else [])
+        return asked(rows, attention, unasked)
+
+    decoder.step = step  # type: ignore[method-assign,assignment]
 
     def ids_and_logits(prompt: list[int], decoder: Decoder) -> tuple[list[int], torch.Tensor]:
         generation = generate(model, py16k, prompt, GREEDY, Limits(5), decoder=decoder)
@@ -645,6 +651,29 @@ def test_what_a_slot_holds_is_not_read_again(model: GPT, py16k: Tokenizer) -> No
         _, logits = ids_and_logits(prompt, decoder)
         assert counts == new
         assert torch.equal(logits, ids_and_logits(prompt, Decoder(model, native=True))[1])
+
+
+@pytest.mark.parametrize("n", [1, 2, AT_ONCE, AT_ONCE + 1, AT_ONCE + 2, 150])
+@pytest.mark.parametrize("native", [True, False], ids=["compiled", "torch"])
+def test_the_end_of_a_prompt_is_read_with_what_is_asked_of_it(
+    model: GPT, py16k: Tokenizer, n: int, native: bool
+) -> None:
+    model = GPT(replace(model.config, context=256)).eval()
+    ids = [py16k.eot, *range(300, 300 + n - 1)]
+    decoder, asked = Decoder(model, native=native), Decoder(model, native=native)
+    steps = decoder.step = Mock(side_effect=decoder.step)  # type: ignore[method-assign]
+    sampling = Sampling(0.0, banned=(py16k.eot,))
+    first = next(generate(model, py16k, ids, sampling, decoder=decoder, attention=True))
+    assert len(steps.mock_calls) == 1
+    if n > 1:
+        asked.read(0, ids[:-1], 0)
+    logits, attention = asked.step([Row(ids[-1], 0, n - 1)], attention=True)
+    assert attention
+    torch.testing.assert_close(first.choice.logits, logits[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(first.attention, attention[0], atol=1e-5, rtol=1e-5)
+    if native:
+        assert torch.equal(first.choice.logits, logits[0])
+        assert torch.equal(first.attention, attention[0])
 
 
 def test_a_prompt_of_many_is_read_once(model: GPT, py16k: Tokenizer) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from functools import lru_cache
 from itertools import product
 
@@ -270,3 +273,21 @@ def test_every_candidate_of_the_originals_tokenizer_is_canonical(original: Heale
             whole = [tokenizer.encode(text + tail) for tail in tails]
             kept = tuple(i for i in ids if i != tokenizer.eot)
             assert any(tuple(one[: len(kept)]) == kept for one in whole), text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux lists them")
+def test_no_thread_is_woken_that_would_spin_while_the_prompt_is_read() -> None:
+    counts = """
+import os
+from ptx.stream import Stream
+from ptx.tokenizer import get_tokenizer
+tokenizer = get_tokenizer("py16k")
+before = len(os.listdir("/proc/self/task"))
+Stream(tokenizer, 256, "def fibona")
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", counts], env=environment, check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) == 0
