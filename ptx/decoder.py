@@ -275,7 +275,7 @@ class _Native:
         self._helpers = team.Helpers(most - 1)
         options = [most >> i for i in range(most.bit_length())]  # most, half of it, ... 1
         self._threads = defaultdict[Any, Fastest](lambda: Fastest(options, WORTH_DOUBLING))
-        """For steps of few rows and of many, with or without logits and attention."""
+        """For steps of few rows and of many, with or without logits and attention of most."""
 
     def ready(self) -> bool:
         """Whether nothing needs compiling any more."""
@@ -322,7 +322,8 @@ class _Native:
     def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:
         native, R = self._native, len(tokens)
         rows = native.Rows(tokens, slots, positions, self._sources[slots], self._same[slots])
-        fastest = self._threads[R >= MANY, len(logits) > 0, len(weights) > 0]
+        mostly_asked = 2 * len(logits) > R
+        fastest = self._threads[R >= MANY, mostly_asked, mostly_asked and len(weights) > 0]
         threads, began = fastest.pick(), time.perf_counter()
         self._helpers.run(
             native.step,

@@ -572,6 +572,30 @@ def _add_and_normalize(rows: Rows, piece: int, norm: Norm, layer: int, w: Weight
     _normalize(s.x[a:b], norm, layer, w, s.h[a:b])
 
 
+@_inner
+def _last(n: int, rows: Rows, s: Scratch):
+    """The last n rows, and what is kept of them."""
+    first = len(rows.tokens) - n
+    some = Rows(
+        rows.tokens[first:],
+        rows.slots[first:],
+        rows.positions[first:],
+        rows.sources[first:],
+        rows.same[first:],
+    )
+    kept = Scratch(
+        s.x[first:],
+        s.h[first:],
+        s.q[first:],
+        s.k[first:],
+        s.v[first:],
+        s.y[first:],
+        s.up[first:],
+        s.gate[first:],
+    )
+    return some, kept
+
+
 @compiled
 def step(
     w: Weights,
@@ -600,8 +624,12 @@ def step(
         phase += 1
         for piece in pieces(team.place, phase, chunks):
             _keep(w, rows, cache, layer, piece, s)
-        if layer == n_layer - 1 and not len(logits):
-            return
+        if layer == n_layer - 1:  # from here on only of what is asked
+            if not len(logits):
+                return
+            rows, s = _last(len(logits), rows, s)
+            R = len(rows.tokens)
+            chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
         phase += 1
         for piece in pieces(team.place, phase, groups * w.n_head):
             _look(w, rows, cache, layer, piece, weights, attention, s)
@@ -625,7 +653,7 @@ def step(
                 _add_and_normalize(rows, piece, w.norm, FIRST, w, s)
     phase += 1
     for piece in pieces(team.place, phase, _pieces(w.head)):
-        _linear(w.head, FIRST, piece, s.h[R - len(logits) :], logits)
+        _linear(w.head, FIRST, piece, s.h, logits)
 
 
 def ready(weights: Weights) -> bool:
