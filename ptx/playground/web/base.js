@@ -28,10 +28,12 @@ window.ptx = (() => {
   // Whether a control can have the focus.
   const usable = (node) => node?.isConnected && !node.disabled && node.checkVisibility();
 
-  // Makes a change that may disable, hide or remove the control with the focus: then the focus goes
-  // to the first usable one of those that `next(control)` names, not to the top of the page.
-  function keepFocus(change, next) {
+  // Makes a change in `within` that may disable, hide or remove the control with the focus: then the
+  // focus goes to the first usable one of those that `next(control)` names, not to the top of the page.
+  // Where the focus is elsewhere nothing is looked up, for which the browser had to lay the page out.
+  function keepFocus(change, next, within = document.body) {
     const held = document.activeElement;
+    if (!held || held === document.body || !within.contains(held)) return void change();
     const could = usable(held);
     change();
     const stayed = [held, document.body].includes(document.activeElement); // else the change moved it
@@ -79,7 +81,15 @@ window.ptx = (() => {
     });
   }
 
-  const color = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
+  // The value of a style sheet's variable, kept for each theme: to look one up the browser has to work
+  // out the styles of all that has changed.
+  const colors = new Map();
+  function color(name) {
+    const key = `${name} ${document.body.className}`;
+    const value = colors.get(key) ?? getComputedStyle(document.body).getPropertyValue(name).trim();
+    if (value) colors.set(key, value);
+    return value;
+  }
 
   // OKLCH (lightness 0..1, chroma, hue in degrees) to sRGB bytes; Ottosson, 2020.
   function oklch(L, C, hue) {

@@ -209,7 +209,7 @@ ptx.heads = ({ element }) => {
     atlas.draw(picture, labelOf);
     maps.dataset.count = pinned.length;
     ptx.keepFocus(() => cards.forEach((one, i) => one.draw(pinned[i] ?? null)),
-      () => [...cards.map(({ close }) => close).reverse(), atlas.node.querySelector(".thumb[tabindex='0']")]);
+      () => [...cards.map(({ close }) => close).reverse(), atlas.node.querySelector(".thumb[tabindex='0']")], maps);
     peek.node.parentElement.hidden = !name;
     peek.draw(name);
     views.set(view);

@@ -13,14 +13,14 @@ ptx.map = ({ tell, label }) => {
   let colour = "--color-accent";
   let at = null; // [q, k] under the pointer or the arrow keys
   let picture = null; // the cells as an image, see `imageOf`
+  let side = 0; // pixels of the frame, which the browser lays out before it tells
 
   const valueOf = (q, k) => shown.values[(q * (q + 1)) / 2 + k];
   const weightOf = (q, k) => shown.scale * (valueOf(q, k) / 255) ** 2;
 
   function geometry() {
-    const side = Math.floor(node.clientWidth);
     const gutter = side >= LABELS ? GUTTER : 1;
-    return { side, gutter, cell: (side - gutter - 1) / shown.size };
+    return { gutter, cell: (side - gutter - 1) / shown.size };
   }
 
   function draw(square, head, hue) {
@@ -45,11 +45,11 @@ ptx.map = ({ tell, label }) => {
   }
 
   function paint() {
-    if (!shown || !node.clientWidth) return;
-    const { side, gutter, cell } = geometry();
+    if (!shown || !side) return;
+    const { gutter, cell } = geometry();
     const n = shown.size;
     const g = ptx.fit(canvas, side, side);
-    picture ??= imageOf(side);
+    picture ??= imageOf();
     addRows();
     g.imageSmoothingEnabled = false; // a cell stays a square of the legend's colour
     g.drawImage(picture.canvas, gutter, gutter, cell * n, cell * n);
@@ -73,7 +73,7 @@ ptx.map = ({ tell, label }) => {
 
   // Room for a cell for each weight, or where there are more weights than pixels, for their largest:
   // none is lost. Of `shown` in this theme; so far the rows before `rows`.
-  function imageOf(side) {
+  function imageOf() {
     const pixels = Math.round(side * (window.devicePixelRatio || 1));
     const n = Math.min(shown.size, pixels);
     const place = Array.from({ length: shown.size }, (_, i) => Math.floor((i * n) / shown.size));
@@ -194,6 +194,7 @@ ptx.map = ({ tell, label }) => {
   });
 
   new ResizeObserver(() => {
+    side = Math.floor(node.clientWidth);
     picture = null;
     paint();
   }).observe(node);

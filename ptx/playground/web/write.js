@@ -23,12 +23,12 @@ ptx.write = ({ element, props, watch, trigger, server }) => {
 
   function update({ writing: busy, ids }) {
     const { at, of } = writing.place();
-    ptx.keepFocus(() => {
-      stop.disabled = !busy;
-      goOn.disabled = busy || ids.length < 2;
-      undo.disabled = busy || at < 2;
-      redo.disabled = busy || at >= of;
-    }, (held) => [held === undo ? redo : held === redo ? undo : stop, generate]);
+    const off = [[stop, !busy], [goOn, busy || ids.length < 2], [undo, busy || at < 2], [redo, busy || at >= of]];
+    const changed = off.filter(([control, value]) => control.disabled !== value);
+    if (changed.length) {
+      ptx.keepFocus(() => changed.forEach(([control, value]) => (control.disabled = value)),
+        (held) => [held === undo ? redo : held === redo ? undo : stop, generate]);
+    }
     place.textContent = of > 1 ? `text ${at} of ${of}` : "";
   }
   store.on(["writing", "ids", "tokens", "recording", "status"], update);
