@@ -6,6 +6,7 @@ Views return new tensors: the weights that they are given stay as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from math import isqrt
 
 import numpy as np
@@ -85,16 +86,18 @@ def band(rows: Sequence[bytes], heads: int, first: int, size: int) -> tuple[int,
     """
     side = thumbnail_side(heads, size)
     pixel = np.arange(size) * side // size  # of a token
-    begins = np.searchsorted(pixel, np.arange(side))  # the first token of a pixel
     top, bottom = pixel[first], pixel[first + len(rows) - 1]
-    cells = np.zeros((heads, bottom - top + 1, side), np.uint8)
+    lines = np.zeros((bottom - top + 1, heads, size), np.uint8)  # pooled over the tokens that look
     for q, codes in enumerate(rows, first):
-        shown = pixel[q] + 1
         row = np.frombuffer(codes, np.uint8).reshape(heads, q + 1)
-        pooled = np.maximum.reduceat(row, begins[:shown], axis=1)  # (heads, shown)
-        line = cells[:, pixel[q] - top, :shown]
-        np.maximum(line, pooled, out=line)
-    return int(top), cells
+        line = lines[pixel[q] - top, :, : q + 1]
+        np.maximum(line, row, out=line)
+    begins = np.searchsorted(pixel, np.arange(side))  # the first token of a pixel
+    lasts = np.append(begins[1:], size) - 1
+    # one token of each pixel at a time: reduceat takes three times as long
+    columns = [np.minimum(begins + j, lasts) for j in range((lasts - begins).max() + 1)]
+    cells = reduce(np.maximum, (lines[..., some] for some in columns))  # (n, heads, s)
+    return int(top), np.ascontiguousarray(cells.swapaxes(0, 1))
 
 
 def triangle(weights: Tensor) -> bytes:
