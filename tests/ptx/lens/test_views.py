@@ -71,6 +71,23 @@ def test_bands_together_are_the_thumbnails(tokens: int) -> None:
     assert picture.tobytes() == thumbnails(weights)
 
 
+def test_a_pixel_of_a_band_is_the_largest_of_its_tokens() -> None:
+    """Also where the tokens are no multiple of the pixels."""
+    rng, tokens, first = np.random.default_rng(0), 100, 30
+    rows = [rng.integers(0, 256, 6 * (q + 1), np.uint8) for q in range(first, 90)]
+    top, band = lens.band([row.tobytes() for row in rows], 6, first, tokens)
+    side = lens.thumbnail_side(6, tokens)
+    expected = np.zeros((6, side, side), np.uint8)
+    for q, row in enumerate(rows, first):
+        for k, of_heads in enumerate(row.reshape(6, -1).T):
+            pixel = expected[:, q * side // tokens, k * side // tokens]
+            np.maximum(pixel, of_heads, out=pixel)
+    assert tokens % side
+    assert np.array_equal(band, expected[:, top : top + band.shape[1]])
+    assert not expected[:, :top].any()
+    assert not expected[:, top + band.shape[1] :].any()
+
+
 def test_a_row_loses_its_sink_as_the_whole_does(weights: torch.Tensor) -> None:
     codes = lens.row_without_sink(lens.row(weights[:, :, 30, :31]), 8)
     shown = (np.frombuffer(codes, np.uint8).reshape(2, 4, 31) / 255.0) ** 2
