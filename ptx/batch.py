@@ -15,7 +15,7 @@ from ptx.sampling import Sampling, drawn
 from ptx.stream import Step, Stream
 
 READ_AT_ONCE = 256
-"""Prompt tokens that are read between two steps: no long prompt holds the others for long."""
+"""Prompt tokens that are read before a step, at most: no long prompt holds the others for long."""
 AS_ONE = 32
 """Positions that are copied in the time that one is read in."""
 FEW = 2
@@ -75,8 +75,8 @@ class Batch:
                 self.leave(stream)
         budget, ready, rows, unasked = READ_AT_ONCE, [], [], 0
         most = GUESSES if len(self._seats) <= FEW else 0
-        # A text that is alone has the end of its prompt read with what is asked of it, a step less;
-        # others may copy all of it.
+        # A text that is alone has the end of its prompt read with what is asked of it, mostly a
+        # step less. Of several, those that begin alike copy what others have read by then.
         left = AT_ONCE if len(self._seats) == 1 else 0
         for seat in self._seats.values():
             stream = seat.stream

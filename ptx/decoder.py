@@ -186,9 +186,9 @@ class Decoder:
     ) -> tuple[Tensor, list[Tensor] | None]:
         """Reads a token a row; rows of one text stand together, in the order of their positions.
 
-        Returns the logits (R, V) of what follows each, fp32 on the CPU, and on request each row's
-        attention weights (L, H, position + 1); without the first `unasked` rows, which are read for
-        those after them.
+        Returns the logits (N, V) of what follows each, fp32 on the CPU, and on request each row's
+        attention weights (L, H, position + 1): of all but the first `unasked` rows, which are read
+        only for those after them.
         """
         native = self._native
         for r in rows:
@@ -199,16 +199,17 @@ class Decoder:
         cache = _Rows(self.cache, rows)
         record: list[Tensor] | None = [] if attention else None
         ids = torch.tensor([[r.token for r in rows]], device=self.device)  # (1, R)
-        with self._fastest_threads(len(rows), attention=attention):
+        mostly_asked = 2 * unasked < len(rows)
+        with self._fastest_threads(len(rows), mostly_asked, attention):
             hidden = self.model.hidden(ids, cache, record)  # (1, R, C)
-            logits = self.model.head(hidden[:, unasked:])[0].float().cpu()  # (R, V)
+            logits = self.model.head(hidden[:, unasked:])[0].float().cpu()  # (N, V)
         if record is None:
             return logits, None
-        weights = torch.cat(record).transpose(1, 2)  # (L, R, H, slots * S)
-        weights = weights.unflatten(-1, (-1, cache.seen)).float().cpu()  # (L, R, H, slots, S)
+        weights = torch.cat(record).transpose(1, 2)[:, unasked:]  # (L, N, H, slots * S)
+        weights = weights.unflatten(-1, (-1, cache.seen)).float().cpu()  # (L, N, H, slots, S)
         return logits, [
             weights[:, i, :, r.slot - cache.first, : r.position + 1].clone()
-            for i, r in list(enumerate(rows))[unasked:]
+            for i, r in enumerate(rows[unasked:])
         ]
 
     @contextmanager

@@ -195,9 +195,14 @@ def test_attention_rows_come_with_the_steps_that_ask_for_them(
 
 def test_guessing_ahead_changes_no_token(model: GPT, py16k: Tokenizer) -> None:
     decoder = Decoder(model, native=True)
-    lengths = []
+    lengths: list[int] = []
     step = decoder.step
-    decoder.step = lambda rows, *a: (lengths.append(len(rows)), step(rows, *a))[1]  # type: ignore[method-assign]
+
+    def counted(rows: list[Row], attention: bool, unasked: int) -> Any:
+        lengths.append(len(rows) - unasked)
+        return step(rows, attention, unasked)
+
+    decoder.step = counted  # type: ignore[method-assign,assignment]
     for seed in range(5):
         few = Sampling(1.0, forced=(300, 301, 302))  # so that the text repeats itself
         options = (REPEATS, few, Limits(80), seed, decoder)
@@ -630,6 +635,7 @@ def test_what_a_slot_holds_is_not_read_again(model: GPT, py16k: Tokenizer) -> No
     decoder = Decoder(model, 2, native=True)
     counts: list[int] = []
     asked = decoder.step
+    decoder.read = Mock()  # type: ignore[method-assign]
 
     def step(rows: list[Row], attention: bool, unasked: int) -> Any:
         counts.extend([unasked] if unasked else [])
@@ -650,6 +656,7 @@ def test_what_a_slot_holds_is_not_read_again(model: GPT, py16k: Tokenizer) -> No
         counts.clear()
         _, logits = ids_and_logits(prompt, decoder)
         assert counts == new
+        assert not decoder.read.called
         assert torch.equal(logits, ids_and_logits(prompt, Decoder(model, native=True))[1])
 
 
@@ -662,9 +669,15 @@ def test_the_end_of_a_prompt_is_read_with_what_is_asked_of_it(
     ids = [py16k.eot, *range(300, 300 + n - 1)]
     decoder, asked = Decoder(model, native=native), Decoder(model, native=native)
     steps = decoder.step = Mock(side_effect=decoder.step)  # type: ignore[method-assign]
+    reads = decoder.read = Mock(side_effect=decoder.read)  # type: ignore[method-assign]
     sampling = Sampling(0.0, banned=(py16k.eot,))
     first = next(generate(model, py16k, ids, sampling, decoder=decoder, attention=True))
-    assert len(steps.mock_calls) == 1
+    [step] = steps.call_args_list
+    unasked = min(n - 1, AT_ONCE)
+    assert step.args[2] == unasked
+    assert [len(read.args[1]) for read in reads.call_args_list] == [n - 1 - unasked] * (
+        unasked < n - 1
+    )
     if n > 1:
         asked.read(0, ids[:-1], 0)
     logits, attention = asked.step([Row(ids[-1], 0, n - 1)], attention=True)

@@ -30,7 +30,7 @@ window.ptx = (() => {
 
   // Makes a change in `within` that may disable, hide or remove the control with the focus: then the
   // focus goes to the first usable one of those that `next(control)` names, not to the top of the page.
-  // Where the focus is elsewhere nothing is looked up, for which the browser had to lay the page out.
+  // Where the focus is elsewhere nothing is asked: the browser would have to lay the page out to answer.
   function keepFocus(change, next, within = document.body) {
     const held = document.activeElement;
     if (!held || held === document.body || !within.contains(held)) return void change();

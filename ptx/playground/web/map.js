@@ -13,7 +13,7 @@ ptx.map = ({ tell, label }) => {
   let colour = "--color-accent";
   let at = null; // [q, k] under the pointer or the arrow keys
   let picture = null; // the cells as an image, see `imageOf`
-  let side = 0; // pixels of the frame, which the browser lays out before it tells
+  let side = 0; // pixels of the frame, as the browser last told; 0 while it is hidden
 
   const valueOf = (q, k) => shown.values[(q * (q + 1)) / 2 + k];
   const weightOf = (q, k) => shown.scale * (valueOf(q, k) / 255) ** 2;
