@@ -24,6 +24,7 @@ ptx.write = ({ element, props, watch, trigger, server }) => {
   function update({ writing: busy, ids }) {
     const { at, of } = writing.place();
     const off = [[stop, !busy], [goOn, busy || ids.length < 2], [undo, busy || at < 2], [redo, busy || at >= of]];
+    // none while a text streams
     const changed = off.filter(([control, value]) => control.disabled !== value);
     if (changed.length) {
       ptx.keepFocus(() => changed.forEach(([control, value]) => (control.disabled = value)),
