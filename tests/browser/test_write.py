@@ -579,6 +579,43 @@ def test_a_text_that_is_followed_is_in_sight_to_its_end(playground: Playground, 
         assert page.evaluate(BELOW) == 0
 
 
+def test_a_text_that_streams_is_scrolled_before_the_frame_it_is_drawn_in(
+    playground: Playground,
+) -> None:
+    page = playground.page
+    playground.read("def fibonacci(n):\n    return 1\n" * 30)
+    page.evaluate(
+        f"""() => {{  // panels are told in the order of their listeners: the text before this one
+            const {{ state, on }} = ptx.store;
+            window.below = [];
+            on(["tokens"], () => state.status.generated && window.below.push(({BELOW})()));
+        }}"""
+    )
+    playground.set("length", 300)
+    playground.generate()
+    below = page.evaluate("window.below")
+    assert len(below) >= 2
+    assert set(below) == {0}
+
+
+def test_white_space_is_a_node_of_its_own_only_where_blanks_are_shown(
+    playground: Playground,
+) -> None:
+    playground.read("def f(x):\n    return x, [1]  # why\n")
+    alone = """() => [...document.querySelectorAll("#text-panel .token > *")]
+        .filter(({ textContent, parentElement }) =>
+            !textContent.trim() && parentElement.childElementCount > 1).length"""
+    nodes = "document.querySelectorAll('#text-panel .token > *').length"
+    button, text = playground.page.get_by_role("button", name="· → ↵"), playground.text
+    before = playground.page.evaluate(nodes)
+    assert playground.page.evaluate(alone) == 0
+    button.click()
+    assert playground.page.evaluate(alone) > 0
+    button.click()
+    assert playground.page.evaluate(nodes) == before
+    assert playground.text == text
+
+
 def test_a_person_who_scrolls_up_is_not_taken_back(playground: Playground) -> None:
     page = playground.page
     playground.set("length", 1000)

@@ -3,6 +3,7 @@
 ptx.code = () => {
   const { el, store } = ptx;
   const CHUNK = 64; // tokens
+  const FRESH = 4; // blocks at the end that are always laid out, so that their height is no guess
   const element = el("pre", {
     class: "code", tabindex: "0", role: "textbox", "aria-readonly": "true", "aria-multiline": "true",
     "aria-label": "Text, token by token", "aria-describedby": "text-keys", spellcheck: "false",
@@ -14,6 +15,8 @@ ptx.code = () => {
   let heatOf = () => null; // of a token, from 0 to 1; null for none
   let unseen = 0; // tokens that the model did not see at the cursor
   let chunk = null; // the last block of whole lines
+  let settled = 0; // blocks that are laid out when they come into sight
+  let blanks = false; // whether blanks are shown
   let marked = null; // the entry under the cursor
   let recording = null; // of the text that was drawn last
   let atEnd = true; // the view stays with the end of a text that is followed
@@ -53,13 +56,14 @@ ptx.code = () => {
         chunk = element.lastElementChild;
       }
     }
+    settled = Math.min(settled, element.childElementCount);
     unseen = Math.min(unseen, count);
   }
 
   // ---- colours ----------------------------------------------------------------------------------
 
-  // Cuts a token where a lexeme or the prompt ends and around what has to be made visible:
-  // [{end, kind, own, blank}], offsets within the token.
+  // Cuts a token where its colour changes or the prompt ends and around what has to be made visible:
+  // [{end, kind, own, blank}], offsets within the token. Every node costs the browser time.
   function pieces({ token, start }, from) {
     const end = start + token.text.length;
     const result = [];
@@ -76,8 +80,11 @@ ptx.code = () => {
     return [result, i];
   }
 
-  const blankOf = (char) =>
-    ptx.isUnseen(char) ? "unseen" : char === "\n" ? "line" : char === "\t" ? "tab" : char === " " ? "space" : null;
+  function blankOf(char) {
+    if (ptx.isUnseen(char)) return "unseen";
+    if (!blanks) return null;
+    return char === "\n" ? "line" : char === "\t" ? "tab" : char === " " ? "space" : null;
+  }
 
   function cutBlanks(part, offset, looks, result) {
     let blank;
@@ -85,12 +92,20 @@ ptx.code = () => {
     for (const char of part) {
       const kind = blankOf(char);
       if (kind !== blank || kind === "unseen" || kind === "line" || kind === "tab") {
-        result.push({ ...looks, blank: kind, end });
+        begin({ ...looks, blank: kind, end }, result);
         blank = kind;
       }
       end += char.length;
       result.at(-1).end = end;
     }
+  }
+
+  // A piece that looks as the one before, where white space has no colour, is none of its own.
+  function begin(one, result) {
+    const before = result.at(-1);
+    const alike = before && !before.blank && !one.blank && before.own === one.own;
+    if (alike && before.kind === "space") before.kind = one.kind;
+    else if (!alike || (one.kind !== "space" && one.kind !== before.kind)) result.push(one);
   }
 
   function piece({ kind, own, blank }, part) {
@@ -108,7 +123,7 @@ ptx.code = () => {
       if (!entry.token.text) continue;
       const [cut, at] = pieces(entry, Math.min(i, lexemes.length - 1));
       i = at;
-      const key = cut.map((p) => `${p.end}${p.kind}${p.own}`).join();
+      const key = cut.map((p) => `${p.end}${p.kind}${p.own}${p.blank}`).join();
       if (key === entry.key) continue;
       entry.key = key;
       let start = 0;
@@ -124,6 +139,12 @@ ptx.code = () => {
   function changedBefore(to) {
     const i = Math.max(0, lexemes.findLastIndex((lexeme) => lexeme.start < to) - 4);
     return lexemes.length ? Math.max(0, to - lexemes[i].start) : 0;
+  }
+
+  function showBlanks(yes) {
+    blanks = yes;
+    element.classList.toggle("blanks", yes);
+    paint(0);
   }
 
   function warm(entry) {
@@ -143,10 +164,15 @@ ptx.code = () => {
 
   // The height of a block out of sight is a guess, so that the text's end moves once more when it
   // comes into sight.
-  const heights = new ResizeObserver(() => {
+  const heights = new ResizeObserver(follow);
+
+  // Stays with the end. Where this comes before the frame that a longer text is drawn in, that one
+  // tells of the scrolling too, and the browser needs no second one.
+  function follow() {
     height = element.scrollHeight;
     if (atEnd && recording !== null && store.state.following) element.scrollTop = height;
-  });
+  }
+
   element.addEventListener("scroll", () => {
     atEnd = element.scrollTop + element.clientHeight >= Math.min(height, element.scrollHeight) - 24;
   });
@@ -176,6 +202,7 @@ ptx.code = () => {
     // what was certain keeps its colours; begin where the lexer began again
     paint(Math.max(0, before - changedBefore(before)));
     tokens.slice(kept).forEach(warm);
+    for (; settled < element.childElementCount - FRESH; settled += 1) element.children[settled].classList.add("settled");
     if (fresh) element.scrollTop = 0;
     return changed;
   }
@@ -217,5 +244,5 @@ ptx.code = () => {
     return node && element.contains(node) ? Number(node.dataset.i) : tokens.length;
   }
 
-  return { element, tokens, text: () => text, draw, colour, mark, reveal, indexAt };
+  return { element, tokens, text: () => text, draw, colour, showBlanks, mark, follow, reveal, indexAt };
 };

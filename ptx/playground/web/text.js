@@ -36,8 +36,11 @@ ptx.text = ({ element }) => {
   const syntax = el("button", { type: "button", class: "syntax", hidden: "" });
   const colours = el("select", { "aria-label": "Colours" },
     ...Object.entries(COLOURS).map(([key, { name }]) => el("option", { value: key }, name)));
-  const blanks = ptx.button("· → ↵", () => blanks.setAttribute("aria-pressed", code.element.classList.toggle("blanks")),
-    { "aria-pressed": "false", title: "Show spaces, tabs and line ends" });
+  const blanks = ptx.button("· → ↵", () => {
+    const yes = blanks.getAttribute("aria-pressed") !== "true";
+    blanks.setAttribute("aria-pressed", yes);
+    code.showBlanks(yes);
+  }, { "aria-pressed": "false", title: "Show spaces, tabs and line ends" });
   const copy = ptx.button("Copy", () => ptx.share.copyFrom(copy, code.text()));
   const lines = ptx.button("JSON", ptx.share.lines, { class: "quiet export", title: "Save the text, a line of JSON for each token" });
   const ticks = el("div", { class: "ticks" });
@@ -177,6 +180,7 @@ ptx.text = ({ element }) => {
   store.on(["tokens", "cursor", "ids", "model"], (state, changed) => {
     const another = changed.has("tokens") && code.draw(state.tokens) && !state.writing;
     code.mark(state);
+    if (state.writing && changed.has("tokens")) code.follow();
     if (!another || state.following) return;
     code.reveal(); // a link's, or that of a text from before
     requestAnimationFrame(code.reveal); // where blocks that come into sight are not as high as guessed
