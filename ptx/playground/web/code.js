@@ -3,7 +3,7 @@
 ptx.code = () => {
   const { el, store } = ptx;
   const CHUNK = 64; // tokens
-  const FRESH = 4; // blocks at the end that are always laid out, so that their height is no guess
+  const FRESH = 2; // blocks at the end that are always laid out, so that their height is no guess
   const element = el("pre", {
     class: "code", tabindex: "0", role: "textbox", "aria-readonly": "true", "aria-multiline": "true",
     "aria-label": "Text, token by token", "aria-describedby": "text-keys", spellcheck: "false",
