@@ -15,7 +15,6 @@ ptx.code = () => {
   let heatOf = () => null; // of a token, from 0 to 1; null for none
   let unseen = 0; // tokens that the model did not see at the cursor
   let chunk = null; // the last block of whole lines
-  let settled = 0; // blocks that are laid out when they come into sight
   let blanks = false; // whether blanks are shown
   let marked = null; // the entry under the cursor
   let recording = null; // of the text that was drawn last
@@ -56,7 +55,6 @@ ptx.code = () => {
         chunk = element.lastElementChild;
       }
     }
-    settled = Math.min(settled, element.childElementCount);
     unseen = Math.min(unseen, count);
   }
 
@@ -100,7 +98,7 @@ ptx.code = () => {
     }
   }
 
-  // A piece that looks as the one before, where white space has no colour, is none of its own.
+  // A piece that looks like the one before, or as white space like any, only makes that one longer.
   function begin(one, result) {
     const before = result.at(-1);
     const alike = before && !before.blank && !one.blank && before.own === one.own;
@@ -202,7 +200,7 @@ ptx.code = () => {
     // what was certain keeps its colours; begin where the lexer began again
     paint(Math.max(0, before - changedBefore(before)));
     tokens.slice(kept).forEach(warm);
-    for (; settled < element.childElementCount - FRESH; settled += 1) element.children[settled].classList.add("settled");
+    for (const block of [...element.children].slice(0, -FRESH)) block.classList.add("settled");
     if (fresh) element.scrollTop = 0;
     return changed;
   }
