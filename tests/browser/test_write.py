@@ -598,6 +598,17 @@ def test_a_text_that_streams_is_scrolled_before_the_frame_it_is_drawn_in(
     assert set(below) == {0}
 
 
+def test_blocks_of_a_long_text_are_laid_out_in_sight_but_for_the_last(
+    playground: Playground,
+) -> None:
+    playground.read("a = 1\n" * 200)
+    found = playground.code.evaluate(
+        "code => [...code.children].map(block => getComputedStyle(block).contentVisibility)"
+    )
+    assert len(found) > 4
+    assert found == ["auto"] * (len(found) - 2) + ["visible"] * 2
+
+
 def test_white_space_is_a_node_of_its_own_only_where_blanks_are_shown(
     playground: Playground,
 ) -> None:
