@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 from ptx.decoder import AT_ONCE, Decoder, Row, torch_threads
 from ptx.errors import UserError
@@ -101,6 +101,8 @@ class Batch:
             return []
         wanted = any(seat.stream.attention for seat, _, _ in ready)
         logits, attention = self.decoder.step(rows, wanted, unasked)
+        if self.decoder.compiled and all(seat.stream.plain for seat, _, _ in ready):
+            return self._take(ready, logits, attention)
         with torch_threads(1):  # another would spin for a while, in the way of the next step's
             return self._take(ready, logits, attention)
 
@@ -130,8 +132,8 @@ class Batch:
     def _take(
         self,
         ready: list[tuple[_Seat, list[int], list[Any]]],
-        logits: Tensor,
-        attention: list[Tensor] | None,
+        logits: np.ndarray,
+        attention: list[np.ndarray] | None,
     ) -> list[tuple[Stream, list[Step]]]:
         taken, first = [], 0
         compiled = self.decoder.compiled
@@ -140,10 +142,12 @@ class Batch:
             stream, mine = seat.stream, slice(first, first + 1 + len(guesses))
             first = mine.stop
             shown = attention[mine] if attention and stream.attention else None
+            # a step that is kept is not to keep those of all texts
+            own = logits[mine] if len(ready) == 1 else logits[mine].copy()
             before = len(stream.ids)
             try:
                 first_draw = picked.get(stream)
-                steps = stream.take(guesses, logits[mine], shown, branches, first_draw, compiled)
+                steps = stream.take(guesses, own, shown, branches, first_draw, compiled)
                 taken.append((stream, steps))
             except Exception as error:
                 stream.fail(error)
@@ -157,7 +161,7 @@ class Batch:
 
 
 def _picked(
-    ready: list[tuple[Stream, list[int]]], logits: Tensor, compiled: bool
+    ready: list[tuple[Stream, list[int]]], logits: np.ndarray, compiled: bool
 ) -> dict[Stream, tuple[int, float]]:
     """The next token and its log-probability, drawn at once for streams that read one token and
     share their knobs with others, but for those whose draw fails: it ends their own stream."""
@@ -182,7 +186,7 @@ def _picked(
 
 
 def _draw_or_none(
-    logits: Tensor, share: float, sampling: Sampling, compiled: bool
+    logits: np.ndarray, share: float, sampling: Sampling, compiled: bool
 ) -> tuple[int, float] | None:
     try:
         return drawn(logits[None], sampling, [share], compiled=compiled)[0]

@@ -167,7 +167,6 @@ class Decoder:
             return
         self._native = made
 
-    @torch.inference_mode()
     def read(self, slot: int, ids: Sequence[int], start: int) -> None:
         """Reads `ids` at positions from `start` on, for what comes after them."""
         native = self._native
@@ -176,14 +175,17 @@ class Decoder:
         if native:
             native.read(slot, ids, start)
             return
+        self._read_by_torch(slot, ids, start)
+
+    @torch.inference_mode()
+    def _read_by_torch(self, slot: int, ids: Sequence[int], start: int) -> None:
         tokens = torch.tensor([ids], device=self.device)  # (1, T)
         with self._fastest_threads(len(ids), logits=False):
             self.model.hidden(tokens, self.cache.row(slot, start))
 
-    @torch.inference_mode()
     def step(
         self, rows: Sequence[Row], attention: bool = False, unasked: int = 0
-    ) -> tuple[Tensor, list[Tensor] | None]:
+    ) -> tuple[np.ndarray, list[np.ndarray] | None]:
         """Reads a token a row; rows of one text stand together, in the order of their positions.
 
         Returns the logits (N, V) of what follows each, fp32 on the CPU, and on request each row's
@@ -196,19 +198,25 @@ class Decoder:
                 self._read_by[r.slot] = native
         if native:
             return native.step(rows, attention, unasked)
+        return self._step_by_torch(rows, attention, unasked)
+
+    @torch.inference_mode()
+    def _step_by_torch(
+        self, rows: Sequence[Row], attention: bool, unasked: int
+    ) -> tuple[np.ndarray, list[np.ndarray] | None]:
         cache = _Rows(self.cache, rows)
         record: list[Tensor] | None = [] if attention else None
         ids = torch.tensor([[r.token for r in rows]], device=self.device)  # (1, R)
         mostly_asked = 2 * unasked < len(rows)
         with self._fastest_threads(len(rows), mostly_asked, attention):
             hidden = self.model.hidden(ids, cache, record)  # (1, R, C)
-            logits = self.model.head(hidden[:, unasked:])[0].float().cpu()  # (N, V)
+            logits = self.model.head(hidden[:, unasked:])[0].float().cpu().numpy()  # (N, V)
         if record is None:
             return logits, None
         weights = torch.cat(record).transpose(1, 2)[:, unasked:]  # (L, N, H, slots * S)
         weights = weights.unflatten(-1, (-1, cache.seen)).float().cpu()  # (L, N, H, slots, S)
         return logits, [
-            weights[:, i, :, r.slot - cache.first, : r.position + 1].clone()
+            weights[:, i, :, r.slot - cache.first, : r.position + 1].clone().numpy()
             for i, r in enumerate(rows[unasked:])
         ]
 
@@ -304,7 +312,7 @@ class _Native:
 
     def step(
         self, rows: Sequence[Row], attention: bool, unasked: int
-    ) -> tuple[Tensor, list[Tensor] | None]:
+    ) -> tuple[np.ndarray, list[np.ndarray] | None]:
         c, asked = self._config, rows[unasked:]
         tokens, slots, positions = np.array(
             [[r.token for r in rows], [r.slot for r in rows], [r.position for r in rows]]
@@ -312,13 +320,15 @@ class _Native:
         logits = np.empty((len(asked), c.vocab_size), np.float32)
         weights = self._no_weights
         if attention:
-            weights = np.empty((len(asked), c.n_layer, c.n_head, c.context), np.float32)
+            S = max(r.position for r in asked) + 1
+            weights = np.empty((len(asked), c.n_layer, c.n_head, S), np.float32)
         self._run(tokens, slots, positions, weights, logits)
         if not attention:
-            return torch.from_numpy(logits), None
-        # Copies, so that a step that is kept does not keep the weights of all texts.
-        seen = [weights[i, :, :, : r.position + 1].copy() for i, r in enumerate(asked)]
-        return torch.from_numpy(logits), [torch.from_numpy(some) for some in seen]
+            return logits, None
+        seen = [weights[i, :, :, : r.position + 1] for i, r in enumerate(asked)]
+        if any(r.slot != asked[0].slot for r in asked):  # what is kept of one keeps none of others
+            seen = [some.copy() for some in seen]
+        return logits, seen
 
     def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:
         native, R = self._native, len(tokens)

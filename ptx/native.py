@@ -610,8 +610,8 @@ def step(
     Without any it stops once the last layer has its keys and values. Several threads may call it
     with the same arguments, but for `team`: they share the work, phase after phase.
 
-    attention: fp32 (N, L, H, context), of the same rows, filled up to each one's position; (0, ...)
-        to leave it out.
+    attention: fp32 (N, L, H, S), of the same rows, filled up to each one's position; (0, ...) to
+        leave it out.
     """
     R, n_layer = len(rows.tokens), len(w.q.weight)
     chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER

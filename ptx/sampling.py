@@ -28,6 +28,8 @@ GREEDY = 1e-30
 """Temperature below which fp32 cannot tell it from 0."""
 LEAST_PENALTY = 0.01
 """Logits divided by less may be too large for fp32."""
+AT_ONCE = 64
+"""Random numbers that are made at a time."""
 CUT = float("-inf")
 NO_NUMBERS = "the model's logits are no numbers: its weights are damaged, or too large"
 
@@ -82,6 +84,11 @@ class Sampling:
                     raise UserError(f"{name} token {token} is not in 0 to {n_vocab - 1}")
         if len(set(self.banned)) >= n_vocab:
             raise UserError("every token is banned: nothing could come next")
+
+    @property
+    def names_tokens(self) -> bool:
+        """Whether it looks at which token one is, not only at how likely."""
+        return self.repetition_penalty != 1.0 or bool(self.banned or self.forced)
 
 
 USUAL = Sampling(temperature=0.6, top_p=0.95)
@@ -202,7 +209,7 @@ def _nucleus(probs: np.ndarray, top_p: float) -> np.ndarray:
 
 
 def drawn(
-    logits: Tensor,
+    logits: np.ndarray | Tensor,
     sampling: Sampling,
     shares: Iterable[float],
     ids: Sequence[int] = (),
@@ -216,19 +223,25 @@ def drawn(
         depends on no other row.
     compiled: by one function (`ptx.draws`), which rounds otherwise, in a fraction of the time.
     """
-    logits = logits.float()
-    *_, allowed = logits, *(changed for _, changed in _allowed(logits, sampling, ids, dead))
+    rows = _in_numpy(logits)
+    if sampling.names_tokens or dead:
+        given = torch.from_numpy(rows)
+        *_, allowed = given, *(changed for _, changed in _allowed(given, sampling, ids, dead))
+        rows = allowed.numpy()
     if sampling.temperature < GREEDY:
-        rows = allowed.cpu().numpy()
         best = rows.argmax(-1).tolist()  # torch's takes ten times as long
         if not all(math.isfinite(row[token]) for row, token in zip(rows, best, strict=True)):
             raise UserError(NO_NUMBERS)
         return [(token, 0.0) for token in best]
     if compiled:
-        return _drawn_at_once(allowed.cpu().numpy(), sampling, list(shares))
-    *_, (_, processed) = _shaped(allowed, sampling)
-    rows = (_possible(row) for row in processed.cpu().numpy())
+        return _drawn_at_once(rows, sampling, list(shares))
+    *_, (_, processed) = _shaped(torch.from_numpy(rows), sampling)
+    rows = (_possible(row) for row in processed.numpy())
     return [_drawn_from(*row, share) for row, share in zip(rows, shares, strict=True)]
+
+
+def _in_numpy(logits: np.ndarray | Tensor) -> np.ndarray:
+    return logits if isinstance(logits, np.ndarray) else logits.float().cpu().numpy()
 
 
 def _drawn_at_once(
@@ -260,15 +273,12 @@ def _drawn_from(tokens: np.ndarray, weights: np.ndarray, share: float) -> tuple[
     return int(tokens[i]), math.log(chance / cumulative[-1])
 
 
-def draw(probs: Tensor, generator: torch.Generator) -> int:
-    """One token id from probabilities (V,), by a single uniform number: the same generator state
-    draws the same token, whatever else is drawn around it."""
-    return at(probs, uniform(generator))
-
-
-def uniform(generator: torch.Generator) -> float:
-    """A number from [0, 1): what one draw takes."""
-    return float(torch.rand((), generator=generator, dtype=torch.float64))
+def shares(seed: int) -> Iterator[float]:
+    """Uniform numbers from [0, 1), one for each draw: the same seed draws the same tokens, whatever
+    else is drawn around them."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.rand(AT_ONCE, generator=generator, dtype=torch.float64).tolist()
 
 
 def at(probs: Tensor, share: float) -> int:
@@ -300,8 +310,8 @@ class Alternative:
 class Choice:
     """Everything about one choice of a token, worked out when it is asked for."""
 
-    logits: Tensor
-    """(V,), as the model gave them."""
+    given: np.ndarray | Tensor
+    """Logits (V,), as the model gave them; a step's are numpy's."""
     sampling: Sampling
     ids: Sequence[int] = ()
     """The text before."""
@@ -311,6 +321,11 @@ class Choice:
     """They, and those that begin with the characters that were too much: none may come."""
     compiled: bool = False
     """Whether `ptx.draws` is at hand, which takes a fraction of the time."""
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """The same in torch."""
+        return torch.as_tensor(self.given)
 
     @cached_property
     def raw(self) -> Tensor:
@@ -353,7 +368,7 @@ class Choice:
         if self.compiled:
             from ptx import draws  # numba takes half a second to import
 
-            return draws.logprob(self.logits.float().cpu().numpy(), token)
+            return draws.logprob(_in_numpy(self.given), token)
         return float(self.logits.double().log_softmax(-1)[token])
 
     def rank(self, token: int) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from ptx.errors import UserError
 from ptx.guard import Guard
 from ptx.healing import OpenEnd, healer
 from ptx.lookup import Lookup
-from ptx.sampling import Choice, Sampling, draw, drawn, possible, uniform
+from ptx.sampling import Choice, Sampling, at, drawn, possible, shares
 from ptx.tokenizer import Tokenizer
 
 PROMPT_LIMIT = 65_536
@@ -75,10 +76,15 @@ class Step:
     """The distribution it was drawn from: before and after the knobs, over the vocabulary."""
     settled: tuple[int, ...] = ()
     """Tokens at the prompt's end that are certain only now, before this one."""
-    attention: Tensor | None = None
-    """Where every head looked, (L, H, S), if it was asked for."""
+    weights: np.ndarray | None = None
+    """`attention` as it was recorded."""
     unchecked: bool = False
     """Whether Python's parser was to be asked, and is not any more (`UNCHECKED`)."""
+
+    @property
+    def attention(self) -> Tensor | None:
+        """Where every head looked, (L, H, S), if it was asked for."""
+        return None if self.weights is None else torch.from_numpy(self.weights)
 
     @property
     def rank(self) -> int:
@@ -135,7 +141,7 @@ class Stream:
         self._guard = guard_of(tokenizer, prompt) if self.sampling.python else None
         self.finish: str | None = None
         self.error: Exception | None = None
-        self._random = torch.Generator().manual_seed(seed)
+        self._shares = shares(seed)
         self.paused = False
         """Its reader is far behind: a batch leaves it out."""
         self._new = bytearray()
@@ -173,25 +179,26 @@ class Stream:
     def take(
         self,
         guesses: list[int],
-        logits: Tensor,
-        attention: list[Tensor] | None = None,
-        branches: Sequence[tuple[Tensor, list[Tensor] | None]] = (),
+        logits: np.ndarray,
+        attention: list[np.ndarray] | None = None,
+        branches: Sequence[tuple[np.ndarray, list[np.ndarray] | None]] = (),
         picked: tuple[int, float] | None = None,
         compiled: bool = False,
     ) -> list[Step]:
         """The steps that come of reading the last token and `guesses`; at least one, unless the
         text ends.
 
-        logits: (1 + guesses, V), what follows each; attention: (L, H, S) for each; branches: both
-            for each of `branches`; picked: the first token and its log-probability, if it was
-            drawn already, by a `share` of this stream; compiled: whether `ptx.draws` is at hand.
+        logits: fp32 (1 + guesses, V), what follows each, kept as long as a step of them;
+            attention: (L, H, S) for each; branches: both for each of `branches`; picked: the first
+            token and its log-probability, if it was drawn already, by a `share` of this stream;
+            compiled: whether `ptx.draws` is at hand.
         """
         self._started = self._started or time.monotonic()
         if self._end:
             return self._heal([(logits, attention), *branches], compiled)
         steps = []
         for i in range(len(logits)):
-            choice = Choice(_own(logits[i]), self.sampling, self._seen(), compiled=compiled)
+            choice = Choice(logits[i], self.sampling, self._seen(), compiled=compiled)
             token, logprob, choice = self._draw(choice, None if i else picked)
             if self.finish:
                 break
@@ -202,25 +209,29 @@ class Stream:
             self._lookup.note(len(guesses), i)
         return steps
 
-    def _heal(self, read: list[tuple[Tensor, list[Tensor] | None]], compiled: bool) -> list[Step]:
+    def _heal(
+        self, read: list[tuple[np.ndarray, list[np.ndarray] | None]], compiled: bool
+    ) -> list[Step]:
         """The first new token, together with how much of the prompt's own end goes before it.
 
         read: logits and attention after each token of each of the open end's leaves.
         """
         end = self._end
-        rows = read[0][0].new_empty(len(end.nodes), read[0][0].shape[-1])  # (nodes, V)
-        shown: dict[int, Tensor] = {}
+        each = np.empty((len(end.nodes), read[0][0].shape[-1]), np.float32)  # (nodes, V)
+        shown: dict[int, np.ndarray] = {}
         for (_, numbers), (logits, attention) in zip(end.leaves(), read, strict=True):
-            rows[numbers] = logits
+            each[numbers] = logits
             shown |= zip(numbers, attention or ())
+        rows = torch.from_numpy(each)
         found = healer(self.tokenizer).candidates(rows, end)
         seen = self._seen(end.path)
-        choice = Choice(found.together(rows), self.sampling, seen, compiled=compiled)
+        together = found.together(rows).numpy()
+        choice = Choice(together, self.sampling, seen, compiled=compiled)
 
         @cache
         def node_of(token: int) -> int:
             ways = (found.token == token).nonzero()[:, 0]  # nearly always one
-            return int(found.node[ways[draw(found.logprob[ways].softmax(-1), self._random)]])
+            return int(found.node[ways[at(found.logprob[ways].softmax(-1), self.share())]])
 
         def inside(token: int) -> int:
             return self._length(end.path) - self._length(end.nodes[node_of(token)])
@@ -230,7 +241,7 @@ class Stream:
             node = node_of(token)
         else:  # no token that may come goes on from inside the prompt: the prompt stands as it is
             node = len(end.path)
-            choice = Choice(rows[node].clone(), self.sampling, seen, compiled=compiled)
+            choice = Choice(each[node].copy(), self.sampling, seen, compiled=compiled)
             token, logprob, choice = self._draw(choice)
         if self.finish:
             return []
@@ -250,7 +261,7 @@ class Stream:
 
     def share(self) -> float:
         """The random number of one draw."""
-        return uniform(self._random)
+        return next(self._shares)
 
     def _draw(
         self,
@@ -266,7 +277,7 @@ class Stream:
         first, most = None, self._guard.parsed + PARSED if self._guard else 0
         while True:
             c, share = choice, map(Stream.share, [self])
-            what = c.logits[None], c.sampling, share, c.ids, c.dead, c.compiled
+            what = c.given[None], c.sampling, share, c.ids, c.dead, c.compiled
             token, logprob = picked or drawn(*what)[0]
             if not self._guard or self._guard.allows(token, inside(token) if inside else 0):
                 return token, logprob, choice
@@ -289,7 +300,7 @@ class Stream:
         token: int,
         logprob: float,
         choice: Choice,
-        attention: Tensor | None,
+        attention: np.ndarray | None,
         settled: tuple[int, ...] = (),
         inside: int = 0,
     ) -> list[Step]:
@@ -337,7 +348,7 @@ class Stream:
         if self.finish is None:
             self.finish = finish
             if rest := self._decoder.decode(b"", final=True):
-                nothing = Choice(torch.zeros(1), Sampling())
+                nothing = Choice(np.zeros(1, np.float32), Sampling())
                 return [Step(None, b"", rest, 0.0, nothing)]
         return []
 
@@ -347,11 +358,6 @@ def guard_of(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> Guard | None:
     text = prompt.encode("utf-8", "surrogatepass") if isinstance(prompt, str) else None
     guard = Guard(tokenizer.decode(prompt[1:]) if text is None else text, tokenizer)
     return guard if guard.alive else None
-
-
-def _own(row: Tensor) -> Tensor:
-    """A row in memory of its own, so that a step that is kept does not keep those of all texts."""
-    return row if row.untyped_storage().nbytes() == row.nbytes else row.clone()
 
 
 def check_prompt(prompt: str) -> None:

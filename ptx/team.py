@@ -11,6 +11,7 @@ changes here.
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -56,7 +57,8 @@ class Team(NamedTuple):
 
 def team(phases: int, threads: int) -> list[Team]:
     """For one step of so many phases, each thread's."""
-    counters = np.zeros((phases, 1 + threads, LINE), np.int64)
+    shape = phases, 1 + threads, LINE
+    counters = np.frombuffer(bytearray(8 * math.prod(shape)), np.int64).reshape(shape)
     return [Team(counters, Place(counters.ctypes.data, me, threads)) for me in range(threads)]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import accumulate, pairwise
 from math import isqrt
 
 import numpy as np
@@ -57,9 +58,13 @@ def to_unit(weights: Tensor) -> Tensor:
 def quantize(weights: Tensor) -> Tensor:
     """uint8 of 255 * sqrt(weight): a byte that keeps small weights apart; for looking at, not for
     export (the error reaches 0.004 near 1). weights: 0 to 1."""
-    codes = np.sqrt(weights.numpy())  # torch takes twice as long
+    return torch.from_numpy(_codes(weights.numpy()))
+
+
+def _codes(weights: np.ndarray) -> np.ndarray:
+    codes = np.sqrt(weights)  # torch takes twice as long
     codes *= 255
-    return torch.from_numpy(np.rint(codes, out=codes).astype(np.uint8))
+    return np.rint(codes, out=codes).astype(np.uint8)
 
 
 def thumbnail_side(heads: int, tokens: int) -> int:
@@ -109,7 +114,14 @@ def triangle(weights: Tensor) -> bytes:
 def row(weights: Tensor) -> bytes:
     """Where every head looks from one new token: uint8 of (L, H, S); weights: (L, H, S), as
     `Step.attention`."""
-    return quantize(weights).numpy().tobytes()
+    return rows([np.asarray(weights)])[0]
+
+
+def rows(weights: Sequence[np.ndarray]) -> list[bytes]:
+    """`row` of each, in one go."""
+    codes = _codes(np.concatenate([some.ravel() for some in weights])).tobytes()
+    ends = list(accumulate(some.size for some in weights))
+    return [codes[a:b] for a, b in pairwise([0, *ends])]
 
 
 def row_without_sink(codes: bytes, heads: int) -> bytes:

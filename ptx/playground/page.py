@@ -25,6 +25,8 @@ Gradio's to refuse, with fewer words."""
 LOOK = 0.005
 """Seconds between two looks of Gradio's queue for a request. Its own, 0.001, take 6 % of a core
 while nobody asks, and Python's lock from the engine; these take 2 %."""
+RARELY = 0.1
+"""Seconds between two looks for the progress of an event (Gradio's own: 0.01): none here has any."""
 
 
 def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
@@ -61,6 +63,7 @@ def build(models: Models, trainer: Training | None = None) -> gr.Blocks:
     # texts only pass through, to the engine's queue, but in a crowd many do at once
     page.queue(max_size=LIMITS.queue + CROWD)
     page._queue.sleep_when_free = LOOK
+    page._queue.progress_update_sleep_when_free = RARELY
     return page
 
 

@@ -7,10 +7,16 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from threading import Lock
 
+import numpy as np
+
 from ptx import lens
 from ptx.errors import UserError
 from ptx.stream import Step
 
+AT_ONCE = 16
+"""Tokens whose rows are made together: each numpy call gives up Python's lock, and a text that is
+being written waits for it again."""
+NOTHING = np.empty(0, np.float32)
 MOST_BYTES = 64_000_000
 """Of all texts together, but for the newest."""
 
@@ -22,8 +28,16 @@ class Recording:
     first: int | None = None
     """Index of the first new token in the text; None before there is one."""
     rows: list[bytes] = field(default_factory=list)
-    """`lens.row` of each new token, empty if its attention was not recorded."""
+    """`lens.row` of each new token, empty if its attention was not recorded; but for the newest."""
+    new: list[np.ndarray] = field(default_factory=list)
+    """The attention of those, (L, H, S), empty if it was not recorded."""
     nbytes: int = 0
+
+    def settle(self) -> None:
+        """Makes rows of all that is new."""
+        if self.new:
+            self.rows += lens.rows(self.new)
+            self.new = []
 
 
 class Recordings:
@@ -53,15 +67,17 @@ class Recordings:
         so, and a step without a token adds nothing."""
         if step.token is None:
             return
-        row = b"" if step.attention is None else lens.row(step.attention)
+        new = NOTHING if step.weights is None else step.weights
         with self._lock:
             if not (found := self._kept.get(name)):
                 return
             if found.first is None:
                 found.first = at
-            found.rows.append(row)
-            found.nbytes += len(row)
-            self.nbytes += len(row)
+            found.new.append(new)
+            if len(found.new) == AT_ONCE:
+                found.settle()
+            found.nbytes += new.size
+            self.nbytes += new.size
             self._kept.move_to_end(name)
             while len(self._kept) > 1 and self.nbytes > self.most_bytes:
                 _, oldest = self._kept.popitem(last=False)
@@ -76,5 +92,6 @@ class Recordings:
                 raise UserError("the attention of this text is not kept any more: write it again")
             if found.first is None:
                 return None, []
+            found.settle()
             first = max(found.first, token)
             return first, found.rows[first - found.first :]

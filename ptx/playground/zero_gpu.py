@@ -14,8 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ptx.checkpoint import load_model
 from ptx.engine import generate
 from ptx.model import GPT
@@ -50,18 +48,9 @@ def on_card(directory: Path) -> tuple[GPT, Tokenizer]:
 
 
 def packed(step: Step) -> Step:
-    """For another process: a tensor's memory would end with the one that made it."""
-    return _with(step, lambda tensor: tensor.cpu().numpy())
-
-
-def unpacked(step: Step) -> Step:
-    return _with(step, torch.from_numpy)
-
-
-def _with(step: Step, change: Callable[[Any], Any]) -> Step:
-    choice = replace(step.choice, logits=change(step.choice.logits))
-    attention = None if step.attention is None else change(step.attention)
-    return replace(step, choice=choice, attention=attention)
+    """For another process: without the tensors that were worked out, whose memory would end with
+    this one."""
+    return replace(step, choice=replace(step.choice))
 
 
 @borrowing
@@ -94,7 +83,7 @@ class Borrowed:
             self.ids, self.n_prompt, self.finish = ids, n_prompt, finish
             if step is None or self._cancelled:
                 return
-            yield unpacked(step)
+            yield step
 
     def cancel(self) -> None:
         self._cancelled = True

@@ -402,6 +402,24 @@ def test_rows_that_were_not_recorded_are_missing(reading: Reading, served: Serve
     assert reading.rows({"recording": recording})["whole"] is False
 
 
+def test_rows_are_there_however_often_they_are_asked_for(served: Served) -> None:
+    recordings, steps = Recordings(), []
+    for name in ("often", "once"):
+        recordings.start(name)
+    generation = ptx.generate(
+        served.model, served.tokenizer, "x =", limits=ptx.Limits(40), attention=True
+    )
+    for step in generation:
+        steps.append(step)
+        for name in ("often", "once"):
+            recordings.add(name, step, len(generation.ids) - 1)
+        _, rows = recordings.rows("often", 0)
+        assert rows[-1] == lens.row(step.attention)
+    _, often = recordings.rows("often", 0)
+    assert often == recordings.rows("once", 0)[1] == [lens.row(step.attention) for step in steps]
+    assert recordings.nbytes == 2 * sum(map(len, often))
+
+
 def test_recordings_are_bounded_in_bytes_and_the_newest_stays(served: Served) -> None:
     recordings = Recordings(most_bytes=200)
     names = [recordings.new_name() for _ in range(5)]

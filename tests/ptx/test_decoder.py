@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 import torch
 
+from ptx import decoder as ptx_decoder
 from ptx import native as native_step
 from ptx.config import PRESETS, ModelConfig
-from ptx.decoder import Decoder, Row, torch_threads, usual_threads
+from ptx.decoder import Row, torch_threads, usual_threads
 from ptx.errors import UserError
 from ptx.fastest import Fastest
 from ptx.int8 import as_int8
@@ -42,6 +43,15 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"qk_norm": False, "tied_head": False, "context": 27},  # no whole vector of keys
     "wide heads": {"head_size": 108, "d_mlp": 160},  # whole vectors, and some left over
 }  # fmt: skip
+
+
+class Decoder(ptx_decoder.Decoder):
+    """One whose answers torch can compare."""
+
+    def step(self, *arguments: Any, **options: Any) -> Any:
+        logits, attention = super().step(*arguments, **options)
+        shown = None if attention is None else [torch.from_numpy(some) for some in attention]
+        return torch.from_numpy(logits), shown
 
 
 def random_model(config: ModelConfig) -> GPT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from transformers import (
 
 from ptx import draws
 from ptx.errors import UserError
-from ptx.sampling import KNOBS, Choice, Sampling, at, distribution, draw, drawn
+from ptx.sampling import KNOBS, Choice, Sampling, at, distribution, drawn, shares
 
 PY16K, O200K = 16_384, 200_019
 IDS = [5, 9, 9, 100, 7_000]
@@ -148,8 +149,7 @@ def test_a_tiny_temperature_is_almost_zero() -> None:
 
 def test_ten_thousand_draws_follow_the_distribution() -> None:
     probs = distribution(some_logits(50, 1.5), Sampling(1.2, top_k=20))
-    generator = torch.Generator().manual_seed(1)
-    tokens = [draw(probs, generator) for _ in range(10_000)]
+    tokens = [at(probs, share) for share in islice(shares(1), 10_000)]
     counts = torch.bincount(torch.tensor(tokens), minlength=50)
     possible = probs > 0
     assert counts[~possible].sum() == 0
@@ -162,13 +162,16 @@ def test_ten_thousand_draws_follow_the_distribution() -> None:
 
 def test_the_seed_alone_decides_the_draws() -> None:
     probs, other = some_logits(50, 1.0).softmax(-1), some_logits(60, 1.0).softmax(-1)
-    a, b = (torch.Generator().manual_seed(7) for _ in range(2))
-    alone = [draw(probs, a) for _ in range(50)]
+    a, b, others = shares(7), shares(7), shares(0)
+    alone = [at(probs, next(a)) for _ in range(100)]
     among = []
-    for _ in range(50):
-        draw(other, torch.Generator().manual_seed(0))
-        among.append(draw(probs, b))
+    for _ in range(100):
+        at(other, next(others))
+        among.append(at(probs, next(b)))
     assert alone == among
+    one_by_one = torch.Generator().manual_seed(7)
+    numbers = [float(torch.rand((), generator=one_by_one, dtype=torch.float64)) for _ in range(200)]
+    assert numbers == list(islice(shares(7), 200))
 
 
 def test_no_share_draws_a_token_without_probability() -> None:
