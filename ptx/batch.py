@@ -101,7 +101,7 @@ class Batch:
             return []
         wanted = any(seat.stream.attention for seat, _, _ in ready)
         logits, attention = self.decoder.step(rows, wanted, unasked)
-        if self.decoder.compiled and all(seat.stream.plain for seat, _, _ in ready):
+        if self.decoder.compiled and not any(seat.stream.asks_torch for seat, _, _ in ready):
             return self._take(ready, logits, attention)
         with torch_threads(1):  # another would spin for a while, in the way of the next step's
             return self._take(ready, logits, attention)

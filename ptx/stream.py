@@ -162,6 +162,11 @@ class Stream:
         """Whether logits and knobs alone decide what the next token is drawn from."""
         return self._end is None and self.sampling.repetition_penalty == 1.0
 
+    @property
+    def asks_torch(self) -> bool:
+        """Whether its next draw may take operations of torch, even where `ptx.draws` is at hand."""
+        return bool(self._end or self._guard or self.sampling.names_tokens)
+
     def branches(self) -> list[list[int]]:
         """Other ends of the prompt, to be read after the last of `ids` one by one, before any
         guess: `take` needs what follows each of their tokens."""

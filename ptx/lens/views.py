@@ -119,9 +119,12 @@ def row(weights: Tensor) -> bytes:
 
 def rows(weights: Sequence[np.ndarray]) -> list[bytes]:
     """`row` of each, in one go."""
-    codes = _codes(np.concatenate([some.ravel() for some in weights])).tobytes()
-    ends = list(accumulate(some.size for some in weights))
-    return [codes[a:b] for a, b in pairwise([0, *ends])]
+    places = list(pairwise(accumulate((some.size for some in weights), initial=0)))
+    flat = np.empty(places[-1][1], np.float32)
+    for (a, b), some in zip(places, weights, strict=True):
+        flat[a:b].reshape(some.shape)[...] = some
+    codes = _codes(flat).tobytes()
+    return [codes[a:b] for a, b in places]
 
 
 def row_without_sink(codes: bytes, heads: int) -> bytes:

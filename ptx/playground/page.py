@@ -26,7 +26,7 @@ LOOK = 0.005
 """Seconds between two looks of Gradio's queue for a request. Its own, 0.001, take 6 % of a core
 while nobody asks, and Python's lock from the engine; these take 2 %."""
 RARELY = 0.1
-"""Seconds between two looks for the progress of an event (Gradio's own: 0.01): none here has any."""
+"""Seconds between two looks for an event's progress (Gradio's own: 0.01): none here has any."""
 
 
 def build(models: Models, trainer: Training | None = None) -> gr.Blocks:

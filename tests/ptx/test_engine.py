@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ptx import sampling as ptx_sampling
 from ptx.batch import Batch, _picked
 from ptx.config import PRESETS
 from ptx.decoder import AT_ONCE, Decoder, Row
@@ -221,6 +222,43 @@ def test_a_compiled_step_asks_torch_for_nothing(model: GPT, py16k: Tokenizer) ->
         assert rest[-1].choice.logits.shape == (py16k.n_vocab,)
         float(rest[-1].choice.entropy)
     assert counting.operations
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(0.0, banned=(9,)),
+        Sampling(1.0, forced=(5, 6)),
+        Sampling(1.0, repetition_penalty=1.2),
+        Sampling(1.0, python=True),
+    ],
+    ids=["banned", "forced", "penalty", "python"],
+)
+def test_what_torch_is_asked_for_wakes_none_of_its_threads(
+    model: GPT, py16k: Tokenizer, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would spin for a while, in the way of the next step's."""
+    found: list[int] = []
+
+    def allowed(*given: Any) -> Any:
+        found.append(torch.get_num_threads())
+        return real(*given)
+
+    real = ptx_sampling._allowed
+    monkeypatch.setattr(ptx_sampling, "_allowed", allowed)
+    decoder, prompt = Decoder(model, 2, native=True), [py16k.eot, *py16k.encode("x = (1")]
+    batch = Batch(decoder)
+    for seed in range(2):
+        batch.join(Stream(py16k, model.config.context, prompt, sampling, Limits(4), seed))
+    usual = torch.get_num_threads()
+    try:
+        while batch.streams:
+            torch.set_num_threads(3)
+            batch.step()
+    finally:
+        torch.set_num_threads(usual)
+    assert set(found) <= {1}
+    assert found or sampling.python  # which may have nothing to refuse
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["compiled", "torch"])
