@@ -142,7 +142,7 @@ class Batch:
             stream, mine = seat.stream, slice(first, first + 1 + len(guesses))
             first = mine.stop
             shown = attention[mine] if attention and stream.attention else None
-            # a step that is kept is not to keep those of all texts
+            # a step that is kept may keep wrong guesses of its text, but nothing of others
             own = logits[mine] if len(ready) == 1 else logits[mine].copy()
             before = len(stream.ids)
             try:

@@ -320,13 +320,13 @@ class _Native:
         logits = np.empty((len(asked), c.vocab_size), np.float32)
         weights = self._no_weights
         if attention:
-            S = max(r.position for r in asked) + 1
+            S = max(r.position for r in rows) + 1
             weights = np.empty((len(asked), c.n_layer, c.n_head, S), np.float32)
         self._run(tokens, slots, positions, weights, logits)
         if not attention:
             return logits, None
         seen = [weights[i, :, :, : r.position + 1] for i, r in enumerate(asked)]
-        if any(r.slot != asked[0].slot for r in asked):  # what is kept of one keeps none of others
+        if any(r.slot != rows[0].slot for r in rows):  # what is kept of one keeps none of others
             seen = [some.copy() for some in seen]
         return logits, seen
 

@@ -216,8 +216,8 @@ def drawn(
     dead: Sequence[int] = (),
     compiled: bool = False,
 ) -> list[tuple[int, float]]:
-    """A token for each row of (R, V), drawn from its distribution after the knobs, and the natural
-    logarithm of its probability there.
+    """A token for each row of fp32 (R, V), drawn from its distribution after the knobs, and the
+    natural logarithm of its probability there.
 
     shares: a uniform number from [0, 1) for each row, not asked for at temperature 0; a row's draw
         depends on no other row.
@@ -306,7 +306,7 @@ class Alternative:
     """The knob that removed it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
     """Everything about one choice of a token, worked out when it is asked for."""
 

@@ -83,7 +83,7 @@ class Step:
 
     @property
     def attention(self) -> Tensor | None:
-        """Where every head looked, (L, H, S), if it was asked for."""
+        """Where every head looked, (L, H, S), if it was asked for; in the memory of `weights`."""
         return None if self.weights is None else torch.from_numpy(self.weights)
 
     @property

@@ -57,7 +57,7 @@ class Team(NamedTuple):
 
 def team(phases: int, threads: int) -> list[Team]:
     """For one step of so many phases, each thread's."""
-    shape = phases, 1 + threads, LINE
+    shape = phases, 1 + threads, LINE  # to make numpy's zeros gives up Python's lock
     counters = np.frombuffer(bytearray(8 * math.prod(shape)), np.int64).reshape(shape)
     return [Team(counters, Place(counters.ctypes.data, me, threads)) for me in range(threads)]
 

@@ -120,7 +120,7 @@ def row(weights: Tensor) -> bytes:
 def rows(weights: Sequence[np.ndarray]) -> list[bytes]:
     """`row` of each, in one go."""
     places = list(pairwise(accumulate((some.size for some in weights), initial=0)))
-    flat = np.empty(places[-1][1], np.float32)
+    flat = np.empty(sum(some.size for some in weights), np.float32)
     for (a, b), some in zip(places, weights, strict=True):
         flat[a:b].reshape(some.shape)[...] = some
     codes = _codes(flat).tobytes()

@@ -17,8 +17,9 @@ AT_ONCE = 16
 """Tokens whose rows are made together: each numpy call gives up Python's lock, and a text that is
 being written waits for it again."""
 NOTHING = np.empty(0, np.float32)
+"""Attention that was not recorded."""
 MOST_BYTES = 64_000_000
-"""Of all texts together, but for the newest."""
+"""Of all texts together, but for the newest, and for the newest tokens of those being written."""
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Recording:
     rows: list[bytes] = field(default_factory=list)
     """`lens.row` of each new token, empty if its attention was not recorded; but for the newest."""
     new: list[np.ndarray] = field(default_factory=list)
-    """The attention of those, (L, H, S), empty if it was not recorded."""
+    """The attention of those, (L, H, S), or NOTHING."""
     nbytes: int = 0
 
     def settle(self) -> None:
@@ -60,6 +61,8 @@ class Recordings:
         with self._lock:
             if before := self._kept.pop(name, None):
                 self.nbytes -= before.nbytes
+            for other in self._kept.values():  # of a text that ended, nothing large stays
+                other.settle()
             self._kept[name] = Recording()
 
     def add(self, name: str, step: Step, at: int) -> None:

@@ -420,6 +420,22 @@ def test_rows_are_there_however_often_they_are_asked_for(served: Served) -> None
     assert recordings.nbytes == 2 * sum(map(len, often))
 
 
+def test_of_a_text_that_ended_rows_alone_are_kept(served: Served) -> None:
+    """One byte a weight, as they are counted."""
+    recordings = Recordings()
+    for name in ("before", "after"):
+        recordings.start(name)
+        generation = ptx.generate(
+            served.model, served.tokenizer, "x =", limits=ptx.Limits(5), attention=True
+        )
+        for step in generation:
+            recordings.add(name, step, len(generation.ids) - 1)
+    before, after = recordings._kept.values()
+    assert (len(before.rows), before.new) == (5, [])
+    assert before.nbytes == sum(map(len, before.rows))
+    assert len(after.new) == 5
+
+
 def test_recordings_are_bounded_in_bytes_and_the_newest_stays(served: Served) -> None:
     recordings = Recordings(most_bytes=200)
     names = [recordings.new_name() for _ in range(5)]

@@ -98,6 +98,7 @@ def test_a_row_loses_its_sink_as_the_whole_does(weights: torch.Tensor) -> None:
 def test_rows_that_are_made_together_are_those_of_each(weights: torch.Tensor) -> None:
     some = [weights[:, :, i, : i + 1] for i in (0, 7, 30)]
     assert lens.rows([one.numpy() for one in some]) == [lens.row(one) for one in some]
+    assert lens.rows([]) == []
     assert lens.rows([np.empty(0, np.float32), some[1].numpy()]) == [b"", lens.row(some[1])]
 
 
