@@ -73,6 +73,8 @@ class Batch:
         for stream in self.streams:
             if stream.finish:
                 self.leave(stream)
+        if alone := self._alone():
+            return [(alone.stream, self._go_on(alone))]
         budget, ready, rows, unasked = READ_AT_ONCE, [], [], 0
         most = GUESSES if len(self._seats) <= FEW else 0
         # A text that is alone has the end of its prompt read with what is asked of it, mostly a
@@ -105,6 +107,32 @@ class Batch:
             return self._take(ready, logits, attention)
         with torch_threads(1):  # another would spin for a while, in the way of the next step's
             return self._take(ready, logits, attention)
+
+    def _alone(self) -> _Seat | None:
+        """The text that is alone, if nothing but its last token is to be read and it can go on by
+        itself."""
+        if len(self._seats) != 1:
+            return None
+        [seat] = self._seats.values()
+        stream = seat.stream
+        read = seat.start == stream.visible_from() and seat.start + seat.read + 1 == len(stream.ids)
+        goes = stream.goes_on_alone and not stream.paused and self.decoder.steps_onward
+        return seat if read and goes else None
+
+    def _go_on(self, seat: _Seat) -> list[Step]:
+        """Several steps, which the decoder takes by itself."""
+        stream, before = seat.stream, len(seat.stream.ids)
+        going, steps = stream.going(self.decoder.steps_onward), []
+        drawn = self.decoder.go_on(seat.slot, seat.read, going, stream.attention)
+        try:
+            steps = stream.take_drawn(drawn)
+        except Exception as error:
+            stream.fail(error)
+        # all were read but the last; some may have come too late
+        seat.read = min(before + len(drawn.tokens) - 1, len(stream.ids)) - seat.start
+        if stream.finish:
+            self.leave(stream)
+        return steps
 
     def _read_on(self, seat: _Seat, text: list[int], budget: int, left: int) -> int:
         """Reads what comes next of a window but for the `left` last tokens, `budget` of it at most;

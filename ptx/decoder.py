@@ -20,6 +20,7 @@ from torch import Tensor
 from ptx.errors import UserError
 from ptx.fastest import Fastest
 from ptx.model import GPT, KVCache
+from ptx.sampling import Sampling
 
 MOST_THREADS = 8
 """That share a step: its pieces are few, and more threads would wait for each other."""
@@ -32,6 +33,11 @@ AT_ONCE = 64
 after fewer prompts."""
 EVERY_STEP = 4
 """So many rows take about as long as what a step takes with however few: 4 rows 1.6 times a row."""
+STEPS = 4
+"""That a text which is alone goes on for at a time, at most: it is cancelled between two times, and
+another text joins it."""
+SOON = 0.008
+"""Seconds that they may take."""
 WORTH_DOUBLING = 1.1
 """How many times as fast a step has to be with twice as many threads: others want the cores too."""
 
@@ -45,6 +51,37 @@ class Row:
     """Of its text."""
     position: int
     """In the part of its text that the model sees."""
+
+
+@dataclass(frozen=True)
+class Going:
+    """How a text that is alone goes on after its last token."""
+
+    ids: Sequence[int]
+    """The end of it, which is looked through for guesses."""
+    guesses: int
+    """At once, at most."""
+    past: np.ndarray
+    """Of the guesses, see `ptx.lookup`; changed."""
+    sampling: Sampling
+    """Without a repetition penalty, forced tokens and `python`."""
+    eot: int
+    """After it nothing comes."""
+    shares: Sequence[float]
+    """A random number for each token that may come, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """The tokens that came, and what is told of each."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    """Natural logarithms of the probabilities they were drawn with."""
+    logits: np.ndarray
+    """fp32 (tokens, V), what each was drawn from."""
+    attention: list[np.ndarray] | None
+    """(L, H, S) each, of the token before it."""
 
 
 class Decoder:
@@ -200,6 +237,21 @@ class Decoder:
             return native.step(rows, attention, unasked)
         return self._step_by_torch(rows, attention, unasked)
 
+    @property
+    def steps_onward(self) -> int:
+        """For how many steps `go_on` goes on; 0 if it cannot."""
+        return self._native.steps_onward() if self._native else 0
+
+    def go_on(self, slot: int, position: int, going: Going, attention: bool = False) -> Drawn:
+        """Reads the last token of a text, whose position this is, and goes on by itself with what
+        is drawn: at most `steps_onward` steps, as many tokens as `going` has shares, and the
+        context. None came if the model's logits are no numbers."""
+        native = self._native
+        assert native
+        if position == 0:
+            self._read_by[slot] = native
+        return native.go_on(slot, position, going, attention)
+
     @torch.inference_mode()
     def _step_by_torch(
         self, rows: Sequence[Row], attention: bool, unasked: int
@@ -273,9 +325,11 @@ class _Native:
     """Steps by the compiled function, which threads share where that is faster."""
 
     def __init__(self, model: GPT, cache: KVCache, sources: np.ndarray, same: np.ndarray) -> None:
-        from ptx import compiling, native, team  # numba takes half a second to import
+        from ptx import compiling, native, onward, team  # numba takes half a second to import
 
-        self._native, self._compiling, self._weights = native, compiling, native.pack(model)
+        self._native, self._onward, self._compiling = native, onward, compiling
+        self._weights = native.pack(model)
+        self._nowhere = onward.nowhere(self._weights)
         self._cache = native.Cache(cache.k.numpy(), cache.v.numpy())
         self._sources, self._same = sources, same
         self._config = c = model.config
@@ -285,6 +339,8 @@ class _Native:
         options = [most >> i for i in range(most.bit_length())]  # most, half of it, ... 1
         self._threads = defaultdict[Any, Fastest](lambda: Fastest(options, WORTH_DOUBLING))
         """For steps of few rows and of many, with or without logits and attention of most."""
+        self._step_seconds = 0.0
+        """What the last one of a text that is alone took."""
 
     def ready(self) -> bool:
         """Whether nothing needs compiling any more."""
@@ -330,19 +386,57 @@ class _Native:
             seen = [some.copy() for some in seen]
         return logits, seen
 
-    def _run(self, tokens: Any, slots: Any, positions: Any, weights: Any, logits: Any) -> None:
-        native, R = self._native, len(tokens)
-        rows = native.Rows(tokens, slots, positions, self._sources[slots], self._same[slots])
+    def steps_onward(self) -> int:
+        return min(STEPS, max(1, int(SOON / (self._step_seconds or SOON))))
+
+    def go_on(self, slot: int, position: int, going: Going, attention: bool) -> Drawn:
+        c, g, room = self._config, going, len(going.shares)
+        where = g.ids, position, g.guesses, g.past
+        drawing = g.sampling, g.eot, g.shares
+        onward = self._onward.onward(self._weights, self.steps_onward(), *where, *drawing)
+        logits = np.empty((room, c.vocab_size), np.float32)
+        weights = self._no_weights
+        if attention:
+            S = min(position + room, c.context)
+            weights = np.empty((room, c.n_layer, c.n_head, S), np.float32)
+        tokens, slots, positions = np.array([[g.ids[-1]], [slot], [position]]).repeat(
+            1 + g.guesses, axis=1
+        )  # each (R,)
+        began = time.perf_counter()
+        self._run(tokens, slots, positions, weights, logits, onward)
+        drawn, rows = onward.plan
+        n, n_steps = int(drawn.max()), int(np.count_nonzero(rows))
+        self._step_seconds = (time.perf_counter() - began) / n_steps
+        return Drawn(
+            onward.text[onward.n : onward.n + n].tolist(),
+            np.log(onward.chances[:n]).tolist(),
+            logits[:n],
+            [weights[i, :, :, : position + i + 1] for i in range(n)] if attention else None,
+        )
+
+    def _run(
+        self,
+        tokens: Any,
+        slots: Any,
+        positions: Any,
+        weights: Any,
+        logits: Any,
+        onward: Any = None,
+    ) -> None:
+        """onward: how a text goes on, if it does; the other rows are room then."""
+        R, alone, onward = len(tokens), onward is not None, onward or self._nowhere
+        rows = self._native.Rows(tokens, slots, positions, self._sources[slots], self._same[slots])
         mostly_asked = 2 * len(logits) > R
         fastest = self._threads[R >= MANY, mostly_asked, mostly_asked and len(weights) > 0]
         threads, began = fastest.pick(), time.perf_counter()
         self._helpers.run(
-            native.step,
-            native.team_of(threads, self._weights),
-            *(self._weights, rows, self._cache),
-            *(weights, logits, native.scratch(self._weights, R)),
+            self._onward.steps,
+            self._onward.team_of(threads, self._weights, onward),
+            *(self._weights, rows, self._cache, weights, logits),
+            *(self._native.scratch(self._weights, R), onward),
         )
-        fastest.note(threads, (time.perf_counter() - began) / (R + EVERY_STEP))
+        steps, read = (np.count_nonzero(onward.plan[1]), onward.plan[1].sum()) if alone else (1, R)
+        fastest.note(threads, (time.perf_counter() - began) / (read + EVERY_STEP * steps))
 
 
 def shared(a: Sequence[int], b: Sequence[int]) -> int:

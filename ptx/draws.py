@@ -30,6 +30,20 @@ def _largest(logits: np.ndarray) -> float:
 
 
 @compiled
+def likeliest(logits: np.ndarray) -> int:
+    """The first of the largest of (V,); -1 if they are no numbers."""
+    largest, wrong = _largest(logits), np.float32(0)
+    for x in logits:
+        wrong += np.float32(x != x)
+    if wrong or not np.isfinite(largest):
+        return -1
+    i = 0
+    while logits[i] != largest:
+        i += 1
+    return i
+
+
+@compiled
 def _heavier(weights: np.ndarray, least: float, tokens: np.ndarray) -> int:
     """Writes which of (V,) weigh so much at least; returns how many do."""
     n = 0

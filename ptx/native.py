@@ -17,14 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import typeof
 from torch import Tensor
 
-from ptx.compiled import at_hand, compiled, exp
+from ptx.compiled import compiled, exp
 from ptx.int8 import int8_values
 from ptx.memory import together
 from ptx.model import GPT
-from ptx.team import Team, pieces, team
+from ptx.team import Place, pieces
 from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, dots, packed, padded, tile, tile_onto
 
 _inner = partial(compiled, inner=True)
@@ -427,9 +426,8 @@ def scratch(w: Weights, rows: int) -> Scratch:
     return Scratch(*(np.empty((rows, width), np.float32) for width in widths))
 
 
-def team_of(n: int, w: Weights) -> list[Team]:
-    """The places of n threads that take one step together."""
-    return team(2 + 8 * len(w.q.weight), n)
+EVERY_LAYER, BESIDES = 8, 2
+"""Phases of a step."""
 
 
 @_inner
@@ -573,30 +571,29 @@ def _add_and_normalize(rows: Rows, piece: int, norm: Norm, layer: int, w: Weight
 
 
 @_inner
-def _last(n: int, rows: Rows, s: Scratch):
-    """The last n rows, and what is kept of them."""
-    first = len(rows.tokens) - n
-    some = Rows(
-        rows.tokens[first:],
-        rows.slots[first:],
-        rows.positions[first:],
-        rows.sources[first:],
-        rows.same[first:],
+def some(first: int, last: int, rows: Rows, s: Scratch):
+    """Rows first ... last - 1, and what is kept of them."""
+    few = Rows(
+        rows.tokens[first:last],
+        rows.slots[first:last],
+        rows.positions[first:last],
+        rows.sources[first:last],
+        rows.same[first:last],
     )
     kept = Scratch(
-        s.x[first:],
-        s.h[first:],
-        s.q[first:],
-        s.k[first:],
-        s.v[first:],
-        s.y[first:],
-        s.up[first:],
-        s.gate[first:],
+        s.x[first:last],
+        s.h[first:last],
+        s.q[first:last],
+        s.k[first:last],
+        s.v[first:last],
+        s.y[first:last],
+        s.up[first:last],
+        s.gate[first:last],
     )
-    return some, kept
+    return few, kept
 
 
-@compiled
+@_inner
 def step(
     w: Weights,
     rows: Rows,
@@ -604,11 +601,11 @@ def step(
     attention: np.ndarray,
     logits: np.ndarray,
     s: Scratch,
-    team: Team,
+    place: Place,
 ):
     """Reads R tokens into the cache; writes the logits (N, V) of what follows the last N of them.
     Without any it stops once the last layer has its keys and values. Several threads may call it
-    with the same arguments, but for `team`: they share the work, phase after phase.
+    with the same arguments, but for `place`: they share the work, phase after phase.
 
     attention: fp32 (N, L, H, S), of the same rows, filled up to each one's position; (0, ...) to
         leave it out.
@@ -616,47 +613,42 @@ def step(
     R, n_layer = len(rows.tokens), len(w.q.weight)
     chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
     weights, phase = np.empty((TOGETHER, cache.k.shape[3]), np.float32), FIRST
-    for piece in pieces(team.place, phase, chunks):
+    for piece in pieces(place, phase, chunks):
         _embed(w, rows, piece, s)
     for layer in range(n_layer):
         phase += 1
-        for piece in pieces(team.place, phase, _pieces(w.q) + 2 * _pieces(w.k)):
+        for piece in pieces(place, phase, _pieces(w.q) + 2 * _pieces(w.k)):
             _project(w, layer, piece, s)
         phase += 1
-        for piece in pieces(team.place, phase, chunks):
+        for piece in pieces(place, phase, chunks):
             _keep(w, rows, cache, layer, piece, s)
         if layer == n_layer - 1:  # from here on only of what is asked
             if not len(logits):
                 return
-            rows, s = _last(len(logits), rows, s)
+            rows, s = some(R - len(logits), R, rows, s)
             R = len(rows.tokens)
             chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
         phase += 1
-        for piece in pieces(team.place, phase, groups * w.n_head):
+        for piece in pieces(place, phase, groups * w.n_head):
             _look(w, rows, cache, layer, piece, weights, attention, s)
         phase += 1
-        for piece in pieces(team.place, phase, _pieces(w.out)):
+        for piece in pieces(place, phase, _pieces(w.out)):
             _linear(w.out, layer, piece, s.y, s.h)
         phase += 1
-        for piece in pieces(team.place, phase, chunks):
+        for piece in pieces(place, phase, chunks):
             _add_and_normalize(rows, piece, w.mlp_norm, layer, w, s)
         phase += 1
-        for piece in pieces(team.place, phase, _pieces(w.up)):
+        for piece in pieces(place, phase, _pieces(w.up)):
             _widen(w, layer, piece, s)
         phase += 1
-        for piece in pieces(team.place, phase, _pieces(w.down)):
+        for piece in pieces(place, phase, _pieces(w.down)):
             _linear(w.down, layer, piece, s.up, s.h)
         phase += 1
-        for piece in pieces(team.place, phase, chunks):
+        for piece in pieces(place, phase, chunks):
             if layer < n_layer - 1:
                 _add_and_normalize(rows, piece, w.attn_norm, layer + 1, w, s)
             else:
                 _add_and_normalize(rows, piece, w.norm, FIRST, w, s)
     phase += 1
-    for piece in pieces(team.place, phase, _pieces(w.head)):
+    for piece in pieces(place, phase, _pieces(w.head)):
         _linear(w.head, FIRST, piece, s.h, logits)
-
-
-def ready(weights: Weights) -> bool:
-    """Whether `step` needs no compiling any more for such weights."""
-    return at_hand(step, typeof(weights))

@@ -13,16 +13,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ptx.decoder import Drawn, Going
 from ptx.errors import UserError
 from ptx.guard import Guard
 from ptx.healing import OpenEnd, healer
-from ptx.lookup import Lookup
-from ptx.sampling import Choice, Sampling, at, drawn, possible, shares
+from ptx.lookup import GUESSES, WINDOW, Lookup
+from ptx.sampling import GREEDY, NO_NUMBERS, Choice, Sampling, at, drawn, possible, shares
 from ptx.tokenizer import Tokenizer
 
 PROMPT_LIMIT = 65_536
@@ -142,6 +144,8 @@ class Stream:
         self.finish: str | None = None
         self.error: Exception | None = None
         self._shares = shares(seed)
+        self._coming: list[float] = []
+        """The next of them, where they had to be known before."""
         self.paused = False
         """Its reader is far behind: a batch leaves it out."""
         self._new = bytearray()
@@ -166,6 +170,11 @@ class Stream:
     def asks_torch(self) -> bool:
         """Whether its next draw may take operations of torch, even where `ptx.draws` is at hand."""
         return bool(self._end or self._guard or self.sampling.names_tokens)
+
+    @property
+    def goes_on_alone(self) -> bool:
+        """Whether all that decides what comes can be said beforehand (`going`)."""
+        return self.plain and not (self._guard or self.sampling.forced)
 
     def branches(self) -> list[list[int]]:
         """Other ends of the prompt, to be read after the last of `ids` one by one, before any
@@ -212,6 +221,30 @@ class Stream:
                 break
         if self._lookup:
             self._lookup.note(len(guesses), i)
+        return steps
+
+    def going(self, steps: int) -> Going:
+        """How it goes on by itself for so many steps, at most as many tokens as it may have."""
+        guesses = GUESSES if self._lookup else 0
+        room = min(steps + guesses, self.limits.max_tokens - self._generated)
+        self._coming += islice(self._shares, max(0, room - len(self._coming)))
+        past = self._lookup.past if self._lookup else np.zeros(2)
+        how = self.sampling, self.tokenizer.eot, self._coming[:room]
+        return Going(self.ids[-WINDOW:], guesses, past, *how)
+
+    def take_drawn(self, drawn: Drawn) -> list[Step]:
+        """The steps that come of going on by itself; those after the text's end are dropped."""
+        self._started = self._started or time.monotonic()
+        if not drawn.tokens:
+            raise UserError(NO_NUMBERS)
+        if self.sampling.temperature >= GREEDY:
+            del self._coming[: len(drawn.tokens)]
+        steps = []
+        for i, (token, logprob) in enumerate(zip(drawn.tokens, drawn.logprobs, strict=True)):
+            if self.finish:
+                break
+            choice = Choice(drawn.logits[i], self.sampling, compiled=True)
+            steps += self._accept(token, logprob, choice, drawn.attention and drawn.attention[i])
         return steps
 
     def _heal(
@@ -266,7 +299,7 @@ class Stream:
 
     def share(self) -> float:
         """The random number of one draw."""
-        return next(self._shares)
+        return self._coming.pop(0) if self._coming else next(self._shares)
 
     def _draw(
         self,

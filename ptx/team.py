@@ -5,7 +5,7 @@ that need Python's lock: they count in shared memory, and wait for each other in
 are taken, not allotted: a thread that comes late, or not at all, holds nobody up. Only one that the
 machine interrupts within a piece is waited for.
 
-numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py after
+numba keeps what it compiled by the date of the file that is called: touch ptx/onward.py after
 changes here.
 """
 
@@ -50,7 +50,7 @@ class Team(NamedTuple):
     """What a thread of those that take one step together is given."""
 
     counters: np.ndarray
-    """(phases, 1 + threads, LINE) of the step: how many pieces are done; of each thread's share,
+    """(phases, 1 + threads, LINE) of the steps: how many pieces are done; of each thread's share,
     how many are taken."""
     place: Place
 
@@ -101,6 +101,13 @@ def _help(calls: SimpleQueue[Any]) -> None:
             problems.append(error)
             team.counters.fill(OVER)
         del call, problems, function, arguments, team  # who waits keeps nothing in memory
+
+
+@njit(error_model="numpy", nogil=True)
+def later(place: Place, phases: int) -> Place:
+    """The same thread's, after so many phases."""
+    each = (1 + place.threads) * LINE * 8
+    return Place(place.address + phases * each, place.me, place.threads)
 
 
 @njit(error_model="numpy", nogil=True)

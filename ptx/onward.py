@@ -1,0 +1,188 @@
+"""Several decoding steps as one compiled call, for a text that is alone.
+
+Between two steps stand a draw and a look through the text for guesses, and both need so little that
+they are compiled too. Python is asked once for a handful of tokens: its lock, which a page's other
+threads want as well, is taken and given up once, and so is the wait for the thread that helps.
+
+numba keeps what it compiled by the date of this file: touch it after changes in `ptx.native`,
+`ptx.tile`, `ptx.team`, `ptx.draws`, `ptx.lookup` or `ptx.compiled`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit, typeof
+
+from ptx import lookup
+from ptx.compiled import at_hand, compiled
+from ptx.draws import draw, likeliest
+from ptx.native import BESIDES, EVERY_LAYER, Cache, Rows, Scratch, Weights, some, step
+from ptx.sampling import GREEDY, Sampling
+from ptx.team import Team, later, pieces, team
+
+_inner = partial(compiled, inner=True)
+_found, _pays, _note = (njit(nogil=True)(f) for f in (lookup.found, lookup.pays, lookup.note))
+
+
+class Onward(NamedTuple):
+    """How a text goes on after the token it ends with, until it is over or `room` is used up."""
+
+    steps: int
+    """At most; 0 stands for rows that are read once, and of which nothing is drawn here."""
+    text: np.ndarray
+    """int64 (n + room,): the end of the text; what is drawn follows."""
+    n: int
+    position: int
+    """In the cache, of the token it ends with."""
+    guesses: int
+    """At once, at most."""
+    past: np.ndarray
+    """Of the guesses, see `ptx.lookup`."""
+    temperature: float
+    """fp32."""
+    top_k: int
+    top_p: float
+    min_p: float
+    """fp32."""
+    banned: np.ndarray
+    """int64, tokens that may not come."""
+    eot: int
+    """After it nothing comes."""
+    shares: np.ndarray
+    """fp64 (room,), a random number for each draw, from 0 up to 1."""
+    chances: np.ndarray
+    """fp64 (room,), which receives the probability that each token was drawn with."""
+    plan: np.ndarray
+    """int64 (2, steps + 1), which receives for each step how many tokens were drawn before it, and
+    how many rows it reads: none once the text is done with. Written once, as threads that come
+    late read it too."""
+
+
+def onward(
+    w: Weights,
+    steps: int,
+    ids: Sequence[int],
+    position: int,
+    guesses: int,
+    past: np.ndarray,
+    sampling: Sampling,
+    eot: int,
+    shares: Sequence[float],
+) -> Onward:
+    """See `Onward`. ids: what of the text is looked through; room is for as many tokens as there
+    are `shares`."""
+    s, n, room = sampling, len(ids), len(shares)
+    text, shares_, chances = np.array([*ids, *[0] * room]), np.array(shares), np.ones(room)
+    top_k = min(s.top_k, len(w.tok_emb))
+    knobs = np.float32(s.temperature), top_k, float(s.top_p), np.float32(s.min_p)
+    banned, plan = np.array(s.banned, np.int64), np.zeros((2, steps + 1), np.int64)
+    where = text, n, position, guesses, past
+    return Onward(steps, *where, *knobs, banned, eot, shares_, chances, plan)
+
+
+def nowhere(w: Weights) -> Onward:
+    """For rows that are read once."""
+    return onward(w, 0, [0], 0, 0, np.zeros(2), Sampling(), 0, [0.0])
+
+
+def team_of(n: int, w: Weights, onward: Onward) -> list[Team]:
+    """The places of n threads that take these steps together."""
+    return team((1 + onward.steps) * (1 + BESIDES + EVERY_LAYER * len(w.q.weight)), n)
+
+
+@compiled
+def steps(
+    w: Weights,
+    rows: Rows,
+    cache: Cache,
+    attention: np.ndarray,
+    logits: np.ndarray,
+    s: Scratch,
+    onward: Onward,
+    team: Team,
+):
+    """`ptx.native.step`; or, for a text that goes on alone, as many as `onward` says, each of the
+    token before and of guesses after it.
+
+    rows: of one step, written on where the text goes on: as many as it has at most.
+    attention, logits: of the rows, or (room, ...) of the tokens that are drawn.
+    """
+    if not onward.steps:
+        step(w, rows, cache, attention, logits, s, team.place)
+        return
+    phases = BESIDES + EVERY_LAYER * len(w.q.weight)
+    for k in range(onward.steps + 1):
+        place = later(team.place, k * (phases + 1))
+        for _ in pieces(place, phases, 1):
+            _choose(k, onward, rows, logits, cache.k.shape[3])
+        first, R = onward.plan[0, k], onward.plan[1, k]
+        if not R:
+            return
+        mine, kept = some(0, R, rows, s)
+        step(w, mine, cache, attention[first : first + R], logits[first : first + R], kept, place)
+
+
+@_inner
+def _choose(k: int, onward: Onward, rows: Rows, logits: np.ndarray, context: int):
+    """Draws what follows from step k - 1, and says what step k reads."""
+    o, drawn, over = onward, 0, False
+    if k:
+        drawn, over = _drawn(o, rows, logits, o.plan[0, k - 1], o.plan[1, k - 1])
+    o.plan[0, k], o.plan[1, k] = drawn, 0
+    n, position = o.n + drawn, o.position + drawn
+    if over or k == o.steps or position == context:
+        return
+    guesses, at = min(o.guesses, len(o.shares) - drawn - 1, context - 1 - position), n
+    if guesses > 0 and _pays(o.past):
+        at = _found(o.text, n)
+    R = 1 + min(guesses, n - at)
+    for r in range(R):
+        rows.tokens[r] = o.text[at + r - 1] if r else o.text[n - 1]
+        rows.positions[r] = position + r
+    o.plan[1, k] = R
+
+
+@_inner
+def _drawn(o: Onward, rows: Rows, logits: np.ndarray, drawn: int, R: int):
+    """How many tokens are drawn once the logits of R rows, after so many tokens, are drawn from, up
+    to the first guess that is wrong; and whether nothing more is to be read."""
+    r, over = 0, False
+    while True:
+        token = _draw(o, logits[drawn], drawn)
+        if token < 0:  # no numbers: whoever draws first from these rows finds that again
+            return drawn, True
+        o.text[o.n + drawn] = token
+        drawn += 1
+        over = token == o.eot or drawn == len(o.shares)
+        if over or r == R - 1 or token != rows.tokens[r + 1]:
+            break
+        r += 1
+    if R > 1:
+        _note(o.past, r)
+    return drawn, over
+
+
+@_inner
+def _draw(o: Onward, logits: np.ndarray, i: int) -> int:
+    """Token i by logits (V,), which are as they were afterwards; -1 if they are no numbers."""
+    aside, token = np.empty(len(o.banned), np.float32), np.empty(1, np.int64)
+    for b in range(len(o.banned)):
+        aside[b] = logits[o.banned[b]]
+        logits[o.banned[b]] = -np.inf
+    if o.temperature < GREEDY:
+        token[0] = likeliest(logits)
+    else:
+        knobs = o.temperature, o.top_k, o.top_p, o.min_p
+        draw(logits.reshape(1, -1), *knobs, o.shares[i : i + 1], token, o.chances[i : i + 1])
+    for b in range(len(o.banned) - 1, -1, -1):  # one may be there twice
+        logits[o.banned[b]] = aside[b]
+    return token[0]
+
+
+def ready(weights: Weights) -> bool:
+    """Whether `steps` needs no compiling any more for such weights."""
+    return at_hand(steps, typeof(weights))
