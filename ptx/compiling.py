@@ -49,8 +49,8 @@ def try_out(weights: native.Weights) -> None:
     logits = np.empty((1, len(weights.tok_emb)), np.float32)
     nothing = np.empty((0, n_layer, weights.n_head, 1), np.float32)
     once = onward.nowhere(weights)
-    alone = onward.team_of(1, weights, once)[0]
-    onward.steps(weights, rows, cache, nothing, logits, native.scratch(weights, 1), once, alone)
+    alone, room = onward.team_of(1, weights, once)[0], native.scratch(weights, 1, 1, 1)
+    onward.steps(weights, rows, cache, nothing, logits, room, once, alone)
     draws.draw_rows(logits, 1.0, 0, 1.0, 0.0, [0.0])
     draws.logprob(logits[0], 0)
 

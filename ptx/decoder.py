@@ -433,7 +433,8 @@ class _Native:
             self._onward.steps,
             self._onward.team_of(threads, self._weights, onward),
             *(self._weights, rows, self._cache, weights, logits),
-            *(self._native.scratch(self._weights, R), onward),
+            self._native.scratch(self._weights, R, threads, self._config.context),
+            onward,
         )
         steps, read = (np.count_nonzero(onward.plan[1]), onward.plan[1].sum()) if alone else (1, R)
         fastest.note(threads, (time.perf_counter() - began) / (read + EVERY_STEP * steps))

@@ -26,7 +26,7 @@ from ptx.model import GPT
 from ptx.team import Place, pieces
 from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, dots, packed, padded, tile, tile_onto
 
-_inner = partial(compiled, inner=True)
+_inner = partial(compiled, inner=True, allocates=False)
 ACTIVATIONS = ("relu", "gelu", "swiglu")
 CHUNK = 8
 """Rows that one thread prepares and normalizes at a time."""
@@ -221,11 +221,19 @@ def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
                 o = b * LANES
                 _one_block(weight[b : b + 1], x[r : r + 1], scale[o:], bias[o:], y[r : r + 1, o:])
         r += 1
-    if whole < last:  # fewer outputs than in a block are left
-        part, o = np.empty((1, LANES), np.float32), whole * LANES
-        for r in range(R):
-            _one_block(weight[whole:last], x[r : r + 1], scale[o:], bias[o:], part)
-            _copy(part[0, : y.shape[1] - o], y[r, o:])
+    if whole < last:
+        _linear_rest(weight[whole:last], scale, bias, whole * LANES, x, y)
+
+
+@partial(compiled, inner=True)
+def _linear_rest(
+    weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, o: int, x: np.ndarray, y: np.ndarray
+):
+    """`_linear` of the outputs from `o` on, which are fewer than in a block."""
+    part = np.empty((1, LANES), np.float32)
+    for r in range(len(x)):
+        _one_block(weight, x[r : r + 1], scale[o:], bias[o:], part)
+        _copy(part[0, : y.shape[1] - o], y[r, o:])
 
 
 @_inner
@@ -417,13 +425,16 @@ class Scratch(NamedTuple):
     up: np.ndarray
     """(R, d_mlp)"""
     gate: np.ndarray
+    look: np.ndarray
+    """(threads, TOGETHER, context), each thread's weights of what its rows look at."""
 
 
-def scratch(w: Weights, rows: int) -> Scratch:
+def scratch(w: Weights, rows: int, threads: int, context: int) -> Scratch:
     C, mlp = w.tok_emb.shape[1], w.down.weight.shape[2]
     q, k = w.n_head * w.head_size, w.n_kv_head * w.head_size
     widths = (C, C, q, k, k, q, mlp, mlp)
-    return Scratch(*(np.empty((rows, width), np.float32) for width in widths))
+    look = np.empty((threads, TOGETHER, context), np.float32)
+    return Scratch(*(np.empty((rows, width), np.float32) for width in widths), look)
 
 
 EVERY_LAYER, BESIDES = 8, 2
@@ -589,6 +600,7 @@ def some(first: int, last: int, rows: Rows, s: Scratch):
         s.y[first:last],
         s.up[first:last],
         s.gate[first:last],
+        s.look,
     )
     return few, kept
 
@@ -612,7 +624,7 @@ def step(
     """
     R, n_layer = len(rows.tokens), len(w.q.weight)
     chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
-    weights, phase = np.empty((TOGETHER, cache.k.shape[3]), np.float32), FIRST
+    weights, phase = s.look[place.me], FIRST
     for piece in pieces(place, phase, chunks):
         _embed(w, rows, piece, s)
     for layer in range(n_layer):

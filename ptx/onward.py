@@ -24,8 +24,8 @@ from ptx.native import BESIDES, EVERY_LAYER, Cache, Rows, Scratch, Weights, some
 from ptx.sampling import GREEDY, Sampling
 from ptx.team import Team, later, pieces, team
 
-_inner = partial(compiled, inner=True)
-_found, _pays, _note = (njit(nogil=True)(f) for f in (lookup.found, lookup.pays, lookup.note))
+_inner = partial(compiled, inner=True, allocates=False)
+_found, _pays, _note = map(njit(nogil=True, _nrt=False), (lookup.found, lookup.pays, lookup.note))
 
 
 class Onward(NamedTuple):
@@ -50,6 +50,8 @@ class Onward(NamedTuple):
     """fp32."""
     banned: np.ndarray
     """int64, tokens that may not come."""
+    aside: np.ndarray
+    """fp32, room for the logits of these."""
     eot: int
     """After it nothing comes."""
     shares: np.ndarray
@@ -80,8 +82,8 @@ def onward(
     top_k = min(s.top_k, len(w.tok_emb))
     knobs = np.float32(s.temperature), top_k, float(s.top_p), np.float32(s.min_p)
     banned, plan = np.array(s.banned, np.int64), np.zeros((2, steps + 1), np.int64)
-    where = text, n, position, guesses, past
-    return Onward(steps, *where, *knobs, banned, eot, shares_, chances, plan)
+    where, aside = (text, n, position, guesses, past), np.empty(len(banned), np.float32)
+    return Onward(steps, *where, *knobs, banned, aside, eot, shares_, chances, plan)
 
 
 def nowhere(w: Weights) -> Onward:
@@ -94,7 +96,7 @@ def team_of(n: int, w: Weights, onward: Onward) -> list[Team]:
     return team((1 + onward.steps) * (1 + BESIDES + EVERY_LAYER * len(w.q.weight)), n)
 
 
-@compiled
+@partial(compiled, allocates=False)
 def steps(
     w: Weights,
     rows: Rows,
@@ -152,10 +154,9 @@ def _drawn(o: Onward, rows: Rows, logits: np.ndarray, drawn: int, R: int):
     to the first guess that is wrong; and whether nothing more is to be read."""
     r, over = 0, False
     while True:
-        token = _draw(o, logits[drawn], drawn)
-        if token < 0:  # no numbers: whoever draws first from these rows finds that again
+        token = _draw(o, logits[drawn : drawn + 1], drawn)
+        if token < 0:  # who draws first from these logits finds that again
             return drawn, True
-        o.text[o.n + drawn] = token
         drawn += 1
         over = token == o.eot or drawn == len(o.shares)
         if over or r == R - 1 or token != rows.tokens[r + 1]:
@@ -168,18 +169,19 @@ def _drawn(o: Onward, rows: Rows, logits: np.ndarray, drawn: int, R: int):
 
 @_inner
 def _draw(o: Onward, logits: np.ndarray, i: int) -> int:
-    """Token i by logits (V,), which are as they were afterwards; -1 if they are no numbers."""
-    aside, token = np.empty(len(o.banned), np.float32), np.empty(1, np.int64)
+    """Token i, which is written down, by logits (1, V), which are as they were afterwards; -1 if
+    they are no numbers."""
+    token, chance = o.text[o.n + i : o.n + i + 1], o.chances[i : i + 1]
     for b in range(len(o.banned)):
-        aside[b] = logits[o.banned[b]]
-        logits[o.banned[b]] = -np.inf
+        o.aside[b] = logits[0, o.banned[b]]
+        logits[0, o.banned[b]] = -np.inf
     if o.temperature < GREEDY:
-        token[0] = likeliest(logits)
+        token[0] = likeliest(logits[0])
     else:
         knobs = o.temperature, o.top_k, o.top_p, o.min_p
-        draw(logits.reshape(1, -1), *knobs, o.shares[i : i + 1], token, o.chances[i : i + 1])
+        draw(logits, *knobs, o.shares[i : i + 1], token, chance)
     for b in range(len(o.banned) - 1, -1, -1):  # one may be there twice
-        logits[o.banned[b]] = aside[b]
+        logits[0, o.banned[b]] = o.aside[b]
     return token[0]
 
 

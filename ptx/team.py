@@ -103,14 +103,14 @@ def _help(calls: SimpleQueue[Any]) -> None:
         del call, problems, function, arguments, team  # who waits keeps nothing in memory
 
 
-@njit(error_model="numpy", nogil=True)
+@njit(error_model="numpy", nogil=True, _nrt=False)
 def later(place: Place, phases: int) -> Place:
     """The same thread's, after so many phases."""
     each = (1 + place.threads) * LINE * 8
     return Place(place.address + phases * each, place.me, place.threads)
 
 
-@njit(error_model="numpy", nogil=True)
+@njit(error_model="numpy", nogil=True, _nrt=False)
 def pieces(place: Place, phase: int, n: int):
     """Yields those of a phase's pieces 0 ... n - 1 that this thread takes, then waits for those
     that others took. What they wrote can be read after that.
