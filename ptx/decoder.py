@@ -38,8 +38,6 @@ STEPS = 4
 another text joins it."""
 SOON = 0.008
 """Seconds that they may take."""
-WORTH_DOUBLING = 1.1
-"""How many times as fast a step has to be with twice as many threads: others want the cores too."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class Decoder:
         if native is not False:
             self.compile(if_found=native is None)
         options = [usual_threads(), 1]
-        self._threads = defaultdict[Any, Fastest](lambda: Fastest(options, WORTH_DOUBLING))
+        self._threads = defaultdict[Any, Fastest](lambda: Fastest(options))
         """torch's, for few rows and for many, with or without logits and attention."""
 
     def take(self, ids: Sequence[int]) -> tuple[int, int]:
@@ -337,7 +335,7 @@ class _Native:
         most = min(usual_threads(), MOST_THREADS)
         self._helpers = team.Helpers(most - 1)
         options = [most >> i for i in range(most.bit_length())]  # most, half of it, ... 1
-        self._threads = defaultdict[Any, Fastest](lambda: Fastest(options, WORTH_DOUBLING))
+        self._threads = defaultdict[Any, Fastest](lambda: Fastest(options))
         """For steps of few rows and of many, with or without logits and attention of most."""
         self._step_seconds = 0.0
         """What the last one of a text that is alone took."""

@@ -7,75 +7,103 @@ import statistics
 from collections import deque
 from collections.abc import Sequence
 
-LAST = 15
-"""Uses of a way whose median counts: what another program took of some of them says nothing."""
 TRIAL = 4
-"""Uses in a row when a way is tried. The first finds nothing in the caches, and does not count."""
+"""Uses of another way whose median is compared, so that one or two that are disturbed say
+nothing."""
+APART = 2
+"""Uses of the way at hand between those: with them it is compared, as another time, when other
+programs took more or less of the machine, tells nothing."""
 HOPELESS = 3.0
-"""How many times as long as the fastest way a use takes with which a trial ends at once."""
-TRY_AGAIN = 32
-"""Uses of the fastest way until another is tried, at least: other programs come and go."""
+"""A trial ends at once that has lost so many uses of the way at hand."""
+WORTH_LEAVING = 1.25
+"""How many times as fast fewer threads have to be once all ways are known: a thread that comes late
+holds nobody up, and what disturbed it is mostly over soon."""
+TRY_AGAIN = 16
+"""Uses until another way is tried, at least: other programs come and go."""
 WORTH_TRYING = 50
 """So many times what the last trial lost are used before the next: they cost a fiftieth."""
-RARELY = 1000
+RARELY = 500
 """Uses until another is tried, at most."""
+LAST, ALARM = 5, 1.5
+"""The fewest threads are tried at once where the median of so many uses is so many times what it
+was: most likely others use the cores."""
 
 
 class Fastest:
     """Chooses a number of threads. Two threads of a free machine are faster than one; where
     something else uses a core, they can wait for each other ten times as long as they work."""
 
-    def __init__(self, options: Sequence[int], worth: float = 1.0) -> None:
-        """worth: how many times as fast twice as many threads have to be."""
-        self._options, self._worth = list(dict.fromkeys(options)), worth
-        self._last = {option: deque[float](maxlen=LAST) for option in self._options}
-        self._median: dict[int, float] = {}
-        """Of those that were ever tried."""
-        self._tried, self._left = self._options[0], TRIAL
-        """What is tried, and for how many uses more."""
-        self._lost = 0.0
-        """By the last trial, in uses of the fastest way."""
-        self._uses = self._trials = 0
+    def __init__(self, options: Sequence[int]) -> None:
+        """options: the most threads first."""
+        self._options = list(dict.fromkeys(options))
+        self._best = self._options[0]
+        self._turns = deque(self._options)
+        """In which they are tried."""
+        self._trials = 0
+        self._last = deque[float](maxlen=LAST)
+        """What the last uses of the best way took."""
+        self._usual = math.inf
+        """Median of that in the last trial."""
+        self._tried = self._best
+        """What is tried; the best way outside of a trial."""
+        self._took: dict[int, list[float]] = {}
+        """By both in the trial."""
+        self._uses, self._wait = 0, 0
+        """Since the last trial, and until the next."""
 
     def pick(self) -> int:
         """The one to use now. `note` is told what it took before this is asked again."""
-        if not self._left and (other := self._due()) is not None:
-            self._tried, self._left = other, TRIAL
-            self._lost, self._uses = 0.0, 0
-            self._trials += 1
-        if self._left:
-            return self._tried
-        self._uses += 1
-        return self._best()
+        if self._tried == self._best and (other := self._due()) is not None:
+            self._tried, self._took = other, {self._best: [], other: []}
+        if self._tried == self._best:
+            return self._best
+        between = len(self._took[self._best]) - APART * len(self._took[self._tried])
+        return self._tried if between >= APART else self._best
 
     def note(self, option: int, seconds: float) -> None:
         """What a use of `option` took, per unit of work."""
-        last = self._last[option]
-        if self._left and option == self._tried:
-            others = [known for other, known in self._median.items() if other != option]
-            slower = seconds / min(others, default=seconds)
-            self._lost += slower - 1
-            self._left -= 1
-            if self._left == TRIAL - 1:
-                last.clear()  # that was another time
-                return
-            if slower > HOPELESS:
-                self._left = 0
-        last.append(seconds)
-        self._median[option] = statistics.median_low(last)
+        if option == self._best:
+            self._last.append(seconds)
+        if self._tried == self._best:
+            self._uses += 1
+            return
+        self._took[option].append(seconds)
+        best, tried = self._took[self._best], self._took[self._tried]
+        if not tried:
+            return
+        lost = sum(tried) / statistics.median_low(best) - len(tried)
+        if len(tried) == TRIAL or lost > HOPELESS:
+            self._decide(lost)
+
+    def _decide(self, lost: float) -> None:
+        """Ends a trial, which lost so many uses of the best way."""
+        best, tried = (statistics.median_low(self._took[n]) for n in (self._best, self._tried))
+        known = self._trials >= len(self._options) - 1
+        margin = WORTH_LEAVING if known and self._tried < self._best else 1.0
+        self._usual = best
+        if tried * margin < best:
+            self._best, self._usual = self._tried, tried
+            self._last.clear()
+        self._tried, self._uses = self._best, 0
+        self._trials += 1
+        self._wait = min(RARELY, max(TRY_AGAIN, WORTH_TRYING * lost))
 
     def _due(self) -> int | None:
-        """What is to be tried now: a way that never was, or another than the best in its turn."""
-        for option in self._options:
-            if option not in self._median:
-                return option
-        wait = min(RARELY, max(TRY_AGAIN, WORTH_TRYING * self._lost))
-        if self._uses < wait or len(self._options) == 1:
+        """What is to be tried now: the fewest threads if something has changed, or another way in
+        its turn."""
+        if len(self._options) == 1:
             return None
-        best = self._best()
-        others = [option for option in self._options if option != best]
-        return others[self._trials % len(others)]
+        fewest = self._options[-1]
+        if self._uses >= TRIAL and self._best != fewest and self._changed():
+            return fewest
+        if self._trials >= len(self._options) - 1 and self._uses < self._wait:
+            return None
+        self._turns.rotate(-1)
+        if self._turns[0] == self._best:
+            self._turns.rotate(-1)
+        return self._turns[0]
 
-    def _best(self) -> int:
-        """The fastest of those that are worth their threads."""
-        return min(self._options, key=lambda n: self._median[n] * self._worth ** math.log2(n))
+    def _changed(self) -> bool:
+        """Whether the best way takes much longer than in the last trial."""
+        recent = statistics.median(self._last) if len(self._last) == LAST else 0.0
+        return recent > ALARM * self._usual
