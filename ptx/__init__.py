@@ -11,8 +11,8 @@ The next token        sampling; healing (kinds, merges), where a prompt ends ins
                       guesses it
 A text, and many      stream, decoder, batch, engine
 As fast as it can be  native is a step as one compiled function: tile, team (threads), memory,
-                      compiled, compiling (beside the page), int8; draws is the sampler once more;
-                      fastest chooses by timing
+                      compiled, compiling (beside the page), int8; draws is the sampler once more,
+                      onward goes on with what it drew; fastest chooses by timing
 Files                 checkpoint, runlog, atomic; hub/ is Hugging Face's
 For people            __main__ (the terminal), playground/ (the page), errors, unbreakable (output)
 

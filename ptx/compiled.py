@@ -1,6 +1,6 @@
 """What the compiled functions share: how numba compiles and keeps them, and the exponential.
 
-numba keeps what it compiled by the date of the file that is called: touch ptx/onward.py and
+numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py and
 ptx/draws.py after changes here.
 """
 

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from ptx import draws, native, onward
+from ptx import draws, native
 from ptx.compiled import kept
 from ptx.config import ModelConfig
 from ptx.model import GPT
+from ptx.onward import NOWHERE
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ModelConfig(
@@ -38,7 +39,7 @@ _one_at_a_time = threading.Lock()
 
 def ready(weights: native.Weights) -> bool:
     """Whether nothing needs compiling any more."""
-    return onward.ready(weights) and draws.ready()
+    return native.ready(weights) and draws.ready()
 
 
 def try_out(weights: native.Weights) -> None:
@@ -48,9 +49,8 @@ def try_out(weights: native.Weights) -> None:
     rows, cache = native.Rows(zero, zero, zero, zero, zero), native.Cache(empty, empty.copy())
     logits = np.empty((1, len(weights.tok_emb)), np.float32)
     nothing = np.empty((0, n_layer, weights.n_head, 1), np.float32)
-    once = onward.nowhere(weights)
-    alone, room = onward.team_of(1, weights, once)[0], native.scratch(weights, 1, 1, 1)
-    onward.steps(weights, rows, cache, nothing, logits, room, once, alone)
+    room, alone = native.scratch(weights, 1, 1, 1), native.team_of(1, weights, NOWHERE)[0]
+    native.step(weights, rows, cache, nothing, logits, room, NOWHERE, alone)
     draws.draw_rows(logits, 1.0, 0, 1.0, 0.0, [0.0])
     draws.logprob(logits[0], 0)
 
@@ -85,7 +85,7 @@ def compile_apart(weights: native.Weights) -> None:
     }
     with _one_at_a_time, suppress(OSError):
         is_python = sys.executable and not getattr(sys, "frozen", False)
-        if is_python and kept(onward.steps) and not ready(weights):
+        if is_python and kept(native.step) and not ready(weights):
             with subprocess.Popen(command, **given) as process:
                 process.wait()
 

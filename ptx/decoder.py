@@ -327,7 +327,6 @@ class _Native:
 
         self._native, self._onward, self._compiling = native, onward, compiling
         self._weights = native.pack(model)
-        self._nowhere = onward.nowhere(self._weights)
         self._cache = native.Cache(cache.k.numpy(), cache.v.numpy())
         self._sources, self._same = sources, same
         self._config = c = model.config
@@ -391,7 +390,7 @@ class _Native:
         c, g, room = self._config, going, len(going.shares)
         where = g.ids, position, g.guesses, g.past
         drawing = g.sampling, g.eot, g.shares
-        onward = self._onward.onward(self._weights, self.steps_onward(), *where, *drawing)
+        onward = self._onward.onward(self.steps_onward(), *where, *drawing)
         logits = np.empty((room, c.vocab_size), np.float32)
         weights = self._no_weights
         if attention:
@@ -422,14 +421,14 @@ class _Native:
         onward: Any = None,
     ) -> None:
         """onward: how a text goes on, if it does; the other rows are room then."""
-        R, alone, onward = len(tokens), onward is not None, onward or self._nowhere
+        R, alone, onward = len(tokens), onward is not None, onward or self._onward.NOWHERE
         rows = self._native.Rows(tokens, slots, positions, self._sources[slots], self._same[slots])
         mostly_asked = 2 * len(logits) > R
         fastest = self._threads[R >= MANY, mostly_asked, mostly_asked and len(weights) > 0]
         threads, began = fastest.pick(), time.perf_counter()
         self._helpers.run(
-            self._onward.steps,
-            self._onward.team_of(threads, self._weights, onward),
+            self._native.step,
+            self._native.team_of(threads, self._weights, onward),
             *(self._weights, rows, self._cache, weights, logits),
             self._native.scratch(self._weights, R, threads, self._config.context),
             onward,

@@ -14,13 +14,14 @@ import numpy as np
 
 from ptx.compiled import FAST, at_hand, compiled, exp, float_of
 
+_inner = partial(compiled, inner=True, allocates=False)
 LEAST = np.float32(-87)
 """Logarithm below which a weight is nothing: fp32 has little beneath."""
 SMALLEST = np.float32(1e-38)
 """Of the other weights."""
 
 
-@partial(compiled, fastmath=FAST | {"nnan"})
+@partial(_inner, fastmath=FAST | {"nnan"})
 def _largest(logits: np.ndarray) -> float:
     """Of (V,) numbers."""
     largest = np.float32(-np.inf)
@@ -29,7 +30,7 @@ def _largest(logits: np.ndarray) -> float:
     return largest
 
 
-@compiled
+@_inner
 def likeliest(logits: np.ndarray) -> int:
     """The first of the largest of (V,); -1 if they are no numbers."""
     largest, wrong = _largest(logits), np.float32(0)
@@ -43,7 +44,7 @@ def likeliest(logits: np.ndarray) -> int:
     return i
 
 
-@compiled
+@_inner
 def _heavier(weights: np.ndarray, least: float, tokens: np.ndarray) -> int:
     """Writes which of (V,) weigh so much at least; returns how many do."""
     n = 0
@@ -53,7 +54,7 @@ def _heavier(weights: np.ndarray, least: float, tokens: np.ndarray) -> int:
     return n
 
 
-@compiled
+@_inner
 def _least_kept(some: np.ndarray, left: float, goes: float, counted: bool) -> float:
     """The smallest weight that stays where a token goes if it and all that weigh no more hold
     `goes` or less: of the weight, or of the tokens if they are counted.
@@ -79,7 +80,7 @@ def _least_kept(some: np.ndarray, left: float, goes: float, counted: bool) -> fl
     return float_of(low)
 
 
-@compiled
+@_inner
 def _sum(weights: np.ndarray, least: float) -> float:
     """Of those of (V,) that weigh so much at least, in fp64: many small ones get lost in fp32."""
     total = 0.0
@@ -88,7 +89,7 @@ def _sum(weights: np.ndarray, least: float) -> float:
     return total
 
 
-@compiled
+@partial(compiled, allocates=False)
 def _weigh(logits: np.ndarray, temperature: float, weights: np.ndarray) -> float:
     """Writes the weights of (V,), of which the largest is 1; returns their sum, or NaN if the
     logits are no numbers."""
@@ -101,7 +102,7 @@ def _weigh(logits: np.ndarray, temperature: float, weights: np.ndarray) -> float
     return np.nan if wrong else _sum(weights, np.float32(0))
 
 
-@compiled
+@partial(compiled, allocates=False)
 def _cut(
     weights: np.ndarray,
     total: float,

@@ -17,13 +17,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numba import typeof
 from torch import Tensor
 
-from ptx.compiled import compiled, exp
+from ptx.compiled import at_hand, compiled, exp
 from ptx.int8 import int8_values
 from ptx.memory import together
 from ptx.model import GPT
-from ptx.team import Place, pieces
+from ptx.onward import Onward, choose
+from ptx.team import Team, later, pieces, team
 from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, dots, packed, padded, tile, tile_onto
 
 _inner = partial(compiled, inner=True, allocates=False)
@@ -437,8 +439,13 @@ def scratch(w: Weights, rows: int, threads: int, context: int) -> Scratch:
     return Scratch(*(np.empty((rows, width), np.float32) for width in widths), look)
 
 
-EVERY_LAYER, BESIDES = 8, 2
-"""Phases of a step."""
+BETWEEN, EVERY_LAYER = 3, 8
+"""Phases of a step besides those of its layers, and of a layer."""
+
+
+def team_of(n: int, w: Weights, onward: Onward) -> list[Team]:
+    """The places of n threads that take these steps together."""
+    return team((1 + onward.steps) * (BETWEEN + EVERY_LAYER * len(w.q.weight)), n)
 
 
 @_inner
@@ -605,7 +612,7 @@ def some(first: int, last: int, rows: Rows, s: Scratch):
     return few, kept
 
 
-@_inner
+@partial(compiled, allocates=False)
 def step(
     w: Weights,
     rows: Rows,
@@ -613,54 +620,74 @@ def step(
     attention: np.ndarray,
     logits: np.ndarray,
     s: Scratch,
-    place: Place,
+    onward: Onward,
+    team: Team,
 ):
     """Reads R tokens into the cache; writes the logits (N, V) of what follows the last N of them.
     Without any it stops once the last layer has its keys and values. Several threads may call it
-    with the same arguments, but for `place`: they share the work, phase after phase.
+    with the same arguments, but for `team`: they share the work, phase after phase.
 
     attention: fp32 (N, L, H, S), of the same rows, filled up to each one's position; (0, ...) to
         leave it out.
+    onward: of a text that goes on alone. Then these are as many steps as it says, each of the token
+        before and of guesses after it; rows are room for them, and logits and attention belong to
+        the tokens that are drawn, (room, ...).
     """
-    R, n_layer = len(rows.tokens), len(w.q.weight)
-    chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
-    weights, phase = s.look[place.me], FIRST
-    for piece in pieces(place, phase, chunks):
-        _embed(w, rows, piece, s)
-    for layer in range(n_layer):
-        phase += 1
-        for piece in pieces(place, phase, _pieces(w.q) + 2 * _pieces(w.k)):
-            _project(w, layer, piece, s)
-        phase += 1
-        for piece in pieces(place, phase, chunks):
-            _keep(w, rows, cache, layer, piece, s)
-        if layer == n_layer - 1:  # from here on only of what is asked
-            if not len(logits):
+    n_layer = len(w.q.weight)
+    for k in range(onward.steps + 1):
+        place, phase = later(team.place, k * (BETWEEN + EVERY_LAYER * n_layer)), FIRST
+        first, R, N = FIRST, len(rows.tokens), len(logits)
+        if onward.steps:
+            for _ in pieces(place, phase, 1):
+                choose(k, onward, rows, logits, cache.k.shape[3])
+            first, R = onward.plan[0, k], onward.plan[1, k]
+            N = R
+            if not R:
                 return
-            rows, s = some(R - len(logits), R, rows, s)
-            R = len(rows.tokens)
-            chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
-        phase += 1
-        for piece in pieces(place, phase, groups * w.n_head):
-            _look(w, rows, cache, layer, piece, weights, attention, s)
-        phase += 1
-        for piece in pieces(place, phase, _pieces(w.out)):
-            _linear(w.out, layer, piece, s.y, s.h)
+        r, t = some(FIRST, R, rows, s)
+        told, asked = attention[first : first + N], logits[first : first + N]
+        chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
         phase += 1
         for piece in pieces(place, phase, chunks):
-            _add_and_normalize(rows, piece, w.mlp_norm, layer, w, s)
+            _embed(w, r, piece, t)
+        for layer in range(n_layer):
+            phase += 1
+            for piece in pieces(place, phase, _pieces(w.q) + 2 * _pieces(w.k)):
+                _project(w, layer, piece, t)
+            phase += 1
+            for piece in pieces(place, phase, chunks):
+                _keep(w, r, cache, layer, piece, t)
+            if layer == n_layer - 1:  # from here on only of what is asked
+                if not N:
+                    return
+                r, t = some(R - N, R, r, t)
+                chunks, groups = (N + CHUNK - 1) // CHUNK, (N + TOGETHER - 1) // TOGETHER
+            phase += 1
+            for piece in pieces(place, phase, groups * w.n_head):
+                _look(w, r, cache, layer, piece, t.look[place.me], told, t)
+            phase += 1
+            for piece in pieces(place, phase, _pieces(w.out)):
+                _linear(w.out, layer, piece, t.y, t.h)
+            phase += 1
+            for piece in pieces(place, phase, chunks):
+                _add_and_normalize(r, piece, w.mlp_norm, layer, w, t)
+            phase += 1
+            for piece in pieces(place, phase, _pieces(w.up)):
+                _widen(w, layer, piece, t)
+            phase += 1
+            for piece in pieces(place, phase, _pieces(w.down)):
+                _linear(w.down, layer, piece, t.up, t.h)
+            phase += 1
+            for piece in pieces(place, phase, chunks):
+                if layer < n_layer - 1:
+                    _add_and_normalize(r, piece, w.attn_norm, layer + 1, w, t)
+                else:
+                    _add_and_normalize(r, piece, w.norm, FIRST, w, t)
         phase += 1
-        for piece in pieces(place, phase, _pieces(w.up)):
-            _widen(w, layer, piece, s)
-        phase += 1
-        for piece in pieces(place, phase, _pieces(w.down)):
-            _linear(w.down, layer, piece, s.up, s.h)
-        phase += 1
-        for piece in pieces(place, phase, chunks):
-            if layer < n_layer - 1:
-                _add_and_normalize(rows, piece, w.attn_norm, layer + 1, w, s)
-            else:
-                _add_and_normalize(rows, piece, w.norm, FIRST, w, s)
-    phase += 1
-    for piece in pieces(place, phase, _pieces(w.head)):
-        _linear(w.head, FIRST, piece, s.h, logits)
+        for piece in pieces(place, phase, _pieces(w.head)):
+            _linear(w.head, FIRST, piece, t.h, asked)
+
+
+def ready(weights: Weights) -> bool:
+    """Whether `step` needs no compiling any more for such weights."""
+    return at_hand(step, typeof(weights))

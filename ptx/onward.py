@@ -1,31 +1,32 @@
-"""Several decoding steps as one compiled call, for a text that is alone.
+"""What comes between two steps of a text that is alone: the draw, and a look for guesses.
 
-Between two steps stand a draw and a look through the text for guesses, and both need so little that
-they are compiled too. Python is asked once for a handful of tokens: its lock, which a page's other
-threads want as well, is taken and given up once, and so is the wait for the thread that helps.
+Both need so little that they are compiled into the step (`ptx.native`), which then goes on by
+itself. So Python is asked once for a handful of tokens: its lock, which a page's other threads want
+as well, is taken and given up once, and so is the wait for the thread that helps.
 
-numba keeps what it compiled by the date of this file: touch it after changes in `ptx.native`,
-`ptx.tile`, `ptx.team`, `ptx.draws`, `ptx.lookup` or `ptx.compiled`.
+numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py after
+changes here or in `ptx.lookup`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, typeof
 
 from ptx import lookup
-from ptx.compiled import at_hand, compiled
+from ptx.compiled import compiled
 from ptx.draws import draw, likeliest
-from ptx.native import BESIDES, EVERY_LAYER, Cache, Rows, Scratch, Weights, some, step
 from ptx.sampling import GREEDY, Sampling
-from ptx.team import Team, later, pieces, team
 
 _inner = partial(compiled, inner=True, allocates=False)
-_found, _pays, _note = map(njit(nogil=True, _nrt=False), (lookup.found, lookup.pays, lookup.note))
+_found, _pays, _note = map(_inner, (lookup.found, lookup.pays, lookup.note))
+
+
+MANY = 1 << 40
+"""More tokens than any vocabulary has."""
 
 
 class Onward(NamedTuple):
@@ -65,7 +66,6 @@ class Onward(NamedTuple):
 
 
 def onward(
-    w: Weights,
     steps: int,
     ids: Sequence[int],
     position: int,
@@ -79,57 +79,19 @@ def onward(
     are `shares`."""
     s, n, room = sampling, len(ids), len(shares)
     text, shares_, chances = np.array([*ids, *[0] * room]), np.array(shares), np.ones(room)
-    top_k = min(s.top_k, len(w.tok_emb))
+    top_k = min(s.top_k, MANY)
     knobs = np.float32(s.temperature), top_k, float(s.top_p), np.float32(s.min_p)
     banned, plan = np.array(s.banned, np.int64), np.zeros((2, steps + 1), np.int64)
     where, aside = (text, n, position, guesses, past), np.empty(len(banned), np.float32)
     return Onward(steps, *where, *knobs, banned, aside, eot, shares_, chances, plan)
 
 
-def nowhere(w: Weights) -> Onward:
-    """For rows that are read once."""
-    return onward(w, 0, [0], 0, 0, np.zeros(2), Sampling(), 0, [0.0])
-
-
-def team_of(n: int, w: Weights, onward: Onward) -> list[Team]:
-    """The places of n threads that take these steps together."""
-    return team((1 + onward.steps) * (1 + BESIDES + EVERY_LAYER * len(w.q.weight)), n)
-
-
-@partial(compiled, allocates=False)
-def steps(
-    w: Weights,
-    rows: Rows,
-    cache: Cache,
-    attention: np.ndarray,
-    logits: np.ndarray,
-    s: Scratch,
-    onward: Onward,
-    team: Team,
-):
-    """`ptx.native.step`; or, for a text that goes on alone, as many as `onward` says, each of the
-    token before and of guesses after it.
-
-    rows: of one step, written on where the text goes on: as many as it has at most.
-    attention, logits: of the rows, or (room, ...) of the tokens that are drawn.
-    """
-    if not onward.steps:
-        step(w, rows, cache, attention, logits, s, team.place)
-        return
-    phases = BESIDES + EVERY_LAYER * len(w.q.weight)
-    for k in range(onward.steps + 1):
-        place = later(team.place, k * (phases + 1))
-        for _ in pieces(place, phases, 1):
-            _choose(k, onward, rows, logits, cache.k.shape[3])
-        first, R = onward.plan[0, k], onward.plan[1, k]
-        if not R:
-            return
-        mine, kept = some(0, R, rows, s)
-        step(w, mine, cache, attention[first : first + R], logits[first : first + R], kept, place)
+NOWHERE = onward(0, [0], 0, 0, np.zeros(2), Sampling(), 0, [0.0])
+"""For rows that are read once."""
 
 
 @_inner
-def _choose(k: int, onward: Onward, rows: Rows, logits: np.ndarray, context: int):
+def choose(k: int, onward: Onward, rows: Any, logits: np.ndarray, context: int):
     """Draws what follows from step k - 1, and says what step k reads."""
     o, drawn, over = onward, 0, False
     if k:
@@ -149,7 +111,7 @@ def _choose(k: int, onward: Onward, rows: Rows, logits: np.ndarray, context: int
 
 
 @_inner
-def _drawn(o: Onward, rows: Rows, logits: np.ndarray, drawn: int, R: int):
+def _drawn(o: Onward, rows: Any, logits: np.ndarray, drawn: int, R: int):
     """How many tokens are drawn once the logits of R rows, after so many tokens, are drawn from, up
     to the first guess that is wrong; and whether nothing more is to be read."""
     r, over = 0, False
@@ -183,8 +145,3 @@ def _draw(o: Onward, logits: np.ndarray, i: int) -> int:
     for b in range(len(o.banned) - 1, -1, -1):  # one may be there twice
         logits[0, o.banned[b]] = o.aside[b]
     return token[0]
-
-
-def ready(weights: Weights) -> bool:
-    """Whether `steps` needs no compiling any more for such weights."""
-    return at_hand(steps, typeof(weights))

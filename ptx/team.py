@@ -5,7 +5,7 @@ that need Python's lock: they count in shared memory, and wait for each other in
 are taken, not allotted: a thread that comes late, or not at all, holds nobody up. Only one that the
 machine interrupts within a piece is waited for.
 
-numba keeps what it compiled by the date of the file that is called: touch ptx/onward.py after
+numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py after
 changes here.
 """
 

@@ -750,7 +750,7 @@ def test_what_a_slot_holds_is_not_read_again(model: GPT, py16k: Tokenizer) -> No
         assert torch.equal(logits, ids_and_logits(prompt, Decoder(model, native=True))[1])
 
 
-@pytest.mark.parametrize("n", [1, 2, AT_ONCE, AT_ONCE + 1, AT_ONCE + 2, 150])
+@pytest.mark.parametrize("n", [2, AT_ONCE, AT_ONCE + 1, AT_ONCE + 2, 150])
 @pytest.mark.parametrize("native", [True, False], ids=["compiled", "torch"])
 def test_the_end_of_a_prompt_is_read_with_what_is_asked_of_it(
     model: GPT, py16k: Tokenizer, n: int, native: bool
@@ -768,8 +768,7 @@ def test_the_end_of_a_prompt_is_read_with_what_is_asked_of_it(
     assert [len(read.args[1]) for read in reads.call_args_list] == [n - 1 - unasked] * (
         unasked < n - 1
     )
-    if n > 1:
-        asked.read(0, ids[:-1], 0)
+    asked.read(0, ids[:-1], 0)
     logits, attention = asked.step([Row(ids[-1], 0, n - 1)], attention=True)
     assert attention
     np.testing.assert_allclose(first.choice.given, logits[0], atol=1e-5, rtol=1e-5)

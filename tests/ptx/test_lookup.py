@@ -41,5 +41,5 @@ def test_wrong_guesses_end_the_guessing_for_a_while() -> None:
         silent += 1
     assert silent == RETRY - 1
     lookup.note(3, 3)
-    assert lookup._right > WORTH
+    assert lookup.past[0] > WORTH
     assert lookup.guess(ids, 3)
