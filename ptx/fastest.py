@@ -57,8 +57,10 @@ class Fastest:
             self._tried, self._took = other, {self._best: [], other: []}
         if self._tried == self._best:
             return self._best
-        between = len(self._took[self._best]) - APART * len(self._took[self._tried])
-        return self._tried if between >= APART else self._best
+        n = 1 + len(self._took[self._tried])
+        # one more each other time: what is used in threes, as a prompt's parts, has all of them met
+        wanted = APART * n + n // 2
+        return self._tried if len(self._took[self._best]) >= wanted else self._best
 
     def note(self, option: int, seconds: float) -> None:
         """What a use of `option` took, per unit of work."""

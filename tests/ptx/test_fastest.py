@@ -10,7 +10,7 @@ import pytest
 
 from ptx.fastest import APART, HOPELESS, LAST, RARELY, TRIAL, TRY_AGAIN, WORTH_TRYING, Fastest
 
-FIRST = TRIAL * (1 + APART)
+FIRST = TRIAL * (1 + APART) + TRIAL // 2
 """Uses of the first trial."""
 
 
@@ -32,7 +32,7 @@ def share(picked: list[int], option: int) -> float:
 
 
 def test_every_way_is_tried_between_uses_of_another_then_the_fastest_is_used() -> None:
-    trial = ([2] * APART + [1]) * TRIAL
+    trial = [*[2] * APART, 1, *[2] * (APART + 1), 1] * (TRIAL // 2)
     assert use(Fastest([2, 1]), {2: 1.0, 1: 1.5}, FIRST + TRY_AGAIN) == trial + [2] * TRY_AGAIN
     assert use(Fastest([2, 1]), {2: 1.5, 1: 1.0}, FIRST + TRY_AGAIN) == trial + [1] * TRY_AGAIN
     for best in (4, 2, 1):
@@ -98,7 +98,7 @@ def test_what_disturbs_the_machine_now_and_then_is_shared_by_both(seed: int) -> 
 def test_the_more_a_trial_costs_the_longer_it_is_until_the_next(slower: float) -> None:
     picked = use(Fastest([2, 1]), {2: slower, 1: 1.0}, 20 * RARELY)[FIRST:]
     begins = [i for i, (a, b) in enumerate(pairwise(picked)) if a == 1 and b == 2]
-    waits = [b - a for a, b in pairwise(begins) if b - a > 2 * APART + 1]
+    waits = [b - a for a, b in pairwise(begins) if b - a > 2 * APART + 2]
     lost = min(TRIAL, HOPELESS // (slower - 1) + 1) * (slower - 1)
     assert all(wait >= min(RARELY, max(TRY_AGAIN, WORTH_TRYING * lost)) - 1 for wait in waits)
     if slower < 5:
