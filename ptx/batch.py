@@ -1,4 +1,6 @@
-"""Streams that advance together, a step at a time: what each reads, and the draws of all."""
+"""Streams that advance together, a step at a time: what each reads, and the draws of all. One that
+is alone takes several steps at a time.
+"""
 
 from __future__ import annotations
 

@@ -388,6 +388,8 @@ class _Native:
 
     def go_on(self, slot: int, position: int, going: Going, attention: bool) -> Drawn:
         c, g, room = self._config, going, len(going.shares)
+        if max(g.sampling.banned, default=0) >= c.vocab_size:
+            raise IndexError(f"a banned token is not in 0 to {c.vocab_size - 1}")
         where = g.ids, position, g.guesses, g.past
         drawing = g.sampling, g.eot, g.shares
         onward = self._onward.onward(self.steps_onward(), *where, *drawing)
@@ -406,7 +408,7 @@ class _Native:
         self._step_seconds = (time.perf_counter() - began) / n_steps
         return Drawn(
             onward.text[onward.n : onward.n + n].tolist(),
-            np.log(onward.chances[:n]).tolist(),
+            list(map(math.log, onward.chances[:n])),  # numpy's differ in the last bit
             logits[:n],
             [weights[i, :, :, : position + i + 1] for i in range(n)] if attention else None,
         )
@@ -423,7 +425,7 @@ class _Native:
         """onward: how a text goes on, if it does; the other rows are room then."""
         R, alone, onward = len(tokens), onward is not None, onward or self._onward.NOWHERE
         rows = self._native.Rows(tokens, slots, positions, self._sources[slots], self._same[slots])
-        mostly_asked = 2 * len(logits) > R
+        mostly_asked = alone or 2 * len(logits) > R
         fastest = self._threads[R >= MANY, mostly_asked, mostly_asked and len(weights) > 0]
         threads, began = fastest.pick(), time.perf_counter()
         self._helpers.run(

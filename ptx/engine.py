@@ -3,8 +3,9 @@
     for step in generate(model, tokenizer, "def fibonacci(n):"):
         print(step.text, end="")
 
-An `Engine` serves many readers from one thread: each text advances by one step in turn, a slow
-reader holds nobody, and who does not fit in waits, or is refused when too many wait.
+An `Engine` serves many readers from one thread: each text advances by one step in turn, or by a few
+where it is alone, a slow reader holds nobody, and who does not fit in waits, or is refused when too
+many wait.
 
 A text that is far ahead of its reader pauses. While others wait, it gives them its slot; once its
 reader has caught up, it waits for one like everybody, and goes on where it was. If more texts than

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 
 TRIAL = 4
-"""Uses of another way whose median is compared, so that one or two that are disturbed say
-nothing."""
+"""Uses of another way that are compared. The slowest quarter of those of either way says nothing:
+something disturbed it."""
 APART = 2
 """Uses of the way at hand between those: with them it is compared, as another time, when other
 programs took more or less of the machine, tells nothing."""
 HOPELESS = 3.0
-"""A trial ends at once that has lost so many uses of the way at hand."""
+"""A trial ends at once where even the quickest of several uses takes so many times what the way at
+hand does."""
 WORTH_LEAVING = 1.25
 """How many times as fast fewer threads have to be once all ways are known: a thread that comes late
 holds nobody up, and what disturbed it is mostly over soon."""
@@ -24,6 +25,8 @@ WORTH_TRYING = 50
 """So many times what the last trial lost are used before the next: they cost a fiftieth."""
 RARELY = 500
 """Uses until another is tried, at most."""
+LEAST = 1e-12
+"""Of what a clock may tell of a use."""
 LAST, ALARM = 5, 1.5
 """The fewest threads are tried at once where the median of so many uses is so many times what it
 was: most likely others use the cores."""
@@ -43,7 +46,7 @@ class Fastest:
         self._last = deque[float](maxlen=LAST)
         """What the last uses of the best way took."""
         self._usual = math.inf
-        """Median of that in the last trial."""
+        """The mean of that in the last trial."""
         self._tried = self._best
         """What is tried; the best way outside of a trial."""
         self._took: dict[int, list[float]] = {}
@@ -64,6 +67,7 @@ class Fastest:
 
     def note(self, option: int, seconds: float) -> None:
         """What a use of `option` took, per unit of work."""
+        seconds = max(seconds, LEAST)
         if option == self._best:
             self._last.append(seconds)
         if self._tried == self._best:
@@ -71,15 +75,12 @@ class Fastest:
             return
         self._took[option].append(seconds)
         best, tried = self._took[self._best], self._took[self._tried]
-        if not tried:
-            return
-        lost = sum(tried) / statistics.median_low(best) - len(tried)
-        if len(tried) == TRIAL or lost > HOPELESS:
-            self._decide(lost)
+        hopeless = len(tried) > 1 and min(tried) > HOPELESS * _typical(best)
+        if len(tried) == TRIAL or hopeless:
+            self._decide(_typical(best), _typical(tried), len(tried))
 
-    def _decide(self, lost: float) -> None:
-        """Ends a trial, which lost so many uses of the best way."""
-        best, tried = (statistics.median_low(self._took[n]) for n in (self._best, self._tried))
+    def _decide(self, best: float, tried: float, uses: int) -> None:
+        """Ends a trial: what both took typically, and how many uses were tried."""
         known = self._trials >= len(self._options) - 1
         margin = WORTH_LEAVING if known and self._tried < self._best else 1.0
         self._usual = best
@@ -87,8 +88,9 @@ class Fastest:
             self._best, self._usual = self._tried, tried
             self._last.clear()
         self._tried, self._uses = self._best, 0
-        self._trials += 1
+        lost = uses * (tried / best - 1)
         self._wait = min(RARELY, max(TRY_AGAIN, WORTH_TRYING * lost))
+        self._trials += 1
 
     def _due(self) -> int | None:
         """What is to be tried now: the fewest threads if something has changed, or another way in
@@ -109,3 +111,9 @@ class Fastest:
         """Whether the best way takes much longer than in the last trial."""
         recent = statistics.median(self._last) if len(self._last) == LAST else 0.0
         return recent > ALARM * self._usual
+
+
+def _typical(took: list[float]) -> float:
+    """The mean without the slowest quarter."""
+    kept = sorted(took)[: len(took) - len(took) // 4]
+    return statistics.fmean(kept)

@@ -5,7 +5,7 @@ itself. So Python is asked once for a handful of tokens: its lock, which a page'
 as well, is taken and given up once, and so is the wait for the thread that helps.
 
 numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py after
-changes here or in `ptx.lookup`.
+changes here, in ptx/draws.py, or in ptx/lookup.py.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def onward(
     are `shares`."""
     s, n, room = sampling, len(ids), len(shares)
     text, shares_, chances = np.array([*ids, *[0] * room]), np.array(shares), np.ones(room)
-    top_k = min(s.top_k, MANY)
+    top_k = int(min(s.top_k, MANY))  # of one type, or all would be compiled once more
     knobs = np.float32(s.temperature), top_k, float(s.top_p), np.float32(s.min_p)
     banned, plan = np.array(s.banned, np.int64), np.zeros((2, steps + 1), np.int64)
     where, aside = (text, n, position, guesses, past), np.empty(len(banned), np.float32)

@@ -250,7 +250,7 @@ def _drawn_at_once(
     from ptx import draws  # numba takes half a second to import
 
     s = sampling
-    top_k = min(s.top_k, logits.shape[-1])
+    top_k = int(min(s.top_k, logits.shape[-1]))
     tokens, chances = draws.draw_rows(logits, s.temperature, top_k, s.top_p, s.min_p, shares)
     if min(tokens) < 0:
         raise UserError(NO_NUMBERS)

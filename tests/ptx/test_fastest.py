@@ -45,7 +45,17 @@ def test_every_way_is_tried_between_uses_of_another_then_the_fastest_is_used() -
 
 def test_a_trial_ends_where_it_is_hopeless() -> None:
     picked = use(Fastest([2, 1]), {2: 1.0, 1: 9.0}, 40)
-    assert picked == [2] * APART + [1] + [2] * (39 - APART)
+    begun = [*[2] * APART, 1, *[2] * (APART + 1), 1]
+    assert picked == begun + [2] * (40 - len(begun))
+
+
+def test_one_use_that_was_disturbed_does_not_end_a_trial() -> None:
+    fastest, tried = Fastest([2, 1]), [40.0]
+
+    def seconds(_: int, option: int) -> float:
+        return tried.pop() if option == 1 and tried else {2: 1.5, 1: 1.0}[option]
+
+    assert use_as(fastest, seconds, FIRST + TRY_AGAIN)[-TRY_AGAIN:] == [1] * TRY_AGAIN
 
 
 def test_fewer_threads_have_to_be_worth_it_once_all_are_known() -> None:
@@ -94,12 +104,26 @@ def test_what_disturbs_the_machine_now_and_then_is_shared_by_both(seed: int) -> 
     assert share(picked[200:], 2) > 0.85
 
 
+@pytest.mark.parametrize("phase", [4, 6, 8, 12, 20])
+@pytest.mark.parametrize("even", [True, False])
+def test_where_the_machine_changes_between_two_speeds_the_better_way_is_used(
+    phase: int, even: bool
+) -> None:
+    noise = random.Random(phase)
+    factors: list[float] = []
+    while len(factors) < 4000:
+        n = phase if even else noise.randint(1, 2 * phase)
+        factors += [1.0 if factors and factors[-1] > 1 else 2.0] * n
+    picked = use_as(Fastest([2, 1]), lambda i, n: {2: 1.0, 1: 1.4}[n] * factors[i], 4000)
+    assert share(picked, 2) > 0.8
+
+
 @pytest.mark.parametrize("slower", [1.1, 1.5, 2.0, 5.0, 30.0])
 def test_the_more_a_trial_costs_the_longer_it_is_until_the_next(slower: float) -> None:
     picked = use(Fastest([2, 1]), {2: slower, 1: 1.0}, 20 * RARELY)[FIRST:]
     begins = [i for i, (a, b) in enumerate(pairwise(picked)) if a == 1 and b == 2]
     waits = [b - a for a, b in pairwise(begins) if b - a > 2 * APART + 2]
-    lost = min(TRIAL, HOPELESS // (slower - 1) + 1) * (slower - 1)
+    lost = (2 if slower > HOPELESS else TRIAL) * (slower - 1)
     assert all(wait >= min(RARELY, max(TRY_AGAIN, WORTH_TRYING * lost)) - 1 for wait in waits)
     if slower < 5:
         assert (slower - 1) * share(picked, 2) <= 1 / 40
