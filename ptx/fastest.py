@@ -27,7 +27,7 @@ RARELY = 500
 """Uses until another is tried, at most."""
 LEAST = 1e-12
 """Of what a clock may tell of a use."""
-LAST, ALARM = 5, 1.5
+LAST, ALARM = 9, 1.5
 """The fewest threads are tried at once where the median of so many uses is so many times what it
 was: most likely others use the cores."""
 
@@ -98,7 +98,7 @@ class Fastest:
         if len(self._options) == 1:
             return None
         fewest = self._options[-1]
-        if self._uses >= TRIAL and self._best != fewest and self._changed():
+        if self._uses >= TRY_AGAIN and self._best != fewest and self._changed():
             return fewest
         if self._trials >= len(self._options) - 1 and self._uses < self._wait:
             return None
