@@ -46,7 +46,7 @@ class Fastest:
         self._last = deque[float](maxlen=LAST)
         """What the last uses of the best way took."""
         self._usual = math.inf
-        """The mean of that in the last trial."""
+        """What that was typically in the last trial."""
         self._tried = self._best
         """What is tried; the best way outside of a trial."""
         self._took: dict[int, list[float]] = {}

@@ -21,8 +21,8 @@ WINDOW = 512
 GUESSES = 3
 """With the last token these fill one tile of four rows in ptx.native."""
 WORTH = 0.5
-"""Right guesses a step from which on they pay: a step of four rows takes up to half more than one
-row's."""
+"""Right guesses a step from which on they are tried: a step of four rows takes 1.3 to 1.9 times one
+row's, by the machine, and a text that begins to repeat itself is soon right more often."""
 MEMORY = 0.8
 """Share that the past keeps in the running mean of right guesses."""
 RETRY = 32

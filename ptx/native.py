@@ -589,7 +589,7 @@ def _add_and_normalize(rows: Rows, piece: int, norm: Norm, layer: int, w: Weight
 
 
 @_inner
-def some(first: int, last: int, rows: Rows, s: Scratch):
+def _part(first: int, last: int, rows: Rows, s: Scratch):
     """Rows first ... last - 1, and what is kept of them."""
     few = Rows(
         rows.tokens[first:last],
@@ -644,7 +644,7 @@ def step(
             N = R
             if not R:
                 return
-        r, t = some(FIRST, R, rows, s)
+        r, t = _part(FIRST, R, rows, s)
         told, asked = attention[first : first + N], logits[first : first + N]
         chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
         phase += 1
@@ -660,7 +660,7 @@ def step(
             if layer == n_layer - 1:  # from here on only of what is asked
                 if not N:
                     return
-                r, t = some(R - N, R, r, t)
+                r, t = _part(R - N, R, r, t)
                 chunks, groups = (N + CHUNK - 1) // CHUNK, (N + TOGETHER - 1) // TOGETHER
             phase += 1
             for piece in pieces(place, phase, groups * w.n_head):

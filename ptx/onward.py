@@ -25,8 +25,8 @@ _inner = partial(compiled, inner=True, allocates=False)
 _found, _pays, _note = map(_inner, (lookup.found, lookup.pays, lookup.note))
 
 
-MANY = 1 << 40
-"""More tokens than any vocabulary has."""
+ALL_TOKENS = 1 << 40
+"""A top-k that no vocabulary reaches; a larger one might not fit a compiled number."""
 
 
 class Onward(NamedTuple):
@@ -79,7 +79,7 @@ def onward(
     are `shares`."""
     s, n, room = sampling, len(ids), len(shares)
     text, shares_, chances = np.array([*ids, *[0] * room]), np.array(shares), np.ones(room)
-    top_k = int(min(s.top_k, MANY))  # of one type, or all would be compiled once more
+    top_k = int(min(s.top_k, ALL_TOKENS))  # of one type, or all would be compiled once more
     knobs = np.float32(s.temperature), top_k, float(s.top_p), np.float32(s.min_p)
     banned, plan = np.array(s.banned, np.int64), np.zeros((2, steps + 1), np.int64)
     where, aside = (text, n, position, guesses, past), np.empty(len(banned), np.float32)
