@@ -50,7 +50,7 @@ def try_out(weights: native.Weights) -> None:
     logits = np.empty((1, len(weights.tok_emb)), np.float32)
     nothing = np.empty((0, n_layer, weights.n_head, 1), np.float32)
     room, alone = native.scratch(weights, 1, 1, 1), native.team_of(1, weights, NOWHERE)[0]
-    native.step(weights, rows, cache, nothing, logits, room, NOWHERE, alone)
+    native.step(weights, rows, cache, nothing, logits, *room, NOWHERE, alone)
     draws.draw_rows(logits, 1.0, 0, 1.0, 0.0, [0.0])
     draws.logprob(logits[0], 0)
 

@@ -392,15 +392,16 @@ class _Native:
             raise IndexError(f"a banned token is not in 0 to {c.vocab_size - 1}")
         where = g.ids, position, g.guesses, g.past
         drawing = g.sampling, g.eot, g.shares
-        onward = self._onward.onward(self.steps_onward(), *where, *drawing)
+        steps = self.steps_onward()
+        onward = self._onward.onward(steps, *where, *drawing)
         logits = np.empty((room, c.vocab_size), np.float32)
         weights = self._no_weights
         if attention:
             S = min(position + room, c.context)
             weights = np.empty((room, c.n_layer, c.n_head, S), np.float32)
         tokens, slots, positions = np.array([[g.ids[-1]], [slot], [position]]).repeat(
-            1 + g.guesses, axis=1
-        )  # each (R,)
+            steps * (1 + g.guesses), axis=1
+        )  # each (steps * R,): no step writes where one before it might still be read
         began = time.perf_counter()
         self._run(tokens, slots, positions, weights, logits, onward)
         drawn, rows = onward.plan
@@ -423,7 +424,8 @@ class _Native:
         onward: Any = None,
     ) -> None:
         """onward: how a text goes on, if it does; the other rows are room then."""
-        R, alone, onward = len(tokens), onward is not None, onward or self._onward.NOWHERE
+        alone, onward = onward is not None, onward or self._onward.NOWHERE
+        R = len(tokens) // max(1, onward.steps)
         rows = self._native.Rows(tokens, slots, positions, self._sources[slots], self._same[slots])
         mostly_asked = alone or 2 * len(logits) > R
         fastest = self._threads[R >= MANY, mostly_asked, mostly_asked and len(weights) > 0]
@@ -432,7 +434,7 @@ class _Native:
             self._native.step,
             self._native.team_of(threads, self._weights, onward),
             *(self._weights, rows, self._cache, weights, logits),
-            self._native.scratch(self._weights, R, threads, self._config.context),
+            *self._native.scratch(self._weights, R, threads, self._config.context),
             onward,
         )
         steps, read = (np.count_nonzero(onward.plan[1]), onward.plan[1].sum()) if alone else (1, R)

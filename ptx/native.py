@@ -25,18 +25,23 @@ from ptx.int8 import int8_values
 from ptx.memory import together
 from ptx.model import GPT
 from ptx.onward import Onward, choose
-from ptx.team import Team, later, pieces, team
+from ptx.team import Place, Team, first, later, pieces, team
 from ptx.tile import BLOCKS, KEYS, LANES, MOST_ROWS, dots, packed, padded, tile, tile_onto
 
 _inner = partial(compiled, inner=True, allocates=False)
 ACTIVATIONS = ("relu", "gelu", "swiglu")
 CHUNK = 8
 """Rows that one thread prepares and normalizes at a time."""
+PATIENCE = 32
+"""For how many pauses, for a row and for what each piece takes anyway, a thread waits for another
+one's piece before it does it too: about as long as a piece takes."""
 FIRST = np.int64(0)
 """As a layer or a phase: for a number that is written down numba would compile all once more."""
 
 TOGETHER = 4
 """Rows that compare themselves with the same keys at a time."""
+WIDTH = BLOCKS * LANES
+"""Outputs of a linear layer that are a piece."""
 SIDE = 64
 """Numbers of a value that are summed at a time for one row."""
 
@@ -194,48 +199,41 @@ def _add(x: np.ndarray, y: np.ndarray):
 
 @_inner
 def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
-    """y (R, O) = x (R, C) @ weight.T * scale + bias, of one layer and of a piece of its outputs.
+    """y (R, WIDTH) = x (R, C) @ weight.T * scale + bias, of one layer and of a piece of its outputs.
 
     It is done with for all rows before the next: so it stays in the cache that is next.
     """
-    weight, scale, bias, R = m.weight[layer], m.scale[layer], m.bias[layer], len(x)
-    first = piece * BLOCKS
-    last = min(first + BLOCKS, len(weight))
-    whole = min(last, y.shape[1] // LANES)
-    r = 0
+    start = piece * BLOCKS
+    some = m.weight[layer, start : start + BLOCKS]  # (blocks, C, LANES)
+    scale, bias = m.scale[layer, start * LANES :], m.bias[layer, start * LANES :]
+    r, R, blocks = 0, len(x), len(some)
     while r + MOST_ROWS <= R:
-        for b in range(first, whole):
-            o = b * LANES
-            some, to = x[r : r + MOST_ROWS], y[r : r + MOST_ROWS, o:]
-            _most_rows(weight[b : b + 1], some, scale[o:], bias[o:], to)
+        for b in range(blocks):
+            o, to = b * LANES, y[r : r + MOST_ROWS, b * LANES :]
+            _most_rows(some[b : b + 1], x[r : r + MOST_ROWS], scale[o:], bias[o:], to)
         r += MOST_ROWS
     while r + 4 <= R:
-        for b in range(first, whole):
+        for b in range(blocks):
             o = b * LANES
-            _four_rows(weight[b : b + 1], x[r : r + 4], scale[o:], bias[o:], y[r : r + 4, o:])
+            _four_rows(some[b : b + 1], x[r : r + 4], scale[o:], bias[o:], y[r : r + 4, o:])
         r += 4
     while r < R:
-        o = first * LANES
-        if whole - first == BLOCKS:
-            _one_row(weight[first:whole], x[r : r + 1], scale[o:], bias[o:], y[r : r + 1, o:])
+        if blocks == BLOCKS:
+            _one_row(some, x[r : r + 1], scale, bias, y[r : r + 1])
         else:
-            for b in range(first, whole):
+            for b in range(blocks):
                 o = b * LANES
-                _one_block(weight[b : b + 1], x[r : r + 1], scale[o:], bias[o:], y[r : r + 1, o:])
+                _one_block(some[b : b + 1], x[r : r + 1], scale[o:], bias[o:], y[r : r + 1, o:])
         r += 1
-    if whole < last:
-        _linear_rest(weight[whole:last], scale, bias, whole * LANES, x, y)
 
 
-@partial(compiled, inner=True)
-def _linear_rest(
-    weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, o: int, x: np.ndarray, y: np.ndarray
-):
-    """`_linear` of the outputs from `o` on, which are fewer than in a block."""
-    part = np.empty((1, LANES), np.float32)
-    for r in range(len(x)):
-        _one_block(weight, x[r : r + 1], scale[o:], bias[o:], part)
-        _copy(part[0, : y.shape[1] - o], y[r, o:])
+@_inner
+def _write(found: np.ndarray, piece: int, y: np.ndarray):
+    """What was found of a piece of the columns, (R, WIDTH), into y (R, O)."""
+    start = piece * WIDTH
+    for r in range(len(y)):
+        for i in range(min(WIDTH, y.shape[1] - start)):
+            y[r, start + i] = found[r, i]
 
 
 @_inner
@@ -373,11 +371,10 @@ def _softmax(weights: np.ndarray, scale: float):
 
 
 @_inner
-def _activate(up: np.ndarray, gate: np.ndarray, activation: int, piece: int):
-    """The non-linearity of a piece of the columns of (R, d_mlp), in `up`."""
-    first = piece * BLOCKS * LANES
+def _activate(up: np.ndarray, gate: np.ndarray, activation: int):
+    """The non-linearity, (R, WIDTH), in `up`."""
     for r in range(len(up)):
-        u, g = up[r, first : first + BLOCKS * LANES], gate[r, first : first + BLOCKS * LANES]
+        u, g = up[r], gate[r]
         if activation == 2:  # SwiGLU
             for i in range(len(u)):
                 u[i] *= g[i] / (np.float32(1) + exp(-g[i]))
@@ -426,17 +423,29 @@ class Scratch(NamedTuple):
     """(R, H * D), what the heads found."""
     up: np.ndarray
     """(R, d_mlp)"""
+
+
+class Own(NamedTuple):
+    """What each thread finds in a piece before it counts, fp32."""
+
+    found: np.ndarray
+    """(threads, R, WIDTH)"""
     gate: np.ndarray
-    look: np.ndarray
-    """(threads, TOGETHER, context), each thread's weights of what its rows look at."""
+    y: np.ndarray
+    """(threads, TOGETHER, D)"""
+    weights: np.ndarray
+    """(threads, TOGETHER, context), of what these rows look at."""
 
 
-def scratch(w: Weights, rows: int, threads: int, context: int) -> Scratch:
+def scratch(w: Weights, rows: int, threads: int, context: int) -> tuple[Scratch, Own]:
     C, mlp = w.tok_emb.shape[1], w.down.weight.shape[2]
     q, k = w.n_head * w.head_size, w.n_kv_head * w.head_size
-    widths = (C, C, q, k, k, q, mlp, mlp)
-    look = np.empty((threads, TOGETHER, context), np.float32)
-    return Scratch(*(np.empty((rows, width), np.float32) for width in widths), look)
+    of_rows = [(rows, width) for width in (C, C, q, k, k, q, mlp)]
+    of_threads = [(rows, WIDTH), (rows, WIDTH), (TOGETHER, w.head_size), (TOGETHER, context)]
+    return (
+        Scratch(*(np.empty(shape, np.float32) for shape in of_rows)),
+        Own(*(np.empty((threads, *shape), np.float32) for shape in of_threads)),
+    )
 
 
 BETWEEN, EVERY_LAYER = 3, 8
@@ -466,15 +475,25 @@ def _embed(w: Weights, rows: Rows, piece: int, s: Scratch):
 
 
 @_inner
-def _project(w: Weights, layer: int, piece: int, s: Scratch):
+def _share(
+    m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray, own: Own, at: Place, phase: int
+):
+    """A piece of y (R, O), of a linear layer of x (R, C)."""
+    _linear(m, layer, piece, x, own.found)
+    if first(at, phase):
+        _write(own.found, piece, y)
+
+
+@_inner
+def _project(w: Weights, layer: int, piece: int, s: Scratch, own: Own, at: Place, phase: int):
     """A piece of the queries, keys and values."""
     n_q, n_k = _pieces(w.q), _pieces(w.k)
     if piece < n_q:
-        _linear(w.q, layer, piece, s.h, s.q)
+        _share(w.q, layer, piece, s.h, s.q, own, at, phase)
     elif piece < n_q + n_k:
-        _linear(w.k, layer, piece - n_q, s.h, s.k)
+        _share(w.k, layer, piece - n_q, s.h, s.k, own, at, phase)
     else:
-        _linear(w.v, layer, piece - n_q - n_k, s.h, s.v)
+        _share(w.v, layer, piece - n_q - n_k, s.h, s.v, own, at, phase)
 
 
 @_inner
@@ -528,12 +547,13 @@ def _look(
     cache: Cache,
     layer: int,
     piece: int,
-    weights: np.ndarray,
     attention: np.ndarray,
     s: Scratch,
+    own: Own,
+    at: Place,
+    phase: int,
 ):
-    """What one head of a few rows finds: softmax(q . keys / sqrt(D)) . values; `weights`
-    (TOGETHER, context) is room to work in.
+    """What one head of a few rows finds: softmax(q . keys / sqrt(D)) . values.
 
     The score of a key is summed by `dots` if it is one of the first context // KEYS * KEYS, and by
     a loop otherwise, whoever looks and in whichever slot it is. So keys are scored up to a multiple
@@ -542,9 +562,9 @@ def _look(
     groups = (len(rows.tokens) + TOGETHER - 1) // TOGETHER
     n, a = piece // groups, piece % groups * TOGETHER
     b = min(a + TOGETHER, len(rows.tokens))
-    D, n_kv, context = w.head_size, n * w.n_kv_head // w.n_head, weights.shape[1]
+    D, n_kv, context = w.head_size, n * w.n_kv_head // w.n_head, own.weights.shape[1]
     keys, values = cache.k[layer, n_kv], cache.v[layer, n_kv]  # (slots, context, D)
-    q, y = s.q[a:b, n * D : (n + 1) * D], s.y[a:b, n * D : (n + 1) * D]
+    q, y, weights = s.q[a:b, n * D : (n + 1) * D], own.y[: b - a], own.weights
     slot, common = _common(rows, a, b)
     if common:
         end = _whole(common, context)
@@ -556,8 +576,6 @@ def _look(
             _score(q[i : i + 1], keys[rows.sources[r], common:held], one[:, common:held])
             _score(q[i : i + 1], keys[rows.slots[r], held:end], one[:, held:end])
         _softmax(weights[i, :seen], np.float32(1) / np.sqrt(np.float32(D)))
-        if r >= len(rows.tokens) - len(attention):
-            _copy(weights[i, :seen], attention[r - len(rows.tokens) + len(attention), layer, n])
         for k in range(D):
             y[i, k] = np.float32(0)
     begun = min(common, rows.positions[a] + 1)  # what all of them see
@@ -568,15 +586,25 @@ def _look(
         one, held = weights[i : i + 1], _held(rows, r, begun)
         _gather(one[:, begun:held], values[rows.sources[r], begun:held], y[i : i + 1])
         _gather(one[:, held:seen], values[rows.slots[r], held:seen], y[i : i + 1])
+    if first(at, phase):
+        untold = len(rows.tokens) - len(attention)
+        for r in range(a, b):
+            _copy(y[r - a], s.y[r, n * D : (n + 1) * D])
+            if r >= untold:
+                seen = rows.positions[r] + 1
+                _copy(weights[r - a, :seen], attention[r - untold, layer, n])
 
 
 @_inner
-def _widen(w: Weights, layer: int, piece: int, s: Scratch):
+def _widen(w: Weights, layer: int, piece: int, s: Scratch, own: Own, at: Place, phase: int):
     """A piece of the columns between the two halves of an MLP."""
-    _linear(w.up, layer, piece, s.h, s.up)
+    R = len(s.h)
+    _linear(w.up, layer, piece, s.h, own.found)
     if w.activation == 2:
-        _linear(w.gate, layer, piece, s.h, s.gate)
-    _activate(s.up, s.gate, w.activation, piece)
+        _linear(w.gate, layer, piece, s.h, own.gate)
+    _activate(own.found[:R], own.gate[:R], w.activation)
+    if first(at, phase):
+        _write(own.found, piece, s.up)
 
 
 @_inner
@@ -589,27 +617,32 @@ def _add_and_normalize(rows: Rows, piece: int, norm: Norm, layer: int, w: Weight
 
 
 @_inner
-def _part(first: int, last: int, rows: Rows, s: Scratch):
-    """Rows first ... last - 1, and what is kept of them."""
-    few = Rows(
-        rows.tokens[first:last],
-        rows.slots[first:last],
-        rows.positions[first:last],
-        rows.sources[first:last],
-        rows.same[first:last],
+def _rows(rows: Rows, start: int, end: int):
+    return Rows(
+        rows.tokens[start:end],
+        rows.slots[start:end],
+        rows.positions[start:end],
+        rows.sources[start:end],
+        rows.same[start:end],
     )
-    kept = Scratch(
-        s.x[first:last],
-        s.h[first:last],
-        s.q[first:last],
-        s.k[first:last],
-        s.v[first:last],
-        s.y[first:last],
-        s.up[first:last],
-        s.gate[first:last],
-        s.look,
+
+
+@_inner
+def _room(s: Scratch, start: int, end: int):
+    return Scratch(
+        s.x[start:end],
+        s.h[start:end],
+        s.q[start:end],
+        s.k[start:end],
+        s.v[start:end],
+        s.y[start:end],
+        s.up[start:end],
     )
-    return few, kept
+
+
+@_inner
+def _own(own: Own, me: int):
+    return Own(own.found[me], own.gate[me], own.y[me], own.weights[me])
 
 
 @partial(compiled, allocates=False)
@@ -620,6 +653,7 @@ def step(
     attention: np.ndarray,
     logits: np.ndarray,
     s: Scratch,
+    own: Own,
     onward: Onward,
     team: Team,
 ):
@@ -630,62 +664,63 @@ def step(
     attention: fp32 (N, L, H, S), of the same rows, filled up to each one's position; (0, ...) to
         leave it out.
     onward: of a text that goes on alone. Then these are as many steps as it says, each of the token
-        before and of guesses after it; rows are room for them, and logits and attention belong to
-        the tokens that are drawn, (room, ...).
+        before and of guesses after it; rows are room for them, (steps * most rows of one), and
+        logits and attention belong to the tokens that are drawn, (room, ...).
     """
-    n_layer = len(w.q.weight)
+    n_layer, mine = len(w.q.weight), _own(own, team.place.me)
     for k in range(onward.steps + 1):
-        place, phase = later(team.place, k * (BETWEEN + EVERY_LAYER * n_layer)), FIRST
-        first, R, N = FIRST, len(rows.tokens), len(logits)
+        at, phase = later(team.place, k * (BETWEEN + EVERY_LAYER * n_layer)), FIRST
+        drawn, start, R, N = FIRST, FIRST, len(rows.tokens), len(logits)
         if onward.steps:
-            for _ in pieces(place, phase, 1):
+            for _ in pieces(at, phase, 1, 0):
                 choose(k, onward, rows, logits, cache.k.shape[3])
-            first, R = onward.plan[0, k], onward.plan[1, k]
+            drawn, start, R = onward.plan[0, k], k * (R // onward.steps), onward.plan[1, k]
             N = R
             if not R:
                 return
-        r, t = _part(FIRST, R, rows, s)
-        told, asked = attention[first : first + N], logits[first : first + N]
+        r, t = _rows(rows, start, start + R), _room(s, FIRST, R)
+        told, asked = attention[drawn : drawn + N], logits[drawn : drawn + N]
         chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
+        patience = PATIENCE * (TOGETHER + R)
         phase += 1
-        for piece in pieces(place, phase, chunks):
+        for piece in pieces(at, phase, chunks, 0):
             _embed(w, r, piece, t)
         for layer in range(n_layer):
             phase += 1
-            for piece in pieces(place, phase, _pieces(w.q) + 2 * _pieces(w.k)):
-                _project(w, layer, piece, t)
+            for piece in pieces(at, phase, _pieces(w.q) + 2 * _pieces(w.k), patience):
+                _project(w, layer, piece, t, mine, at, phase)
             phase += 1
-            for piece in pieces(place, phase, chunks):
+            for piece in pieces(at, phase, chunks, 0):
                 _keep(w, r, cache, layer, piece, t)
             if layer == n_layer - 1:  # from here on only of what is asked
                 if not N:
                     return
-                r, t = _part(R - N, R, r, t)
+                r, t = _rows(r, R - N, R), _room(t, R - N, R)
                 chunks, groups = (N + CHUNK - 1) // CHUNK, (N + TOGETHER - 1) // TOGETHER
             phase += 1
-            for piece in pieces(place, phase, groups * w.n_head):
-                _look(w, r, cache, layer, piece, t.look[place.me], told, t)
+            for piece in pieces(at, phase, groups * w.n_head, patience):
+                _look(w, r, cache, layer, piece, told, t, mine, at, phase)
             phase += 1
-            for piece in pieces(place, phase, _pieces(w.out)):
-                _linear(w.out, layer, piece, t.y, t.h)
+            for piece in pieces(at, phase, _pieces(w.out), patience):
+                _share(w.out, layer, piece, t.y, t.h, mine, at, phase)
             phase += 1
-            for piece in pieces(place, phase, chunks):
+            for piece in pieces(at, phase, chunks, 0):
                 _add_and_normalize(r, piece, w.mlp_norm, layer, w, t)
             phase += 1
-            for piece in pieces(place, phase, _pieces(w.up)):
-                _widen(w, layer, piece, t)
+            for piece in pieces(at, phase, _pieces(w.up), patience):
+                _widen(w, layer, piece, t, mine, at, phase)
             phase += 1
-            for piece in pieces(place, phase, _pieces(w.down)):
-                _linear(w.down, layer, piece, t.up, t.h)
+            for piece in pieces(at, phase, _pieces(w.down), patience):
+                _share(w.down, layer, piece, t.up, t.h, mine, at, phase)
             phase += 1
-            for piece in pieces(place, phase, chunks):
+            for piece in pieces(at, phase, chunks, 0):
                 if layer < n_layer - 1:
                     _add_and_normalize(r, piece, w.attn_norm, layer + 1, w, t)
                 else:
                     _add_and_normalize(r, piece, w.norm, FIRST, w, t)
         phase += 1
-        for piece in pieces(place, phase, _pieces(w.head)):
-            _linear(w.head, FIRST, piece, t.h, asked)
+        for piece in pieces(at, phase, _pieces(w.head), patience):
+            _share(w.head, FIRST, piece, t.h, asked, mine, at, phase)
 
 
 def ready(weights: Weights) -> bool:

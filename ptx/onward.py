@@ -93,9 +93,10 @@ NOWHERE = onward(0, [0], 0, 0, np.zeros(2), Sampling(), 0, [0.0])
 @_inner
 def choose(k: int, onward: Onward, rows: Any, logits: np.ndarray, context: int):
     """Draws what follows from step k - 1, and says what step k reads."""
-    o, drawn, over = onward, 0, False
+    o, drawn, over, most = onward, 0, False, len(rows.tokens) // onward.steps
     if k:
-        drawn, over = _drawn(o, rows, logits, o.plan[0, k - 1], o.plan[1, k - 1])
+        tokens = rows.tokens[(k - 1) * most : k * most]
+        drawn, over = _drawn(o, tokens, logits, o.plan[0, k - 1], o.plan[1, k - 1])
     o.plan[0, k], o.plan[1, k] = drawn, 0
     n, position = o.n + drawn, o.position + drawn
     if over or k == o.steps or position == context:
@@ -105,15 +106,17 @@ def choose(k: int, onward: Onward, rows: Any, logits: np.ndarray, context: int):
         at = _found(o.text, n)
     R = 1 + min(guesses, n - at)
     for r in range(R):
-        rows.tokens[r] = o.text[at + r - 1] if r else o.text[n - 1]
-        rows.positions[r] = position + r
+        rows.tokens[k * most + r] = o.text[at + r - 1] if r else o.text[n - 1]
+        rows.positions[k * most + r] = position + r
     o.plan[1, k] = R
 
 
 @_inner
-def _drawn(o: Onward, rows: Any, logits: np.ndarray, drawn: int, R: int):
+def _drawn(o: Onward, tokens: np.ndarray, logits: np.ndarray, drawn: int, R: int):
     """How many tokens are drawn once the logits of R rows, after so many tokens, are drawn from, up
-    to the first guess that is wrong; and whether nothing more is to be read."""
+    to the first guess that is wrong; and whether nothing more is to be read.
+
+    tokens: of these rows, (R, or more)."""
     r, over = 0, False
     while True:
         token = _draw(o, logits[drawn : drawn + 1], drawn)
@@ -121,7 +124,7 @@ def _drawn(o: Onward, rows: Any, logits: np.ndarray, drawn: int, R: int):
             return drawn, True
         drawn += 1
         over = token == o.eot or drawn == len(o.shares)
-        if over or r == R - 1 or token != rows.tokens[r + 1]:
+        if over or r == R - 1 or token != tokens[r + 1]:
             break
         r += 1
     if R > 1:

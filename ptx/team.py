@@ -2,8 +2,10 @@
 
 A step has dozens of phases of a few microseconds, too short for threads that sleep in between or
 that need Python's lock: they count in shared memory, and wait for each other in a loop. Pieces
-are taken, not allotted: a thread that comes late, or not at all, holds nobody up. Only one that the
-machine interrupts within a piece is waited for.
+are taken, not allotted: a thread that comes late, or not at all, holds nobody up. Nor does one that
+the machine interrupts within a piece, for milliseconds where a browser draws: who has waited for a
+while does that piece too. So what a piece finds stays a thread's own until `first` says that it
+counts, and is written then.
 
 numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py after
 changes here.
@@ -34,6 +36,11 @@ PAUSE = "x86" in llvmlite.binding.get_default_triple()
 
 OVER = 1 << 40
 """In every counter, it leaves no piece to take and none to wait for."""
+PIECES = (1 << 32) - 1
+"""What in the number of what a thread holds is its piece plus 1, or 0; above that, how many it has
+done in this phase that no other thread knows of."""
+LOST = -1
+"""Instead: another thread does its piece, and counts those."""
 
 
 class Place(NamedTuple):
@@ -50,14 +57,14 @@ class Team(NamedTuple):
     """What a thread of those that take one step together is given."""
 
     counters: np.ndarray
-    """(phases, 1 + threads, LINE) of the steps: how many pieces are done; of each thread's share,
-    how many are taken."""
+    """(phases, 1 + 2 * threads, LINE) of the steps: how many pieces are done; of each thread's
+    share, how many are taken; what each thread holds."""
     place: Place
 
 
 def team(phases: int, threads: int) -> list[Team]:
     """For one step of so many phases, each thread's."""
-    shape = phases, 1 + threads, LINE  # to make numpy's zeros gives up Python's lock
+    shape = phases, 1 + 2 * threads, LINE  # to make numpy's zeros gives up Python's lock
     counters = np.frombuffer(bytearray(8 * math.prod(shape)), np.int64).reshape(shape)
     return [Team(counters, Place(counters.ctypes.data, me, threads)) for me in range(threads)]
 
@@ -106,48 +113,126 @@ def _help(calls: SimpleQueue[Any]) -> None:
 @njit(error_model="numpy", nogil=True, _nrt=False)
 def later(place: Place, phases: int) -> Place:
     """The same thread's, after so many phases."""
-    each = (1 + place.threads) * LINE * 8
+    each = (1 + 2 * place.threads) * LINE * 8
     return Place(place.address + phases * each, place.me, place.threads)
 
 
 @njit(error_model="numpy", nogil=True, _nrt=False)
-def pieces(place: Place, phase: int, n: int):
-    """Yields those of a phase's pieces 0 ... n - 1 that this thread takes, then waits for those
+def pieces(place: Place, phase: int, n: int, patience: int):
+    """Yields those of a phase's pieces 0 ... n - 1 that this thread does, then waits for those
     that others took. What they wrote can be read after that.
 
     Its own share comes first, which is the same in each step: a core's cache still holds much of
     it. What is left of the others' shares comes next.
+
+    patience: for how many pauses another thread's piece is waited for before this one does it too;
+        0 if that must not be. Otherwise `first` is to be asked after each.
     """
-    first_counter = phase * (1 + place.threads)
+    taken = phase * (1 + 2 * place.threads) + 1
+    held = taken + place.threads
     mine = 0
     for k in range(place.threads):
         whose = (place.me + k) % place.threads
-        first, last = n * whose // place.threads, n * (whose + 1) // place.threads
-        piece = first + _add(place.address, first_counter + 1 + whose, 1)
-        while piece < last:
+        start, end = n * whose // place.threads, n * (whose + 1) // place.threads
+        piece = start + _add(place.address, taken + whose, 1)
+        while piece < end:
+            if patience:
+                _set(place.address, held + place.me, (mine << 32) + piece + 1)
             yield piece
-            mine += 1
-            piece = first + _add(place.address, first_counter + 1 + whose, 1)
-    done = _add(place.address, first_counter, mine) + mine
+            mine = _counted(place, held + place.me, mine)
+            piece = start + _add(place.address, taken + whose, 1)
+    done, pauses, whose = _add(place.address, taken - 1, mine) + mine, 0, place.me
     while done < n:
         _pause()
-        done = _add(place.address, first_counter, 0)
+        pauses += 1
+        if pauses == patience:
+            pauses, whose = 0, (whose + 1) % place.threads
+            of = _get(place.address, held + whose)
+            if whose != place.me and of > 0 and of & PIECES:
+                if _swap(place.address, held + whose, of, LOST):
+                    mine, piece = of >> 32, of & PIECES
+                    _set(place.address, held + place.me, of)
+                    yield piece - 1
+                    mine = _counted(place, held + place.me, mine)
+                    _add(place.address, taken - 1, mine)
+        done = _get(place.address, taken - 1)
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def _counted(place: Place, held: int, mine: int):
+    """How many pieces this thread is to count, once it has done one more."""
+    return 0 if _get(place.address, held) == LOST else mine + 1
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def first(place: Place, phase: int):
+    """Whether what this thread found in its piece is to be written: no other thread does it."""
+    held = phase * (1 + 2 * place.threads) + 1 + place.threads + place.me
+    of = _get(place.address, held)
+    return of != LOST and _swap(place.address, held, of, of - (of & PIECES))
+
+
+def _on_counter(
+    use: Callable[[ir.IRBuilder, Any, list[Any]], Any], *numbers: Any
+) -> tuple[Any, Callable[..., Any]]:
+    """An intrinsic's answer: what `use` makes of a counter's place and of the other numbers; the
+    first two are the counters' address and which of them it is."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        address, counter, *others = (
+            context.cast(builder, value, kind, types.int64)
+            for value, kind in zip(arguments, signature.args, strict=True)
+        )
+        counters = builder.inttoptr(address, address.type.as_pointer())
+        place = builder.gep(counters, [builder.mul(counter, counter.type(LINE))])
+        return use(builder, place, others) or context.get_dummy_value()
+
+    return numbers, generate
 
 
 @intrinsic
 def _add(_context: Any, address: Any, counter: Any, amount: Any) -> Any:
     """Adds to one of the counters, at once for all threads; returns what it was before."""
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        address, counter, amount = (
-            context.cast(builder, value, kind, types.int64)
-            for value, kind in zip(arguments, signature.args, strict=True)
-        )
-        counters = builder.inttoptr(address, address.type.as_pointer())
-        place = builder.gep(counters, [builder.mul(counter, counter.type(LINE))])
-        return builder.atomic_rmw("add", place, amount, "acq_rel")
+    def use(builder: ir.IRBuilder, place: Any, amount: list[Any]) -> Any:
+        return builder.atomic_rmw("add", place, *amount, "acq_rel")
 
-    return types.int64(address, counter, amount), generate
+    kinds, generate = _on_counter(use, address, counter, amount)
+    return types.int64(*kinds), generate
+
+
+@intrinsic
+def _get(_context: Any, address: Any, counter: Any) -> Any:
+    """One of the counters; what was written before it can be read then."""
+
+    def use(builder: ir.IRBuilder, place: Any, _: list[Any]) -> Any:
+        return builder.load_atomic(place, "acquire", 8)
+
+    kinds, generate = _on_counter(use, address, counter)
+    return types.int64(*kinds), generate
+
+
+@intrinsic
+def _set(_context: Any, address: Any, counter: Any, value: Any) -> Any:
+    """Sets one of the counters, after all that was written before."""
+
+    def use(builder: ir.IRBuilder, place: Any, value: list[Any]) -> None:
+        builder.store_atomic(*value, place, "release", 8)
+
+    kinds, generate = _on_counter(use, address, counter, value)
+    return types.void(*kinds), generate
+
+
+@intrinsic
+def _swap(_context: Any, address: Any, counter: Any, old: Any, new: Any) -> Any:
+    """Sets one of the counters to `new` if it is `old`, at once; whether it was."""
+
+    def use(builder: ir.IRBuilder, place: Any, old_and_new: list[Any]) -> Any:
+        result = builder.cmpxchg(place, *old_and_new, "acq_rel", "acquire")
+        return builder.extract_value(result, 1)
+
+    kinds, generate = _on_counter(use, address, counter, old, new)
+    return types.boolean(*kinds), generate
 
 
 @intrinsic

@@ -24,7 +24,7 @@ def work(sizes: np.ndarray, done: np.ndarray, seen: np.ndarray, team: Team):
     """Counts each piece of each phase in done (phases, most); what is done of a phase once it is
     over, in seen (threads, phases)."""
     for phase in range(len(sizes)):
-        for piece in pieces(team.place, phase, sizes[phase]):
+        for piece in pieces(team.place, phase, sizes[phase], 0):
             done[phase, piece] += 1
         seen[team.place.me, phase] = done[phase].sum()
 
@@ -94,7 +94,7 @@ def test_helpers_that_are_busy_are_left_out() -> None:
 @njit(nogil=True)
 def first_piece_is_missing(n: int, team: Team):
     """One of n pieces never comes to its end."""
-    for _ in pieces(team.place, 0, n):
+    for _ in pieces(team.place, 0, n, 0):
         pass
 
 
