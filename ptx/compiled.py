@@ -1,12 +1,10 @@
-"""What the compiled functions share: how numba compiles and keeps them, and the exponential.
-
-numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py and
-ptx/draws.py after changes here.
-"""
+"""What the compiled functions share: how numba compiles and keeps them, and the exponential."""
 
 from __future__ import annotations
 
-from functools import partial
+import hashlib
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +16,15 @@ from numba.extending import intrinsic
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Lets sums run in vector lanes; infinities and NaN keep their meaning."""
 
+SOURCES = "compiled", "draws", "lookup", "native", "onward", "team", "tile"
+"""The modules with compiled functions: what is kept of one holds parts of those it calls."""
+
 
 def compiled(
     function: Any, fastmath: set[str] = FAST, inner: bool = False, allocates: bool = True
 ) -> Any:
-    """Compiled on its first call; kept for later processes where there is a place to keep it.
+    """Compiled on its first call; kept for later processes where there is a place to keep it, until
+    one of `SOURCES` changes.
 
     inner: only compiled functions call it, and Python, which would crash, must not: what it would
         need for that takes numba longer to compile than the function.
@@ -32,9 +34,20 @@ def compiled(
     options = {"no_cpython_wrapper": inner, "_nrt": allocates}
     jit = partial(njit, fastmath=fastmath, error_model="numpy", nogil=True, **options)
     try:
-        return jit(cache=True)(function)
+        made = jit(cache=True)(function)
     except RuntimeError:  # nowhere to write
         return jit()(function)
+    if file := kept(made):
+        file._source_stamp = sources()  # numba's own is of the function's file alone
+    return made
+
+
+@cache
+def sources() -> str:
+    """A hash of `SOURCES`."""
+    here = Path(__file__).parent
+    texts = [(here / f"{name}.py").read_bytes() for name in SOURCES]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
 def kept(function: Any) -> Any:

@@ -4,9 +4,6 @@ numpy and torch need a dozen passes over the vocabulary, and Python's lock again
 threads want that too. Here it is four passes, and what is done with the few tokens that are likely
 enough to stay; top-k takes more, over ever fewer. Tokens are as likely as each other here whose
 weights are the same fp32 numbers.
-
-numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py too after
-changes here.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ Prompt lookup decoding (Saxena, 2023): where the last tokens occurred before, wh
 follow again. The guesses are read together with the last token, in one step; each is kept only if
 the very draw that would have been made anyway gives it. So they change nothing but the time.
 
-`found`, `pays` and `note` are compiled as they stand by `ptx.onward`, which has no lists there:
-touch ptx/native.py after changes here.
+`found`, `pays` and `note` are compiled as they stand by `ptx.onward`, which has no lists there.
 """
 
 from __future__ import annotations

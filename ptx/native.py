@@ -199,7 +199,7 @@ def _add(x: np.ndarray, y: np.ndarray):
 
 @_inner
 def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
-    """y (R, WIDTH) = x (R, C) @ weight.T * scale + bias, of one layer and of a piece of its outputs.
+    """y (R, WIDTH) = x (R, C) @ weight.T * scale + bias, for a piece of its outputs.
 
     It is done with for all rows before the next: so it stays in the cache that is next.
     """
@@ -435,6 +435,13 @@ class Own(NamedTuple):
     """(threads, TOGETHER, D)"""
     weights: np.ndarray
     """(threads, TOGETHER, context), of what these rows look at."""
+    x: np.ndarray
+    """(threads, CHUNK, C), as of `Scratch`, of a few rows."""
+    h: np.ndarray
+    q: np.ndarray
+    """(threads, CHUNK, H * D)"""
+    k: np.ndarray
+    """(threads, CHUNK, K * D)"""
 
 
 def scratch(w: Weights, rows: int, threads: int, context: int) -> tuple[Scratch, Own]:
@@ -442,6 +449,7 @@ def scratch(w: Weights, rows: int, threads: int, context: int) -> tuple[Scratch,
     q, k = w.n_head * w.head_size, w.n_kv_head * w.head_size
     of_rows = [(rows, width) for width in (C, C, q, k, k, q, mlp)]
     of_threads = [(rows, WIDTH), (rows, WIDTH), (TOGETHER, w.head_size), (TOGETHER, context)]
+    of_threads += [(CHUNK, width) for width in (C, C, q, k)]
     return (
         Scratch(*(np.empty(shape, np.float32) for shape in of_rows)),
         Own(*(np.empty((threads, *shape), np.float32) for shape in of_threads)),
@@ -464,14 +472,35 @@ def _some(piece: int, rows: Rows):
 
 
 @_inner
-def _embed(w: Weights, rows: Rows, piece: int, s: Scratch):
+def _begin(
+    norm: Norm,
+    layer: int,
+    w: Weights,
+    s: Scratch,
+    own: Own,
+    at: Place,
+    phase: int,
+    a: int,
+    b: int,
+):
+    """Rows a ... b - 1 of the residual stream are these, and what `norm` makes of them is read
+    next."""
+    _normalize(own.x[: b - a], norm, layer, w, own.h)
+    if first(at, phase):
+        for r in range(a, b):
+            _copy(own.x[r - a], s.x[r])
+            _copy(own.h[r - a], s.h[r])
+
+
+@_inner
+def _embed(w: Weights, rows: Rows, piece: int, s: Scratch, own: Own, at: Place, phase: int):
     """The residual stream of a piece of the rows as it begins, and what the first layer reads."""
     a, b = _some(piece, rows)
     for r in range(a, b):
-        _copy(w.tok_emb[rows.tokens[r]], s.x[r])
+        _copy(w.tok_emb[rows.tokens[r]], own.x[r - a])
         if len(w.pos_emb):
-            _add(w.pos_emb[rows.positions[r]], s.x[r])
-    _normalize(s.x[a:b], w.attn_norm, FIRST, w, s.h[a:b])
+            _add(w.pos_emb[rows.positions[r]], own.x[r - a])
+    _begin(w.attn_norm, FIRST, w, s, own, at, phase, a, b)
 
 
 @_inner
@@ -497,16 +526,32 @@ def _project(w: Weights, layer: int, piece: int, s: Scratch, own: Own, at: Place
 
 
 @_inner
-def _keep(w: Weights, rows: Rows, cache: Cache, layer: int, piece: int, s: Scratch):
+def _keep(
+    w: Weights,
+    rows: Rows,
+    cache: Cache,
+    layer: int,
+    piece: int,
+    s: Scratch,
+    own: Own,
+    at: Place,
+    phase: int,
+):
     """Queries and keys of a piece of the rows as heads compare them; keys and values are kept."""
     a, b = _some(piece, rows)
     D = w.head_size
-    _prepare_heads(s.q[a:b], w.q_norm, layer, rows.positions[a:b], w)
-    _prepare_heads(s.k[a:b], w.k_norm, layer, rows.positions[a:b], w)
     for r in range(a, b):
+        _copy(s.q[r], own.q[r - a])
+        _copy(s.k[r], own.k[r - a])
+    _prepare_heads(own.q[: b - a], w.q_norm, layer, rows.positions[a:b], w)
+    _prepare_heads(own.k[: b - a], w.k_norm, layer, rows.positions[a:b], w)
+    if not first(at, phase):
+        return
+    for r in range(a, b):
+        _copy(own.q[r - a], s.q[r])
         slot, position = rows.slots[r], rows.positions[r]
         for n in range(w.n_kv_head):
-            _copy(s.k[r, n * D : (n + 1) * D], cache.k[layer, n, slot, position])
+            _copy(own.k[r - a, n * D : (n + 1) * D], cache.k[layer, n, slot, position])
             _copy(s.v[r, n * D : (n + 1) * D], cache.v[layer, n, slot, position])
 
 
@@ -608,12 +653,23 @@ def _widen(w: Weights, layer: int, piece: int, s: Scratch, own: Own, at: Place, 
 
 
 @_inner
-def _add_and_normalize(rows: Rows, piece: int, norm: Norm, layer: int, w: Weights, s: Scratch):
+def _add_and_normalize(
+    rows: Rows,
+    piece: int,
+    norm: Norm,
+    layer: int,
+    w: Weights,
+    s: Scratch,
+    own: Own,
+    at: Place,
+    phase: int,
+):
     """Adds what half a block found to the residual stream, for what reads it next."""
     a, b = _some(piece, rows)
     for r in range(a, b):
-        _add(s.h[r], s.x[r])
-    _normalize(s.x[a:b], norm, layer, w, s.h[a:b])
+        _copy(s.x[r], own.x[r - a])
+        _add(s.h[r], own.x[r - a])
+    _begin(norm, layer, w, s, own, at, phase, a, b)
 
 
 @_inner
@@ -642,7 +698,16 @@ def _room(s: Scratch, start: int, end: int):
 
 @_inner
 def _own(own: Own, me: int):
-    return Own(own.found[me], own.gate[me], own.y[me], own.weights[me])
+    return Own(
+        own.found[me],
+        own.gate[me],
+        own.y[me],
+        own.weights[me],
+        own.x[me],
+        own.h[me],
+        own.q[me],
+        own.k[me],
+    )
 
 
 @partial(compiled, allocates=False)
@@ -683,15 +748,15 @@ def step(
         chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
         patience = PATIENCE * (TOGETHER + R)
         phase += 1
-        for piece in pieces(at, phase, chunks, 0):
-            _embed(w, r, piece, t)
+        for piece in pieces(at, phase, chunks, patience):
+            _embed(w, r, piece, t, mine, at, phase)
         for layer in range(n_layer):
             phase += 1
             for piece in pieces(at, phase, _pieces(w.q) + 2 * _pieces(w.k), patience):
                 _project(w, layer, piece, t, mine, at, phase)
             phase += 1
-            for piece in pieces(at, phase, chunks, 0):
-                _keep(w, r, cache, layer, piece, t)
+            for piece in pieces(at, phase, chunks, patience):
+                _keep(w, r, cache, layer, piece, t, mine, at, phase)
             if layer == n_layer - 1:  # from here on only of what is asked
                 if not N:
                     return
@@ -704,8 +769,8 @@ def step(
             for piece in pieces(at, phase, _pieces(w.out), patience):
                 _share(w.out, layer, piece, t.y, t.h, mine, at, phase)
             phase += 1
-            for piece in pieces(at, phase, chunks, 0):
-                _add_and_normalize(r, piece, w.mlp_norm, layer, w, t)
+            for piece in pieces(at, phase, chunks, patience):
+                _add_and_normalize(r, piece, w.mlp_norm, layer, w, t, mine, at, phase)
             phase += 1
             for piece in pieces(at, phase, _pieces(w.up), patience):
                 _widen(w, layer, piece, t, mine, at, phase)
@@ -713,11 +778,12 @@ def step(
             for piece in pieces(at, phase, _pieces(w.down), patience):
                 _share(w.down, layer, piece, t.up, t.h, mine, at, phase)
             phase += 1
-            for piece in pieces(at, phase, chunks, 0):
+            for piece in pieces(at, phase, chunks, patience):
                 if layer < n_layer - 1:
-                    _add_and_normalize(r, piece, w.attn_norm, layer + 1, w, t)
+                    n = layer + 1
+                    _add_and_normalize(r, piece, w.attn_norm, n, w, t, mine, at, phase)
                 else:
-                    _add_and_normalize(r, piece, w.norm, FIRST, w, t)
+                    _add_and_normalize(r, piece, w.norm, FIRST, w, t, mine, at, phase)
         phase += 1
         for piece in pieces(at, phase, _pieces(w.head), patience):
             _share(w.head, FIRST, piece, t.h, asked, mine, at, phase)

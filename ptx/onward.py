@@ -3,9 +3,6 @@
 Both need so little that they are compiled into the step (`ptx.native`), which then goes on by
 itself. So Python is asked once for a handful of tokens: its lock, which a page's other threads want
 as well, is taken and given up once, and so is the wait for the thread that helps.
-
-numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py after
-changes here, in ptx/draws.py, or in ptx/lookup.py.
 """
 
 from __future__ import annotations

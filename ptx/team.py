@@ -6,9 +6,6 @@ are taken, not allotted: a thread that comes late, or not at all, holds nobody u
 the machine interrupts within a piece, for milliseconds where a browser draws: who has waited for a
 while does that piece too. So what a piece finds stays a thread's own until `first` says that it
 counts, and is written then.
-
-numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py after
-changes here.
 """
 
 from __future__ import annotations
@@ -57,14 +54,14 @@ class Team(NamedTuple):
     """What a thread of those that take one step together is given."""
 
     counters: np.ndarray
-    """(phases, 1 + 2 * threads, LINE) of the steps: how many pieces are done; of each thread's
-    share, how many are taken; what each thread holds."""
+    """(phases, 1 + threads, LINE) of the steps: how many pieces are done; for each thread, how many
+    of its share are taken, and what it holds."""
     place: Place
 
 
 def team(phases: int, threads: int) -> list[Team]:
     """For one step of so many phases, each thread's."""
-    shape = phases, 1 + 2 * threads, LINE  # to make numpy's zeros gives up Python's lock
+    shape = phases, 1 + threads, LINE  # to make numpy's zeros gives up Python's lock
     counters = np.frombuffer(bytearray(8 * math.prod(shape)), np.int64).reshape(shape)
     return [Team(counters, Place(counters.ctypes.data, me, threads)) for me in range(threads)]
 
@@ -113,8 +110,14 @@ def _help(calls: SimpleQueue[Any]) -> None:
 @njit(error_model="numpy", nogil=True, _nrt=False)
 def later(place: Place, phases: int) -> Place:
     """The same thread's, after so many phases."""
-    each = (1 + 2 * place.threads) * LINE * 8
+    each = (1 + place.threads) * LINE * 8
     return Place(place.address + phases * each, place.me, place.threads)
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def _taken(place: Place, phase: int, whose: int):
+    """Which counter says how many of a thread's share are taken; what it holds is the next."""
+    return (phase * (1 + place.threads) + 1 + whose) * LINE
 
 
 @njit(error_model="numpy", nogil=True, _nrt=False)
@@ -128,34 +131,35 @@ def pieces(place: Place, phase: int, n: int, patience: int):
     patience: for how many pauses another thread's piece is waited for before this one does it too;
         0 if that must not be. Otherwise `first` is to be asked after each.
     """
-    taken = phase * (1 + 2 * place.threads) + 1
-    held = taken + place.threads
+    finished, held = _taken(place, phase, -1), _taken(place, phase, place.me) + 1
     mine = 0
     for k in range(place.threads):
         whose = (place.me + k) % place.threads
         start, end = n * whose // place.threads, n * (whose + 1) // place.threads
-        piece = start + _add(place.address, taken + whose, 1)
+        taken = _taken(place, phase, whose)
+        piece = start + _add(place.address, taken, 1)
         while piece < end:
             if patience:
-                _set(place.address, held + place.me, (mine << 32) + piece + 1)
+                _set(place.address, held, (mine << 32) + piece + 1)
             yield piece
-            mine = _counted(place, held + place.me, mine)
-            piece = start + _add(place.address, taken + whose, 1)
-    done, pauses, whose = _add(place.address, taken - 1, mine) + mine, 0, place.me
+            mine = _counted(place, held, mine)
+            piece = start + _add(place.address, taken, 1)
+    done, pauses, whose = _add(place.address, finished, mine) + mine, 0, place.me
     while done < n:
         _pause()
         pauses += 1
         if pauses == patience:
             pauses, whose = 0, (whose + 1) % place.threads
-            of = _get(place.address, held + whose)
-            if whose != place.me and of > 0 and of & PIECES:
-                if _swap(place.address, held + whose, of, LOST):
-                    mine, piece = of >> 32, of & PIECES
-                    _set(place.address, held + place.me, of)
-                    yield piece - 1
-                    mine = _counted(place, held + place.me, mine)
-                    _add(place.address, taken - 1, mine)
-        done = _get(place.address, taken - 1)
+            other = _taken(place, phase, whose) + 1
+            of = _get(place.address, other)
+            lasts = other != held and of > 0 and of & PIECES > 0
+            if lasts and _swap(place.address, other, of, LOST):
+                mine, piece = of >> 32, of & PIECES
+                _set(place.address, held, of)
+                yield piece - 1
+                mine = _counted(place, held, mine)
+                _add(place.address, finished, mine)
+        done = _get(place.address, finished)
 
 
 @njit(error_model="numpy", nogil=True, _nrt=False)
@@ -167,7 +171,7 @@ def _counted(place: Place, held: int, mine: int):
 @njit(error_model="numpy", nogil=True, _nrt=False)
 def first(place: Place, phase: int):
     """Whether what this thread found in its piece is to be written: no other thread does it."""
-    held = phase * (1 + 2 * place.threads) + 1 + place.threads + place.me
+    held = _taken(place, phase, place.me) + 1
     of = _get(place.address, held)
     return of != LOST and _swap(place.address, held, of, of - (of & PIECES))
 
@@ -184,7 +188,7 @@ def _on_counter(
             for value, kind in zip(arguments, signature.args, strict=True)
         )
         counters = builder.inttoptr(address, address.type.as_pointer())
-        place = builder.gep(counters, [builder.mul(counter, counter.type(LINE))])
+        place = builder.gep(counters, [counter])
         return use(builder, place, others) or context.get_dummy_value()
 
     return numbers, generate

@@ -6,9 +6,6 @@ lanes at the end. LLVM does not find this by itself in a loop that numba compile
 
 Every sum of a tile is taken input after input, in one fp32 number, and every one of `dots` in KEYS
 numbers: it is the same, bit for bit, in a tile of any size.
-
-numba keeps what it compiled by the date of the file that calls this: touch ptx/native.py after
-changes here.
 """
 
 from __future__ import annotations

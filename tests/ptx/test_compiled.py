@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from ptx import draws
+from ptx import draws, lookup
+from ptx.compiled import SOURCES
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER_PROCESSOR = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
@@ -39,3 +41,18 @@ def test_what_was_kept_for_another_processor_is_not_at_hand() -> None:
 
 def test_with_nowhere_to_write_a_function_is_at_hand_once_it_was_called() -> None:
     assert printed(NO_PLACE) == ["False", "2.0", "True", "True", "False"]
+
+
+def test_what_was_kept_of_other_sources_is_not_at_hand() -> None:
+    draws.draw_rows(np.zeros((1, 8), np.float32), 1.0, 0, 1.0, 0.0, [0.5])
+    draws.logprob(np.zeros(8, np.float32), 0)
+    changed = "from ptx import compiled; compiled.sources = lambda: 'changed'; "
+    program = "from ptx import draws; print(draws.ready())"
+    assert printed(program) == ["True"]
+    assert printed(changed + program) == ["False"]
+
+
+def test_the_sources_are_all_modules_with_compiled_functions() -> None:
+    makes = re.compile(r"^ *@(partial\()?(compiled|njit|intrinsic)\b", re.M)
+    found = {path.stem for path in (ROOT / "ptx").glob("**/*.py") if makes.search(path.read_text())}
+    assert found | {lookup.__name__.split(".")[-1]} == set(SOURCES)
