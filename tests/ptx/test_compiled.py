@@ -53,6 +53,6 @@ def test_what_was_kept_of_other_sources_is_not_at_hand() -> None:
 
 
 def test_the_sources_are_all_modules_with_compiled_functions() -> None:
-    makes = re.compile(r"^ *@(partial\()?(compiled|njit|intrinsic)\b", re.M)
+    makes = re.compile(r"^ *@(partial\()?(compiled|_inner|njit|intrinsic)\b", re.M)
     found = {path.stem for path in (ROOT / "ptx").glob("**/*.py") if makes.search(path.read_text())}
     assert found | {lookup.__name__.split(".")[-1]} == set(SOURCES)
