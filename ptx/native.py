@@ -426,7 +426,8 @@ class Scratch(NamedTuple):
 
 
 class Own(NamedTuple):
-    """What each thread finds in a piece before it counts, fp32."""
+    """What each thread finds in a piece before it counts, fp32; a row more than it needs keeps what
+    two threads write out of one line of the caches."""
 
     found: np.ndarray
     """(threads, R, WIDTH)"""
@@ -452,7 +453,7 @@ def scratch(w: Weights, rows: int, threads: int, context: int) -> tuple[Scratch,
     of_threads += [(CHUNK, width) for width in (C, C, q, k)]
     return (
         Scratch(*(np.empty(shape, np.float32) for shape in of_rows)),
-        Own(*(np.empty((threads, *shape), np.float32) for shape in of_threads)),
+        Own(*(np.empty((threads, 1 + n, width), np.float32) for n, width in of_threads)),
     )
 
 
