@@ -457,6 +457,15 @@ def scratch(w: Weights, rows: int, threads: int, context: int) -> tuple[Scratch,
     )
 
 
+class Turn(NamedTuple):
+    """A thread's in a phase."""
+
+    own: Own
+    """This thread's: without the first axis."""
+    place: Place
+    phase: int
+
+
 BETWEEN, EVERY_LAYER = 3, 8
 """Phases of a step besides those of its layers, and of a layer."""
 
@@ -478,52 +487,48 @@ def _begin(
     layer: int,
     w: Weights,
     s: Scratch,
-    own: Own,
-    at: Place,
-    phase: int,
+    turn: Turn,
     a: int,
     b: int,
 ):
     """Rows a ... b - 1 of the residual stream are these, and what `norm` makes of them is read
     next."""
-    _normalize(own.x[: b - a], norm, layer, w, own.h)
-    if first(at, phase):
+    _normalize(turn.own.x[: b - a], norm, layer, w, turn.own.h)
+    if first(turn.place, turn.phase):
         for r in range(a, b):
-            _copy(own.x[r - a], s.x[r])
-            _copy(own.h[r - a], s.h[r])
+            _copy(turn.own.x[r - a], s.x[r])
+            _copy(turn.own.h[r - a], s.h[r])
 
 
 @_inner
-def _embed(w: Weights, rows: Rows, piece: int, s: Scratch, own: Own, at: Place, phase: int):
+def _embed(w: Weights, rows: Rows, piece: int, s: Scratch, turn: Turn):
     """The residual stream of a piece of the rows as it begins, and what the first layer reads."""
     a, b = _some(piece, rows)
     for r in range(a, b):
-        _copy(w.tok_emb[rows.tokens[r]], own.x[r - a])
+        _copy(w.tok_emb[rows.tokens[r]], turn.own.x[r - a])
         if len(w.pos_emb):
-            _add(w.pos_emb[rows.positions[r]], own.x[r - a])
-    _begin(w.attn_norm, FIRST, w, s, own, at, phase, a, b)
+            _add(w.pos_emb[rows.positions[r]], turn.own.x[r - a])
+    _begin(w.attn_norm, FIRST, w, s, turn, a, b)
 
 
 @_inner
-def _share(
-    m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray, own: Own, at: Place, phase: int
-):
+def _share(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray, turn: Turn):
     """A piece of y (R, O), of a linear layer of x (R, C)."""
-    _linear(m, layer, piece, x, own.found)
-    if first(at, phase):
-        _write(own.found, piece, y)
+    _linear(m, layer, piece, x, turn.own.found)
+    if first(turn.place, turn.phase):
+        _write(turn.own.found, piece, y)
 
 
 @_inner
-def _project(w: Weights, layer: int, piece: int, s: Scratch, own: Own, at: Place, phase: int):
+def _project(w: Weights, layer: int, piece: int, s: Scratch, turn: Turn):
     """A piece of the queries, keys and values."""
     n_q, n_k = _pieces(w.q), _pieces(w.k)
     if piece < n_q:
-        _share(w.q, layer, piece, s.h, s.q, own, at, phase)
+        _share(w.q, layer, piece, s.h, s.q, turn)
     elif piece < n_q + n_k:
-        _share(w.k, layer, piece - n_q, s.h, s.k, own, at, phase)
+        _share(w.k, layer, piece - n_q, s.h, s.k, turn)
     else:
-        _share(w.v, layer, piece - n_q - n_k, s.h, s.v, own, at, phase)
+        _share(w.v, layer, piece - n_q - n_k, s.h, s.v, turn)
 
 
 @_inner
@@ -534,25 +539,23 @@ def _keep(
     layer: int,
     piece: int,
     s: Scratch,
-    own: Own,
-    at: Place,
-    phase: int,
+    turn: Turn,
 ):
     """Queries and keys of a piece of the rows as heads compare them; keys and values are kept."""
     a, b = _some(piece, rows)
     D = w.head_size
     for r in range(a, b):
-        _copy(s.q[r], own.q[r - a])
-        _copy(s.k[r], own.k[r - a])
-    _prepare_heads(own.q[: b - a], w.q_norm, layer, rows.positions[a:b], w)
-    _prepare_heads(own.k[: b - a], w.k_norm, layer, rows.positions[a:b], w)
-    if not first(at, phase):
+        _copy(s.q[r], turn.own.q[r - a])
+        _copy(s.k[r], turn.own.k[r - a])
+    _prepare_heads(turn.own.q[: b - a], w.q_norm, layer, rows.positions[a:b], w)
+    _prepare_heads(turn.own.k[: b - a], w.k_norm, layer, rows.positions[a:b], w)
+    if not first(turn.place, turn.phase):
         return
     for r in range(a, b):
-        _copy(own.q[r - a], s.q[r])
+        _copy(turn.own.q[r - a], s.q[r])
         slot, position = rows.slots[r], rows.positions[r]
         for n in range(w.n_kv_head):
-            _copy(own.k[r - a, n * D : (n + 1) * D], cache.k[layer, n, slot, position])
+            _copy(turn.own.k[r - a, n * D : (n + 1) * D], cache.k[layer, n, slot, position])
             _copy(s.v[r, n * D : (n + 1) * D], cache.v[layer, n, slot, position])
 
 
@@ -595,9 +598,7 @@ def _look(
     piece: int,
     attention: np.ndarray,
     s: Scratch,
-    own: Own,
-    at: Place,
-    phase: int,
+    turn: Turn,
 ):
     """What one head of a few rows finds: softmax(q . keys / sqrt(D)) . values.
 
@@ -608,9 +609,9 @@ def _look(
     groups = (len(rows.tokens) + TOGETHER - 1) // TOGETHER
     n, a = piece // groups, piece % groups * TOGETHER
     b = min(a + TOGETHER, len(rows.tokens))
-    D, n_kv, context = w.head_size, n * w.n_kv_head // w.n_head, own.weights.shape[1]
+    D, n_kv, context = w.head_size, n * w.n_kv_head // w.n_head, turn.own.weights.shape[1]
     keys, values = cache.k[layer, n_kv], cache.v[layer, n_kv]  # (slots, context, D)
-    q, y, weights = s.q[a:b, n * D : (n + 1) * D], own.y[: b - a], own.weights
+    q, y, weights = s.q[a:b, n * D : (n + 1) * D], turn.own.y[: b - a], turn.own.weights
     slot, common = _common(rows, a, b)
     if common:
         end = _whole(common, context)
@@ -632,7 +633,7 @@ def _look(
         one, held = weights[i : i + 1], _held(rows, r, begun)
         _gather(one[:, begun:held], values[rows.sources[r], begun:held], y[i : i + 1])
         _gather(one[:, held:seen], values[rows.slots[r], held:seen], y[i : i + 1])
-    if first(at, phase):
+    if first(turn.place, turn.phase):
         untold = len(rows.tokens) - len(attention)
         for r in range(a, b):
             _copy(y[r - a], s.y[r, n * D : (n + 1) * D])
@@ -642,15 +643,15 @@ def _look(
 
 
 @_inner
-def _widen(w: Weights, layer: int, piece: int, s: Scratch, own: Own, at: Place, phase: int):
+def _widen(w: Weights, layer: int, piece: int, s: Scratch, turn: Turn):
     """A piece of the columns between the two halves of an MLP."""
     R = len(s.h)
-    _linear(w.up, layer, piece, s.h, own.found)
+    _linear(w.up, layer, piece, s.h, turn.own.found)
     if w.activation == 2:
-        _linear(w.gate, layer, piece, s.h, own.gate)
-    _activate(own.found[:R], own.gate[:R], w.activation)
-    if first(at, phase):
-        _write(own.found, piece, s.up)
+        _linear(w.gate, layer, piece, s.h, turn.own.gate)
+    _activate(turn.own.found[:R], turn.own.gate[:R], w.activation)
+    if first(turn.place, turn.phase):
+        _write(turn.own.found, piece, s.up)
 
 
 @_inner
@@ -661,16 +662,14 @@ def _add_and_normalize(
     layer: int,
     w: Weights,
     s: Scratch,
-    own: Own,
-    at: Place,
-    phase: int,
+    turn: Turn,
 ):
     """Adds what half a block found to the residual stream, for what reads it next."""
     a, b = _some(piece, rows)
     for r in range(a, b):
-        _copy(s.x[r], own.x[r - a])
-        _add(s.h[r], own.x[r - a])
-    _begin(norm, layer, w, s, own, at, phase, a, b)
+        _copy(s.x[r], turn.own.x[r - a])
+        _add(s.h[r], turn.own.x[r - a])
+    _begin(norm, layer, w, s, turn, a, b)
 
 
 @_inner
@@ -750,14 +749,14 @@ def step(
         patience = PATIENCE * (TOGETHER + R)
         phase += 1
         for piece in pieces(at, phase, chunks, patience):
-            _embed(w, r, piece, t, mine, at, phase)
+            _embed(w, r, piece, t, Turn(mine, at, phase))
         for layer in range(n_layer):
             phase += 1
             for piece in pieces(at, phase, _pieces(w.q) + 2 * _pieces(w.k), patience):
-                _project(w, layer, piece, t, mine, at, phase)
+                _project(w, layer, piece, t, Turn(mine, at, phase))
             phase += 1
             for piece in pieces(at, phase, chunks, patience):
-                _keep(w, r, cache, layer, piece, t, mine, at, phase)
+                _keep(w, r, cache, layer, piece, t, Turn(mine, at, phase))
             if layer == n_layer - 1:  # from here on only of what is asked
                 if not N:
                     return
@@ -765,29 +764,29 @@ def step(
                 chunks, groups = (N + CHUNK - 1) // CHUNK, (N + TOGETHER - 1) // TOGETHER
             phase += 1
             for piece in pieces(at, phase, groups * w.n_head, patience):
-                _look(w, r, cache, layer, piece, told, t, mine, at, phase)
+                _look(w, r, cache, layer, piece, told, t, Turn(mine, at, phase))
             phase += 1
             for piece in pieces(at, phase, _pieces(w.out), patience):
-                _share(w.out, layer, piece, t.y, t.h, mine, at, phase)
+                _share(w.out, layer, piece, t.y, t.h, Turn(mine, at, phase))
             phase += 1
             for piece in pieces(at, phase, chunks, patience):
-                _add_and_normalize(r, piece, w.mlp_norm, layer, w, t, mine, at, phase)
+                _add_and_normalize(r, piece, w.mlp_norm, layer, w, t, Turn(mine, at, phase))
             phase += 1
             for piece in pieces(at, phase, _pieces(w.up), patience):
-                _widen(w, layer, piece, t, mine, at, phase)
+                _widen(w, layer, piece, t, Turn(mine, at, phase))
             phase += 1
             for piece in pieces(at, phase, _pieces(w.down), patience):
-                _share(w.down, layer, piece, t.up, t.h, mine, at, phase)
+                _share(w.down, layer, piece, t.up, t.h, Turn(mine, at, phase))
             phase += 1
             for piece in pieces(at, phase, chunks, patience):
                 if layer < n_layer - 1:
                     n = layer + 1
-                    _add_and_normalize(r, piece, w.attn_norm, n, w, t, mine, at, phase)
+                    _add_and_normalize(r, piece, w.attn_norm, n, w, t, Turn(mine, at, phase))
                 else:
-                    _add_and_normalize(r, piece, w.norm, FIRST, w, t, mine, at, phase)
+                    _add_and_normalize(r, piece, w.norm, FIRST, w, t, Turn(mine, at, phase))
         phase += 1
         for piece in pieces(at, phase, _pieces(w.head), patience):
-            _share(w.head, FIRST, piece, t.h, asked, mine, at, phase)
+            _share(w.head, FIRST, piece, t.h, asked, Turn(mine, at, phase))
 
 
 def ready(weights: Weights) -> bool:

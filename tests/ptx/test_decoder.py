@@ -26,8 +26,8 @@ from ptx.errors import UserError
 from ptx.fastest import Fastest
 from ptx.int8 import as_int8
 from ptx.model import GPT
-from ptx.team import Helpers
-from ptx.tile import MOST_ROWS
+from ptx.team import LOST, Helpers
+from ptx.tile import BLOCKS, MOST_ROWS
 
 TINY = replace(
     PRESETS["nano"], vocab_size=203, context=24, n_layer=2, n_head=4, n_kv_head=2, head_size=8,
@@ -298,6 +298,36 @@ def test_threads_that_share_a_step_change_no_bit(model: GPT, threads: int) -> No
         assert all(map(torch.equal, weights, weights2))
 
 
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_a_thread_that_is_interrupted_in_each_phase_changes_no_bit(model: GPT, rows: int) -> None:
+    """In all pieces of its share, which another one does again."""
+    decoder, ids = with_threads(model, 2), some_ids(rows)
+    weights, some = decoder._native._weights, lambda n, size: -(-n // size)
+    chunks, heads = some(rows, native_step.CHUNK), some(rows, native_step.TOGETHER) * weights.n_head
+    q, k, out, up, down, head = (
+        some(m.weight.shape[1], BLOCKS)
+        for m in (weights.q, weights.k, weights.out, weights.up, weights.down, weights.head)
+    )
+    layer = [q + 2 * k, chunks, heads, out, chunks, up, down, chunks]
+    sizes = [0, chunks, *layer * model.config.n_layer, head]  # the first draws, in other steps
+
+    class Interrupted(Helpers):
+        def run(self, function, team, *arguments):
+            counters = team[0].counters
+            assert len(counters) == len(sizes)
+            for phase, n in enumerate(sizes):
+                if n:  # it holds the first of its share
+                    counters[phase, 2, :2] = 1, n // 2 + 1
+            function(*arguments, team[0])
+            assert (counters[1:, 2, 1] == LOST).all()
+
+    expected, maps = decoder.step([Row(t, 0, i) for i, t in enumerate(ids)], attention=True)
+    decoder._native._helpers = Interrupted(0)
+    logits, attention = decoder.step([Row(t, 0, i) for i, t in enumerate(ids)], attention=True)
+    assert torch.equal(logits, expected)
+    assert all(map(torch.equal, attention, maps))
+
+
 def with_threads(model: GPT, n: int) -> Decoder:
     """A decoder whose steps are always shared by n threads."""
     decoder = Decoder(model, 5, native=True)
@@ -311,7 +341,7 @@ def test_steps_leave_nothing_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def scratch(*given: Any) -> Any:
         made = make(*given)
-        kept.extend(map(weakref.ref, made))
+        kept.extend(weakref.ref(array) for arrays in made for array in arrays)
         return made
 
     monkeypatch.setattr(native_step, "scratch", scratch)

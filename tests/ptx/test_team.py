@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from ptx.team import Helpers, Team, pieces, team
+from ptx.team import LOST, Helpers, Team, first, pieces, team
 
 PHASES = [1, 7, 0, 64, 2, 33]
 """How many pieces each has."""
@@ -52,6 +52,77 @@ def test_who_never_comes_is_not_waited_for() -> None:
     done, _, places = shared_by(3)
     work(np.array(PHASES), done, np.zeros((3, len(PHASES)), np.int64), places[1])
     assert (done == each_once()).all()
+
+
+@njit(nogil=True)
+def work_again(
+    sizes: np.ndarray,
+    done: np.ndarray,
+    seen: np.ndarray,
+    patience: int,
+    lost: np.ndarray,
+    team: Team,
+):
+    """`work` of which a piece may be done again, and is counted where it is the first; lost
+    (threads,) are those that were not."""
+    for phase in range(len(sizes)):
+        for piece in pieces(team.place, phase, sizes[phase], patience):
+            if first(team.place, phase):
+                done[phase, piece] += 1
+            else:
+                lost[team.place.me] += 1
+        seen[team.place.me, phase] = done[phase].sum()
+
+
+@njit
+def counts(phase: int, team: Team):
+    return first(team.place, phase)
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_piece_of_who_is_interrupted_is_done_by_who_waits(before: int) -> None:
+    """And counted, with those that nobody knows of yet."""
+    done, seen, places = shared_by(2)
+    other = places[0].counters[:, 2]  # of the second thread, in each phase
+    for phase, n in enumerate(PHASES):
+        taken = min(before + 1, n - n // 2)
+        other[phase, 0] = taken
+        if taken:
+            piece = n // 2 + taken - 1  # its share is the second half
+            other[phase, 1] = (taken - 1 << 32) + piece + 1
+            done[phase, n // 2 : piece] = 1
+    held = other[:, 1] > 0
+    work_again(np.array(PHASES), done, seen, 10, np.zeros(2, np.int64), places[0])
+    assert (done == each_once()).all()
+    assert (seen[0] == PHASES).all()
+    assert (other[held, 1] == LOST).all()
+    assert not any(counts(phase, places[1]) for phase in np.flatnonzero(held))
+
+
+def test_a_piece_that_may_not_be_done_again_is_waited_for() -> None:
+    done, seen, places = shared_by(2)
+    places[0].counters[1, 2, :2] = 1, 4  # the second thread is about to write the fourth piece
+    waits = threading.Thread(target=work, args=(np.array(PHASES), done, seen, places[0]))
+    waits.start()
+    time.sleep(0.1)
+    assert waits.is_alive()
+    assert done[1].tolist() == [*each_once()[1, :3], 0, *each_once()[1, 4:]]
+    places[0].counters[1, 0, 0] += 1
+    waits.join(5)
+    assert not waits.is_alive()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_every_piece_counts_once_however_often_it_is_done(threads: int) -> None:
+    sizes, lost = np.array(PHASES * 20), np.zeros(threads, np.int64)
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(100):
+            done = np.zeros((len(sizes), max(PHASES)), np.int64)
+            seen, places = np.zeros((threads, len(sizes)), np.int64), team(len(sizes), threads)
+            list(pool.map(partial(work_again, sizes, done, seen, 1, lost), places))
+            assert (done == np.tile(each_once(), (20, 1))).all()
+            assert (seen == sizes).all()
+    assert lost.sum()  # some were
 
 
 def test_who_comes_when_all_is_done_finds_nothing() -> None:
