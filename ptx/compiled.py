@@ -16,8 +16,9 @@ from numba.extending import intrinsic
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 """Lets sums run in vector lanes; infinities and NaN keep their meaning."""
 
-SOURCES = "compiled", "draws", "lookup", "native", "onward", "team", "tile"
-"""The modules with compiled functions: what is kept of one holds parts of those it calls."""
+SOURCES = "compiled", "draws", "lookup", "native", "onward", "sampling", "team", "tile"
+"""The modules with compiled functions, or with constants of theirs: what is kept of one holds parts
+of those it calls."""
 
 
 def compiled(
@@ -35,11 +36,11 @@ def compiled(
     jit = partial(njit, fastmath=fastmath, error_model="numpy", nogil=True, **options)
     try:
         made = jit(cache=True)(function)
-    except RuntimeError:  # nowhere to write
+        if file := kept(made):
+            file._source_stamp = sources()  # numba's own is of the function's file alone
+        return made
+    except (RuntimeError, OSError):  # nowhere to write, or no files to read
         return jit()(function)
-    if file := kept(made):
-        file._source_stamp = sources()  # numba's own is of the function's file alone
-    return made
 
 
 @cache

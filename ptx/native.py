@@ -34,7 +34,7 @@ CHUNK = 8
 """Rows that one thread prepares and normalizes at a time."""
 PATIENCE = 32
 """For how many pauses, for a row and for what each piece takes anyway, a thread waits for another
-one's piece before it does it too: about as long as a piece takes."""
+one's piece before it does it too: some microseconds, as long as most pieces of `mini` take."""
 FIRST = np.int64(0)
 """As a layer or a phase: for a number that is written down numba would compile all once more."""
 
@@ -199,7 +199,7 @@ def _add(x: np.ndarray, y: np.ndarray):
 
 @_inner
 def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
-    """y (R, WIDTH) = x (R, C) @ weight.T * scale + bias, for a piece of its outputs.
+    """y (R or more, WIDTH) = x (R, C) @ weight.T * scale + bias, for a piece of its outputs.
 
     It is done with for all rows before the next: so it stays in the cache that is next.
     """
@@ -229,7 +229,7 @@ def _linear(m: Matrix, layer: int, piece: int, x: np.ndarray, y: np.ndarray):
 
 @_inner
 def _write(found: np.ndarray, piece: int, y: np.ndarray):
-    """What was found of a piece of the columns, (R, WIDTH), into y (R, O)."""
+    """What was found of a piece of the columns, (R or more, WIDTH), into y (R, O)."""
     start = piece * WIDTH
     for r in range(len(y)):
         for i in range(min(WIDTH, y.shape[1] - start)):
@@ -388,7 +388,8 @@ def _activate(up: np.ndarray, gate: np.ndarray, activation: int):
 
 
 class Rows(NamedTuple):
-    """What a step reads, int64 (R,) each; rows of one text in the order of their positions."""
+    """What a step reads, int64 (R,) each; rows of one text in the order of their positions. Of
+    several steps, room for one after the other."""
 
     tokens: np.ndarray
     slots: np.ndarray
@@ -426,8 +427,8 @@ class Scratch(NamedTuple):
 
 
 class Own(NamedTuple):
-    """What each thread finds in a piece before it counts, fp32; a row more than it needs keeps what
-    two threads write out of one line of the caches."""
+    """What each thread finds in a piece before it counts, fp32. There is one row more of each than
+    is needed: so no line of the caches is written by two threads."""
 
     found: np.ndarray
     """(threads, R, WIDTH)"""
@@ -458,10 +459,10 @@ def scratch(w: Weights, rows: int, threads: int, context: int) -> tuple[Scratch,
 
 
 class Turn(NamedTuple):
-    """A thread's in a phase."""
+    """Where a thread is, and its room."""
 
     own: Own
-    """This thread's: without the first axis."""
+    """Without the axis of threads."""
     place: Place
     phase: int
 
@@ -491,8 +492,8 @@ def _begin(
     a: int,
     b: int,
 ):
-    """Rows a ... b - 1 of the residual stream are these, and what `norm` makes of them is read
-    next."""
+    """Rows a ... b - 1 of the residual stream are this thread's now, and what `norm` makes of them
+    is read next."""
     _normalize(turn.own.x[: b - a], norm, layer, w, turn.own.h)
     if first(turn.place, turn.phase):
         for r in range(a, b):

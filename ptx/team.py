@@ -3,9 +3,10 @@
 A step has dozens of phases of a few microseconds, too short for threads that sleep in between or
 that need Python's lock: they count in shared memory, and wait for each other in a loop. Pieces
 are taken, not allotted: a thread that comes late, or not at all, holds nobody up. Nor does one that
-the machine interrupts within a piece, for milliseconds where a browser draws: who has waited for a
-while does that piece too. So what a piece finds stays a thread's own until `first` says that it
-counts, and is written then.
+the machine interrupts within a piece, but for the moments in which it takes one, writes or counts:
+where a browser draws, that lasts for milliseconds, and who has waited for a while does the piece
+too. The first of them to finish wins: what a piece finds stays a thread's own until `first` says
+that it counts.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ PIECES = (1 << 32) - 1
 """What in the number of what a thread holds is its piece plus 1, or 0; above that, how many it has
 done in this phase that no other thread knows of."""
 LOST = -1
-"""Instead: another thread does its piece, and counts those."""
+"""Instead: another thread was first with its piece, and counts those too."""
 
 
 class Place(NamedTuple):
@@ -55,7 +56,8 @@ class Team(NamedTuple):
 
     counters: np.ndarray
     """(phases, 1 + threads, LINE) of the steps: how many pieces are done; for each thread, how many
-    of its share are taken, and what it holds."""
+    of its share are taken, what it holds, and, if it does another one's piece, the counter of what
+    that one holds (0 if that one was first), and the number there."""
     place: Place
 
 
@@ -77,8 +79,8 @@ class Helpers:
 
     def run(self, function: Callable[..., Any], team: list[Team], *arguments: Any) -> None:
         """Calls function(*arguments, one of team) here for the first, and in a thread for each
-        other. Returns once this call has: the others have no piece left then. Raises what any of
-        them raised; the step is over then."""
+        other. Returns once this call has: the others have no piece left then that counts. Raises
+        what any of them raised; the step is over then."""
         me, *others = team
         problems: list[BaseException] = []
         try:
@@ -86,7 +88,7 @@ class Helpers:
                 calls.put((problems, function, *arguments, other))
             function(*arguments, me)
         except BaseException:  # Ctrl+C too
-            me.counters.fill(OVER)
+            _end(me)
             raise
         finally:
             for calls in self._calls:  # who has not begun yet need not
@@ -96,6 +98,11 @@ class Helpers:
             raise problems[0]
 
 
+def _end(team: Team) -> None:
+    """Leaves no piece of a step to take, to wait for, or to write."""
+    team.counters[..., :2].fill(OVER)
+
+
 def _help(calls: SimpleQueue[Any]) -> None:
     while call := calls.get():
         problems, function, *arguments, team = call
@@ -103,7 +110,7 @@ def _help(calls: SimpleQueue[Any]) -> None:
             function(*arguments, team)
         except BaseException as error:  # the caller's to hear; this thread is needed again
             problems.append(error)
-            team.counters.fill(OVER)
+            _end(team)
         del call, problems, function, arguments, team  # who waits keeps nothing in memory
 
 
@@ -129,7 +136,8 @@ def pieces(place: Place, phase: int, n: int, patience: int):
     it. What is left of the others' shares comes next.
 
     patience: for how many pauses another thread's piece is waited for before this one does it too;
-        0 if that must not be. Otherwise `first` is to be asked after each.
+        0 if that must not be. Otherwise `first` is to be asked once for each, before anything that
+        others read is written.
     """
     finished, held = _taken(place, phase, -1), _taken(place, phase, place.me) + 1
     mine = 0
@@ -142,38 +150,45 @@ def pieces(place: Place, phase: int, n: int, patience: int):
             if patience:
                 _set(place.address, held, (mine << 32) + piece + 1)
             yield piece
-            mine = _counted(place, held, mine)
+            mine = 0 if _get(place.address, held) == LOST else mine + 1
             piece = start + _add(place.address, taken, 1)
-    done, pauses, whose = _add(place.address, finished, mine) + mine, 0, place.me
+    done, pauses = _add(place.address, finished, mine) + mine, 0
     while done < n:
         _pause()
         pauses += 1
         if pauses == patience:
-            pauses, whose = 0, (whose + 1) % place.threads
-            other = _taken(place, phase, whose) + 1
-            of = _get(place.address, other)
-            lasts = other != held and of > 0 and of & PIECES > 0
-            if lasts and _swap(place.address, other, of, LOST):
-                mine, piece = of >> 32, of & PIECES
-                _set(place.address, held, of)
-                yield piece - 1
-                mine = _counted(place, held, mine)
-                _add(place.address, finished, mine)
+            pauses = 0
+            for k in range(1, place.threads):
+                other = _taken(place, phase, (place.me + k) % place.threads) + 1
+                of = _get(place.address, other)
+                if _holds(of):
+                    _set(place.address, held + 1, other)
+                    _set(place.address, held + 2, of)
+                    yield (of & PIECES) - 1
+                    if _get(place.address, held + 1):
+                        _add(place.address, finished, (of >> 32) + 1)
         done = _get(place.address, finished)
 
 
 @njit(error_model="numpy", nogil=True, _nrt=False)
-def _counted(place: Place, held: int, mine: int):
-    """How many pieces this thread is to count, once it has done one more."""
-    return 0 if _get(place.address, held) == LOST else mine + 1
+def _holds(of: int):
+    """Whether who holds this is at a piece."""
+    return of > 0 and of & PIECES > 0
 
 
 @njit(error_model="numpy", nogil=True, _nrt=False)
 def first(place: Place, phase: int):
-    """Whether what this thread found in its piece is to be written: no other thread does it."""
+    """Whether what this thread found in its piece counts, and is to be written: so it is for one of
+    those that do the piece."""
     held = _taken(place, phase, place.me) + 1
+    other = _get(place.address, held + 1)
+    if other:
+        won = _swap(place.address, other, _get(place.address, held + 2), LOST)
+        if not won:
+            _set(place.address, held + 1, 0)
+        return won
     of = _get(place.address, held)
-    return of != LOST and _swap(place.address, held, of, of - (of & PIECES))
+    return _holds(of) and _swap(place.address, held, of, of - (of & PIECES))
 
 
 def _on_counter(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from ptx.team import LOST, Helpers, Team, first, pieces, team
+from ptx.team import LINE, LOST, Helpers, Team, first, pieces, team
 
 PHASES = [1, 7, 0, 64, 2, 33]
 """How many pieces each has."""
@@ -77,6 +77,34 @@ def work_again(
 @njit
 def counts(phase: int, team: Team):
     return first(team.place, phase)
+
+
+def test_who_is_first_with_a_piece_wins() -> None:
+    """Though another thread does it too, and one of them comes once more."""
+    _, _, places = shared_by(3)
+    counters, phase = places[0].counters, 3
+    for winner, others in ((0, (1, 2)), (1, (0, 2)), (2, (1, 0))):
+        counters[phase] = 0
+        counters[phase, 1, 1] = held = (5 << 32) + 7 + 1  # the first thread is at piece 7
+        for thief in (1, 2):
+            at = (phase * 4 + 1) * LINE + 1  # which counter says so
+            counters[phase, 1 + thief, 2:4] = at, held
+        assert counts(phase, places[winner])
+        assert not any(counts(phase, places[other]) for other in others)
+        assert counters[phase, 1, 1] == (LOST if winner else 5 << 32)
+
+
+def test_after_an_error_nothing_counts() -> None:
+    _, _, places = shared_by(2)
+    places[0].counters[2, 1, 1] = 1
+    places[0].counters[2, 2, 2:4] = (2 * 3 + 1) * LINE + 1, 1  # the second does that piece too
+
+    def fails(_: Team) -> None:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError):
+        Helpers(1).run(fails, places)
+    assert not any(counts(2, place) for place in places)
 
 
 @pytest.mark.parametrize("before", [0, 2])
