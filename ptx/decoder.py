@@ -33,7 +33,7 @@ AT_ONCE = 64
 after fewer prompts."""
 EVERY_STEP = 4
 """So many rows take about as long as what a step takes with however few: 4 rows 1.6 times a row."""
-STEPS = 4
+STEPS = 8
 """That a text which is alone goes on for at a time, at most: it is cancelled between two times, and
 another text joins it."""
 SOON = 0.008

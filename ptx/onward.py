@@ -1,7 +1,7 @@
 """What comes between two steps of a text that is alone: the draw, and a look for guesses.
 
 Both need so little that they are compiled into the step (`ptx.native`), which then goes on by
-itself. So Python is asked once for a handful of tokens: its lock, which a page's other threads want
+itself. So Python is asked once for about ten tokens: its lock, which a page's other threads want
 as well, is taken and given up once, and so is the wait for the thread that helps.
 """
 

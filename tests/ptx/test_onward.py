@@ -123,9 +123,9 @@ def test_logits_that_are_no_numbers_end_it_after_what_came_before() -> None:
 
 
 def test_after_end_of_text_nothing_comes(model: GPT) -> None:
-    whole = with_threads(model, 1).go_on(0, 0, going([5], 4)).tokens
+    whole = with_threads(model, 1).go_on(0, 0, going([5], STEPS)).tokens
     assert len(whole) == STEPS
-    short = with_threads(model, 1).go_on(0, 0, going([5], 4, eot=whole[1])).tokens
+    short = with_threads(model, 1).go_on(0, 0, going([5], STEPS, eot=whole[1])).tokens
     assert short == whole[: whole.index(whole[1]) + 1]
 
 
