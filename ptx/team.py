@@ -57,7 +57,7 @@ class Team(NamedTuple):
     counters: np.ndarray
     """(phases, 1 + threads, LINE) of the steps: how many pieces are done; for each thread, how many
     of its share are taken, what it holds, and, if it does another one's piece, the counter of what
-    that one holds (0 if that one was first), and the number there."""
+    that one holds (0 if another was first), and the number there."""
     place: Place
 
 
