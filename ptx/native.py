@@ -32,9 +32,9 @@ _inner = partial(compiled, inner=True, allocates=False)
 ACTIVATIONS = ("relu", "gelu", "swiglu")
 CHUNK = 8
 """Rows that one thread prepares and normalizes at a time."""
-PATIENCE = 32
-"""For how many pauses, for a row and for what each piece takes anyway, a thread waits for another
-one's piece before it does it too: some microseconds, as long as most pieces of `mini` take."""
+PATIENCE, A_ROW = 128, 32
+"""For how many pauses, and how many more a row, a thread waits for another one's piece before it
+does it too: some microseconds, as long as most pieces of `mini` take."""
 FIRST = np.int64(0)
 """As a layer or a phase: for a number that is written down numba would compile all once more."""
 
@@ -483,15 +483,7 @@ def _some(piece: int, rows: Rows):
 
 
 @_inner
-def _begin(
-    norm: Norm,
-    layer: int,
-    w: Weights,
-    s: Scratch,
-    turn: Turn,
-    a: int,
-    b: int,
-):
+def _begin(norm: Norm, layer: int, w: Weights, s: Scratch, turn: Turn, a: int, b: int):
     """Rows a ... b - 1 of the residual stream are this thread's now, and what `norm` makes of them
     is read next."""
     _normalize(turn.own.x[: b - a], norm, layer, w, turn.own.h)
@@ -533,15 +525,7 @@ def _project(w: Weights, layer: int, piece: int, s: Scratch, turn: Turn):
 
 
 @_inner
-def _keep(
-    w: Weights,
-    rows: Rows,
-    cache: Cache,
-    layer: int,
-    piece: int,
-    s: Scratch,
-    turn: Turn,
-):
+def _keep(w: Weights, rows: Rows, cache: Cache, layer: int, piece: int, s: Scratch, turn: Turn):
     """Queries and keys of a piece of the rows as heads compare them; keys and values are kept."""
     a, b = _some(piece, rows)
     D = w.head_size
@@ -657,13 +641,7 @@ def _widen(w: Weights, layer: int, piece: int, s: Scratch, turn: Turn):
 
 @_inner
 def _add_and_normalize(
-    rows: Rows,
-    piece: int,
-    norm: Norm,
-    layer: int,
-    w: Weights,
-    s: Scratch,
-    turn: Turn,
+    rows: Rows, piece: int, norm: Norm, layer: int, w: Weights, s: Scratch, turn: Turn
 ):
     """Adds what half a block found to the residual stream, for what reads it next."""
     a, b = _some(piece, rows)
@@ -747,7 +725,7 @@ def step(
         r, t = _rows(rows, start, start + R), _room(s, FIRST, R)
         told, asked = attention[drawn : drawn + N], logits[drawn : drawn + N]
         chunks, groups = (R + CHUNK - 1) // CHUNK, (R + TOGETHER - 1) // TOGETHER
-        patience = PATIENCE * (TOGETHER + R)
+        patience = PATIENCE + A_ROW * R
         phase += 1
         for piece in pieces(at, phase, chunks, patience):
             _embed(w, r, piece, t, Turn(mine, at, phase))

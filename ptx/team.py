@@ -123,7 +123,8 @@ def later(place: Place, phases: int) -> Place:
 
 @njit(error_model="numpy", nogil=True, _nrt=False)
 def _taken(place: Place, phase: int, whose: int):
-    """Which counter says how many of a thread's share are taken; what it holds is the next."""
+    """Which counter says how many of a thread's share are taken, the next being what it holds; for
+    -1, which says how many of all are done."""
     return (phase * (1 + place.threads) + 1 + whose) * LINE
 
 
@@ -157,17 +158,27 @@ def pieces(place: Place, phase: int, n: int, patience: int):
         _pause()
         pauses += 1
         if pauses == patience:
-            pauses = 0
-            for k in range(1, place.threads):
-                other = _taken(place, phase, (place.me + k) % place.threads) + 1
-                of = _get(place.address, other)
-                if _holds(of):
-                    _set(place.address, held + 1, other)
-                    _set(place.address, held + 2, of)
-                    yield (of & PIECES) - 1
-                    if _get(place.address, held + 1):
-                        _add(place.address, finished, (of >> 32) + 1)
+            pauses, piece = 0, _begun(place, phase)
+            if piece >= 0:
+                yield piece
+                if _get(place.address, held + 1):  # this thread was first
+                    _add(place.address, finished, (_get(place.address, held + 2) >> 32) + 1)
         done = _get(place.address, finished)
+
+
+@njit(error_model="numpy", nogil=True, _nrt=False)
+def _begun(place: Place, phase: int):
+    """A piece that another thread is at, and that this one does too from now on; -1 if there is
+    none."""
+    held = _taken(place, phase, place.me) + 1
+    for k in range(1, place.threads):
+        other = _taken(place, phase, (place.me + k) % place.threads) + 1
+        of = _get(place.address, other)
+        if _holds(of):
+            _set(place.address, held + 1, other)
+            _set(place.address, held + 2, of)
+            return (of & PIECES) - 1
+    return -1
 
 
 @njit(error_model="numpy", nogil=True, _nrt=False)

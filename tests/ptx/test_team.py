@@ -80,7 +80,7 @@ def counts(phase: int, team: Team):
 
 
 def test_who_is_first_with_a_piece_wins() -> None:
-    """Though another thread does it too, and one of them comes once more."""
+    """Though others do it too."""
     _, _, places = shared_by(3)
     counters, phase = places[0].counters, 3
     for winner, others in ((0, (1, 2)), (1, (0, 2)), (2, (1, 0))):
