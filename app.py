@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,17 +94,41 @@ def serve(page: Blocks, args: Playground) -> None:
     from ptx.playground.page import launch_options
 
     try:
-        _, url, _ = page.launch(
-            server_name=args.host,
-            server_port=args.port,
-            prevent_thread_lock=True,
-            **launch_options(),
-        )
+        with afterwards(signal.SIGINT, signal.SIGTERM):
+            _, url, _ = page.launch(
+                server_name=args.host,
+                server_port=args.port,
+                prevent_thread_lock=True,
+                **launch_options(),
+            )
     except OSError as error:
         reason = str(error).split(". ")[0]  # the rest is Gradio's advice to programmers
         raise UserError(f"the page cannot listen there ({reason}): choose another --port") from None
     print(f"P-Transformer is at {url} (Ctrl+C ends it)", flush=True)
     page.block_thread()
+
+
+@contextmanager
+def afterwards(*numbers: int) -> Iterator[None]:
+    """Signals that come meanwhile are answered afterwards, a second of the same at once. While
+    Gradio launches it asks itself over HTTP: an exception in the middle of that can leave a lock
+    taken, for which the same thread waits on its way out, for ever."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    came: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in numbers:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+    for number in came:
+        signal.raise_signal(number)
 
 
 if __name__ == "__main__":

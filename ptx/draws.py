@@ -19,15 +19,25 @@ LEAST = np.float32(-87)
 """Logarithm below which a weight is nothing: fp32 has little beneath."""
 SMALLEST = np.float32(1e-38)
 """Of the other weights."""
+BLOCK = 128
+"""Weights that are looked through at once."""
+FEW = 32
+"""As many tokens as may go are less than what a likely one weighs, mostly."""
 
 
-@partial(_inner, fastmath=FAST | {"nnan"})
+@_inner
+def _ordered(bits: int) -> int:
+    """The 32 bits of a fp32 number as a whole number, ordered as those are; and the way back."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@_inner
 def _largest(logits: np.ndarray) -> float:
-    """Of (V,) numbers."""
-    largest = np.float32(-np.inf)
-    for x in logits:
-        largest = max(largest, x)
-    return largest
+    """Of (V,) numbers: whole ones are compared in a fifth of the time."""
+    bits, largest = logits.view(np.int32), np.int32(-(2**31))
+    for i in range(len(bits)):
+        largest = np.int32(max(largest, _ordered(bits[i])))
+    return float_of(_ordered(largest))
 
 
 @_inner
@@ -46,11 +56,16 @@ def likeliest(logits: np.ndarray) -> int:
 
 @_inner
 def _heavier(weights: np.ndarray, least: float, tokens: np.ndarray) -> int:
-    """Writes which of (V,) weigh so much at least; returns how many do."""
-    n = 0
-    for i in range(len(weights)):
-        tokens[n] = i
-        n += weights[i] >= least
+    """Writes which of (V,) weigh so much at least; returns how many do. Most blocks have none."""
+    n, V = 0, len(weights)
+    for start in range(0, V, BLOCK):
+        end, some = min(V, start + BLOCK), np.float32(0)
+        for i in range(start, end):
+            some += np.float32(1) if weights[i] >= least else np.float32(0)
+        if some > 0:
+            for i in range(start, end):
+                tokens[n] = i
+                n += weights[i] >= least
     return n
 
 
@@ -121,7 +136,14 @@ def _cut(
         least = max(least, _least_kept(some, 0.0, V - top_k, True))
         total = _sum(weights, least)
     goes = (1.0 - top_p) * total
-    little = min(np.float32(goes / V), np.float32(1))  # all that weigh less hold less than that
+    little, few = np.float32(1), FEW  # all that weigh less hold no more than goes
+    while few < V:
+        little = min(np.float32(goes / few), np.float32(1))
+        if total - _sum(weights, little) <= goes:
+            break
+        few *= FEW
+    else:
+        little = min(np.float32(goes / V), np.float32(1))
     n = _heavier(weights, max(least, min_p, little), kept)
     if top_p < 1.0:
         left = 0.0 + total

@@ -584,8 +584,22 @@ def test_the_price_of_each_head_stands_under_its_picture(playground: Playground)
 # ---- while a text is written --------------------------------------------------------------------
 
 
+def told_as_generated(playground: Playground, least: int, most: int) -> None:
+    """So many new tokens are told of a text whatever there are: the pictures of one that comes fast
+    begin after a second, of one that can be followed sooner."""
+    playground.page.evaluate(
+        """([least, most]) => {
+            const { take } = ptx.writing;
+            const told = (n) => n && Math.min(most, Math.max(least, n));
+            ptx.writing.take = (v) => take(v && { ...v, generated: told(v.generated) });
+        }""",
+        [least, most],
+    )
+
+
 def test_the_pictures_grow_row_by_row(playground: Playground) -> None:
     pin(playground, "4.1")
+    told_as_generated(playground, 1, 40)
     playground.set("length", CONTEXT - 20)
     playground.page.evaluate(
         "() => { const coded = "
@@ -663,6 +677,7 @@ def test_what_is_known_of_a_prompt_is_not_read_again_while_it_goes_on(
         "() => ptx.attention.picture() && ptx.attention.square('4.1')"
     )
     playground.set("length", CONTEXT - 40)
+    told_as_generated(playground, 1, 40)
     playground.page.evaluate(
         "() => { const coded = "
         + CODED
@@ -697,6 +712,29 @@ def test_what_is_known_of_a_prompt_is_not_read_again_while_it_goes_on(
             assert float((shown - weights[:rows, :rows]).abs().max()) <= ENCODING + 0.02
 
 
+def test_a_text_that_may_have_ended_in_a_second_has_its_pictures_then(
+    playground: Playground,
+) -> None:
+    told_as_generated(playground, 1000, 2000)
+    playground.set("length", CONTEXT - 20)
+    playground.page.evaluate(
+        """() => {
+            const real = ptx.ask;
+            const began = performance.now();
+            window.asked = [];
+            ptx.ask = (name, request) => {
+                if (ptx.store.state.writing) asked.push([name, performance.now() - began]);
+                return real(name, request);
+            };
+        }"""
+    )
+    playground.generate()
+    pictures = {"rows", "maps", "head"}
+    asked = playground.page.evaluate("asked")
+    assert not [when for name, when in asked if name in pictures and when < 1000]
+    playground.page.wait_for_function("() => ptx.attention.picture()")
+
+
 HELD_AT_40_ROWS = """() => {
     const { take } = ptx.writing;
     ptx.writing.take = (frame) => ptx.growing.picture()?.rows > 40 || take(frame);
@@ -718,6 +756,7 @@ def test_pictures_that_grew_look_like_those_that_are_painted_at_once(
     playground.read("def area(width, height):\n    return width")
     playground.page.wait_for_function("() => ptx.attention.picture()")
     playground.set("length", CONTEXT - 40)
+    told_as_generated(playground, 1, 40)
     playground.page.evaluate(HELD_AT_40_ROWS)
     playground.generate(wait=False)
     playground.page.wait_for_function("() => ptx.growing.picture()?.rows > 40")
@@ -750,6 +789,7 @@ def test_maps_that_are_refused_while_a_text_is_written_are_not_asked_for_all_the
             };
         }"""
     )
+    told_as_generated(playground, 1, 40)
     playground.page.evaluate(HELD_AT_40_ROWS)
     playground.prompt("import os\n")  # begins like no text before it
     playground.page.evaluate("ptx.attention.nearest = () => null")
