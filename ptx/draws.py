@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from ptx.compiled import FAST, at_hand, compiled, exp, float_of
+from ptx.compiled import at_hand, compiled, exp, float_of
 
 _inner = partial(compiled, inner=True, allocates=False)
 LEAST = np.float32(-87)
