@@ -36,7 +36,8 @@ def test_the_text_is_the_models_to_the_last_space(playground: Playground, app_ur
     )
     assert playground.text == prompt + expected
     prompt_share = playground.page.evaluate(
-        "[...document.querySelectorAll('#text-panel .token > :not(.new)')]"
+        "[...document.querySelectorAll('#text-panel :is(.token, .token > *)')]"
+        ".filter(e => !e.childElementCount && !e.matches('.new'))"
         ".map(e => e.textContent).join('')"
     )
     assert prompt_share == prompt
@@ -426,7 +427,7 @@ def test_a_token_tells_what_it_is(playground: Playground) -> None:
     playground.page.locator("#text-panel .token", has_text="def").hover()
     tip = playground.page.locator("#text-panel .tip")
     expect(tip).to_have_text(re.compile(r"^defid \d+ · prompt( · [\d.]+ bits)?$"))
-    playground.page.locator("#text-panel .token:has(.new)").last.hover()
+    playground.page.locator("#text-panel .token:is(.new, :has(.new))").last.hover()
     expect(tip).to_have_text(re.compile(r"id \d+ · [\d.]+ bits · drawn with [\d.]+ %$"))
 
 
@@ -607,6 +608,16 @@ def test_blocks_of_a_long_text_are_laid_out_in_sight_but_for_the_last(
     )
     assert len(found) > 4
     assert found == ["auto"] * (len(found) - 2) + ["visible"] * 2
+
+
+def test_a_token_of_one_colour_is_one_node(playground: Playground) -> None:
+    playground.read("import os\n\n\ndef f(name):  # why\n")
+    token = playground.page.locator("#text-panel .token")
+    found = [
+        token.filter(has_text=text).evaluate("e => [e.childElementCount, e.className]")
+        for text in ("def", "name", " why")
+    ]
+    assert found == [[0, "token py-keyword"], [0, "token py-other"], [0, "token py-comment"]]
 
 
 def test_white_space_is_a_node_of_its_own_only_where_blanks_are_shown(

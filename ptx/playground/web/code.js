@@ -9,7 +9,7 @@ ptx.code = () => {
     "aria-label": "Text, token by token", "aria-describedby": "text-keys", spellcheck: "false",
   });
   const caret = el("span", { class: "caret" });
-  const tokens = []; // those drawn: {token, start, node, key, heat}
+  const tokens = []; // those drawn: {token, start, node, key, looks, heat}
   let text = "";
   let lexemes = [];
   let heatOf = () => null; // of a token, from 0 to 1; null for none
@@ -40,7 +40,7 @@ ptx.code = () => {
     const node = el("span", { class: token.refused ? "token mended" : "token" });
     node.dataset.i = tokens.length;
     place(node);
-    tokens.push({ token, start: text.length, node, key: null, heat: undefined });
+    tokens.push({ token, start: text.length, node, key: null, looks: [], heat: undefined });
     text += token.text;
   }
 
@@ -61,7 +61,8 @@ ptx.code = () => {
   // ---- colours ----------------------------------------------------------------------------------
 
   // Cuts a token where its colour changes or the prompt ends and around what has to be made visible:
-  // [{end, kind, own, blank}], offsets within the token. Every node costs the browser time.
+  // [{end, kind, own, blank}], offsets within the token. Every node costs the browser time, so that
+  // a token of one piece has no other.
   function pieces({ token, start }, from) {
     const end = start + token.text.length;
     const result = [];
@@ -106,11 +107,31 @@ ptx.code = () => {
     else if (!alike || (one.kind !== "space" && one.kind !== before.kind)) result.push(one);
   }
 
-  function piece({ kind, own, blank }, part) {
-    const names = [`py-${kind}`];
-    if (!own) names.push("new");
-    if (blank) names.push(`blank-${blank}`);
-    return el("span", { class: names.join(" "), "data-mark": blank === "unseen" ? ptx.mark(part) : null }, part);
+  const looksOf = ({ kind, own }) => (own ? [`py-${kind}`] : [`py-${kind}`, "new"]);
+
+  function piece(one, part) {
+    const names = looksOf(one);
+    if (one.blank) names.push(`blank-${one.blank}`);
+    return el("span", { class: names.join(" "), "data-mark": one.blank === "unseen" ? ptx.mark(part) : null }, part);
+  }
+
+  // The node of a token, which may have other classes too, from its pieces.
+  function fill(entry, cut) {
+    const { node, token, looks } = entry;
+    const whole = cut.length === 1 && !cut[0].blank;
+    node.classList.remove(...looks);
+    entry.looks = whole ? looksOf(cut[0]) : [];
+    node.classList.add(...entry.looks);
+    if (whole) {
+      node.textContent = token.text;
+      return;
+    }
+    let start = 0;
+    node.replaceChildren(...cut.map((one) => {
+      const part = piece(one, token.text.slice(start, one.end));
+      start = one.end;
+      return part;
+    }));
   }
 
   function paint(from) {
@@ -124,12 +145,7 @@ ptx.code = () => {
       const key = cut.map((p) => `${p.end}${p.kind}${p.own}${p.blank}`).join();
       if (key === entry.key) continue;
       entry.key = key;
-      let start = 0;
-      entry.node.replaceChildren(...cut.map((one) => {
-        const node = piece(one, entry.token.text.slice(start, one.end));
-        start = one.end;
-        return node;
-      }));
+      fill(entry, cut);
     }
   }
 
