@@ -12,6 +12,7 @@ WEB = Path(__file__).with_name("web")
 SCRIPTS = (
     "base.js",
     "store.js",
+    "pace.js",
     "frames.js",
     "sampler.js",
     "reading.js",

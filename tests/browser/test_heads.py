@@ -585,13 +585,18 @@ def test_the_price_of_each_head_stands_under_its_picture(playground: Playground)
 
 
 def told_as_generated(playground: Playground, least: int, most: int) -> None:
-    """So many new tokens are told of a text whatever there are: the pictures of one that comes fast
-    begin after a second, of one that can be followed sooner."""
+    """So many new tokens are told of a text whatever there are, and its end 1.5 seconds later: the
+    pictures of one that comes fast begin after a second, of one that can be followed sooner."""
     playground.page.evaluate(
         """([least, most]) => {
-            const { take } = ptx.writing;
+            const { take, ended } = ptx.writing;
             const told = (n) => n && Math.min(most, Math.max(least, n));
-            ptx.writing.take = (v) => take(v && { ...v, generated: told(v.generated) });
+            ptx.writing.take = (v) => {
+                const changed = v && { ...v, generated: told(v.generated) };
+                if (v?.finish) setTimeout(take, 1500, changed);
+                else take(changed);
+            };
+            ptx.writing.ended = () => setTimeout(ended, 1500);
         }""",
         [least, most],
     )

@@ -6,8 +6,6 @@ ptx.heads = ({ element }) => {
   const NAMED = 4; // tokens in a line of the readout
   const PACE = 240; // ms between two pictures while a text streams: they cost it the processor
   const LATER = 300; // ms that what came without more text waits for some, to be drawn together
-  const FAST = 60; // tokens in LATER: more of them nobody follows, and the text may have ended before
-  const FIRST = 1000; // ms, which it does without pictures: they are asked for, and drawn, while it needs both cores
   const VIEWS = [
     ["raw", "raw", "Share of attention."],
     ["no sink", "without first token", "Share of the attention that is not on the first token."],
@@ -223,24 +221,21 @@ ptx.heads = ({ element }) => {
   let due = false;
   let waiting = null; // a timer
   let last = 0; // when it was drawn
-  let began = 0; // when the text being written was asked for
-  let wrote = false; // whether one was being written, when it was last asked for
-
-  const streams = () => store.state.writing && store.state.following;
-  const hurries = () => streams() && store.state.status.generated > FAST && performance.now() < began + FIRST;
+  let wrote = false; // whether a text was being written, when it was last asked for
 
   // withText: there is more text, so that the browser draws in any case
   function ask(withText) {
-    const { writing } = store.state;
-    if (writing && !wrote) last = began = performance.now(); // the text's first token comes first
+    const { writing, following } = store.state;
+    if (writing && !wrote) last = performance.now(); // the text's first token comes first
     wrote = writing;
-    if (!streams() || (withText && performance.now() >= last + PACE && !hurries())) soon();
-    else waiting ??= setTimeout(later, LATER);
+    const now = withText && performance.now() >= last + PACE && !ptx.pace.wait();
+    if (!(writing && following) || now) soon();
+    else waiting ??= setTimeout(later, Math.max(LATER, ptx.pace.wait()));
   }
 
   function later() {
     waiting = null;
-    if (hurries()) ask(false);
+    if (ptx.pace.wait()) ask(false);
     else soon();
   }
 

@@ -11,7 +11,6 @@
   const WHILE_WRITING = 1000; // milliseconds between two looks that only follow the newest token,
   const RARER = 10; // and so many times what the last one took: the text needs the processor too,
   const RAREST = 5000; // but not longer than this
-  const FIRST = 150; // milliseconds until the first of them: the text's first token comes before it
   const AGAIN = 5000; // milliseconds until a look that was refused is tried again
   const LAPSE = 15_000; // milliseconds after which a problem that did not come again is none
 
@@ -95,7 +94,7 @@
     const follows = writing && following && grew(asked, wanted);
     if (follows && !inSight.size) return;
     const wait = Math.min(RAREST, Math.max(WHILE_WRITING, RARER * took));
-    const pause = follows ? started + wait - performance.now() : 0;
+    const pause = follows ? Math.max(ptx.pace.wait(), started + wait - performance.now()) : 0;
     if (wanted && pause > 0) {
       waiting ??= setTimeout(() => {
         waiting = null;
@@ -131,7 +130,7 @@
       clearTimeout(waiting);
       waiting = null;
       took = 0;
-      started = performance.now() + FIRST - WHILE_WRITING;
+      started = -Infinity;
     }
     queueMicrotask(look); // after other panels have said what they make of this
   });
