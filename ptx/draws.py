@@ -1,7 +1,7 @@
 """Draws by the rules of `ptx.sampling`, as one compiled function.
 
 numpy and torch need a dozen passes over the vocabulary, and Python's lock again after each; other
-threads want that too. Here it is four passes, and what is done with the few tokens that are likely
+threads want that too. Here it is some five, and what is done with the few tokens that are likely
 enough to stay; top-k takes more, over ever fewer. Tokens are as likely as each other here whose
 weights are the same fp32 numbers.
 """
@@ -22,7 +22,7 @@ SMALLEST = np.float32(1e-38)
 BLOCK = 128
 """Weights that are looked through at once."""
 FEW = 32
-"""As many tokens as may go are less than what a likely one weighs, mostly."""
+"""Tokens in which what top-p removes is looked for first; then in so many times as many."""
 
 
 @_inner
