@@ -3,7 +3,7 @@
 //
 // The server kept, while it wrote, where every head looked: it tells what is new of all heads as
 // pixels, and row by row of those that are shown large. What was there before is known from another
-// window that begins alike, or read once, when the text has been coming for a second: reading takes
+// window that begins alike, or read once, a second after the first picture: reading takes
 // the processor that a fast text needs. For muted heads and the value-weighted view the text has to
 // be read anew, about once a second.
 ptx.growing = (() => {
@@ -82,13 +82,19 @@ ptx.growing = (() => {
 
   async function follow() {
     busy = true;
+    const sleep = (pause) => new Promise((resolve) => setTimeout(resolve, pause));
     while (grown && state.writing) {
+      const wait = ptx.pace.wait();
+      if (wait) {
+        await sleep(wait);
+        continue;
+      }
       const mine = grown;
       const pause = mine.exact ? PAUSE : RETURN;
       await (mine.exact ? addRows(mine) : read(mine));
       if (mine.exact && mine.picture.from && due() && performance.now() > mine.refused + AGAIN) await read(mine);
       ptx.attention.changed();
-      await new Promise((resolve) => setTimeout(resolve, pause));
+      await sleep(pause);
     }
     busy = false;
   }

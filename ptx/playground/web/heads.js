@@ -230,12 +230,12 @@ ptx.heads = ({ element }) => {
     wrote = writing;
     const now = withText && performance.now() >= last + PACE && !ptx.pace.wait();
     if (!(writing && following) || now) soon();
-    else waiting ??= setTimeout(later, Math.max(LATER, ptx.pace.wait()));
+    else waiting ??= setTimeout(later, LATER);
   }
 
   function later() {
-    waiting = null;
-    if (ptx.pace.wait()) ask(false);
+    const wait = ptx.pace.wait();
+    if (wait) waiting = setTimeout(later, wait);
     else soon();
   }
 
@@ -257,7 +257,7 @@ ptx.heads = ({ element }) => {
     lines.toggle(on);
   });
   store.on(["model"], settle);
-  store.on(["pinned", "peek"], soon); // a person waits for it
+  store.on(["pinned", "peek", "muted", "view"], soon); // a person waits for it
   store.on(["tokens"], () => ask(true));
   attention.onChange(() => ask(false));
   ptx.onTheme(soon);
