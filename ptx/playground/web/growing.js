@@ -3,8 +3,8 @@
 //
 // The server kept, while it wrote, where every head looked: it tells what is new of all heads as
 // pixels, and row by row of those that are shown large. What was there before is known from another
-// window that begins alike, or read once, a second after the first picture: reading takes
-// the processor that a fast text needs. For muted heads and the value-weighted view the text has to
+// window that begins alike, or read once, a second after the first picture: reading takes the
+// processor that a fast text needs. For muted heads and the value-weighted view the text has to
 // be read anew, about once a second.
 ptx.growing = (() => {
   const { store } = ptx;
