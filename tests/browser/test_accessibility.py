@@ -9,6 +9,26 @@ from playwright.sync_api import Page
 from tests.browser.driving import Playground
 
 TABS = ("Write", "Training", "Model")
+STEP = """() => {
+    const at = document.activeElement;
+    if (at === document.body) return "outside"; // it goes round from the last to the first
+    if (at.hasAttribute("data-reached")) return null;
+    at.setAttribute("data-reached", "");
+    return at.closest(".cm-editor") ? "editor" : "other";
+}"""
+MISSED = """() => {
+    const controls =
+        "a[href], button, input, select, textarea, summary, [contenteditable=true], [tabindex]";
+    // one of these is a stop, and the arrow keys go on from it
+    const sets = "[role=tablist], [role=radiogroup], [role=listbox], [role=grid]";
+    const reached = (node) =>
+        node && (node.closest("[data-reached]") || node.querySelector("[data-reached]"));
+    return [...document.querySelectorAll(controls)]
+        .filter((node) => node.checkVisibility({ visibilityProperty: true }))
+        .filter((node) => !node.matches(":disabled, [aria-hidden=true] *"))
+        .filter((node) => !reached(node) && !reached(node.closest(sets)))
+        .map((node) => node.outerHTML.slice(0, 160));
+}"""
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -28,3 +48,23 @@ def test_axe_finds_nothing_serious(page: Page, app_url: str, tab: str, dark: boo
         for node in violation["nodes"]
     ]
     assert not serious, "\n".join(serious)
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_the_tab_key_reaches_everything(page: Page, app_url: str, tab: str) -> None:
+    playground = Playground(page, app_url)
+    if tab == "Write":
+        playground.set("length", 8)
+        playground.generate()
+    playground.tab(tab)
+    page.wait_for_timeout(500)
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        where = page.evaluate(STEP)
+        if where == "editor":  # there it indents, until Escape
+            page.keyboard.press("Escape")
+        elif where is None:
+            break
+    assert where is None
+    assert page.locator("[data-reached]").count() > 10
+    assert page.evaluate(MISSED) == []
