@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tokenize
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ SLOTS = 16
 TELLING = 8
 """Characters of a line from which on it is a repetition, where it comes again."""
 PAIRS = {")": "(", "]": "[", "}": "{"}
+NEVER_ENDS = re.compile("EOF in multi-line|unexpected EOF|unterminated (f-string: )?triple-quoted")
+"""What Python's tokenizer says of text that ends within a bracket or a string of three quotes."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,16 @@ class Closure:
     """How well continuations close what they open."""
 
     parsed: float
-    """Share that parses up to the last complete statement."""
+    """Share that parses, or would if it went on after its last whole line."""
     parsed_control: float
     """The same when another file's text takes the place of the model's."""
     parsed_python: float
     """The same when Python's parser may refuse tokens (`Sampling.python`)."""
+    statements: float
+    """Share that parses up to its last complete statement: more, as what follows a bracket that is
+    never closed is all one statement, which is not complete."""
+    statements_control: float
+    """The same when another file's text takes the place of the model's."""
     refused: float
     """Tokens that it refused then, for each that came."""
     brackets: float
@@ -131,6 +139,8 @@ def judge(continuations: list[Continuation], kept: list[Continuation]) -> Closur
     tokens."""
     parsed = [parses(c.prompt + c.text, c.ended) for c in continuations]
     control = [parses(c.prompt + c.other) for c in continuations]
+    whole = [statements_parse(c.prompt + c.text, c.ended) for c in continuations]
+    whole_control = [statements_parse(c.prompt + c.other) for c in continuations]
     brackets = [ok for c in continuations for ok in bracket_closures(c)]
     lines = [ok for c in continuations for ok in line_depths(c)]
     repeated = [again for c in continuations for again in repeats(c.text)]
@@ -139,6 +149,8 @@ def judge(continuations: list[Continuation], kept: list[Continuation]) -> Closur
         parsed=share(parsed),
         parsed_control=share(control),
         parsed_python=share([parses(c.prompt + c.text, c.ended) for c in kept]),
+        statements=share(whole),
+        statements_control=share(whole_control),
         refused=sum(c.refused for c in kept) / max(1, sum(c.tokens for c in kept)),
         brackets=share(brackets),
         indentation=share(lines),
@@ -158,6 +170,26 @@ def parses(text: str, ended: bool = False) -> bool:
     ended: nothing is to come, so it has to be whole.
     """
     return syntax_error(text, ended) is None
+
+
+def statements_parse(text: str, ended: bool = False) -> bool:
+    """Whether `text` is Python up to its last complete statement.
+
+    ended: nothing is to come, so it has to be whole.
+    """
+    if parses(text, ended) or ended:
+        return parses(text, ended)
+    complete = 0  # lines
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.NEWLINE and token.string:
+                complete = token.end[0]
+    except tokenize.TokenError as error:
+        if NEVER_ENDS.search(str(error)):
+            return parses("".join(list(io.StringIO(text))[:complete]))
+    except SyntaxError:  # an indent that fits nothing
+        pass
+    return False
 
 
 def bracket_closures(c: Continuation) -> Iterator[bool]:

@@ -44,6 +44,12 @@ def main() -> None:
     figures = [
         ("bits_per_byte", ours.bits_per_byte, None, BITS),
         ("parsed: continuations, another file's text", found.parsed, found.parsed_control, PARSED),
+        (
+            "parsed up to the last complete statement",
+            found.statements,
+            found.statements_control,
+            PARSED,
+        ),
         ("parsed where Python's parser may refuse tokens", found.parsed_python, None, PARSED),
         ("tokens that it refused, for each that came", found.refused, None, None),
         ("parsed at temperature 0.8", hotter.parsed, hotter.parsed_control, PARSED),

@@ -20,6 +20,7 @@ from train.continuations import (
     parses,
     prompts,
     repeats,
+    statements_parse,
 )
 from train.heldout import Text
 
@@ -83,6 +84,26 @@ def test_every_beginning_of_a_module_parses() -> None:
     assert [i for i in range(len(text)) if not parses(text[:i])] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "fine"),
+    [
+        ("x = 1\nf(\ndef g():\n    pass\n", True),  # one statement, which is never complete
+        ("def f():\n    g([1, 2\n    y = 3\n    return y\n", True),
+        ("def f():\n    x = [1, '''two\n    y = 3\n", True),
+        ("x = = 1\nf(\ndef g():\n    pass\n", False),
+        ("f(1]\ny = 2\n", False),  # closed, and by the wrong one
+        ("f(\ndef g():\n    pass\n)\n", False),
+        ("x = 'ab\ny = 1\n", False),
+        ("x = 1\n    y = 2\n", False),
+        ("def f():\n        a\n    b\n", False),
+        (WHOLE, True),
+    ],
+)
+def test_a_statement_that_is_never_complete_is_not_judged(text: str, fine: bool) -> None:
+    assert statements_parse(text) == fine
+    assert not statements_parse(text, ended=True) or text == WHOLE
+
+
 def closures(prompt: str, text: str) -> list[bool]:
     return list(bracket_closures(Continuation(prompt, text, False, "")))
 
@@ -113,6 +134,7 @@ def test_the_check_can_fail() -> None:
     found = judge([good, bad], [replace(good, tokens=4, refused=1)])
     assert (found.parsed, found.parsed_control, found.continuations) == (0.5, 0.0, 2)
     assert (found.parsed_python, found.refused) == (1.0, 0.25)
+    assert (found.statements, found.statements_control) == (0.5, 0.0)
 
 
 def test_lines_that_come_again_are_repeats_unless_they_say_little() -> None:
