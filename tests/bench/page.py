@@ -6,7 +6,7 @@ ready_seconds            from the command to a page that is served
 first_visible_token_ms   from the click on Generate to the first new token on the screen
 cursor_ms                from an arrow key to all that the page says about the token it leads to
 atlas_kib                what the pictures of all heads weigh, for 256 tokens
-atlas_paint_ms           from muting a head to the pictures of all heads painted anew
+atlas_paint_ms           from muting a head to the pictures of all heads painted anew, for as many
 stream_keepup            tokens a second on the page, after the first, as a share of the engine's
 compiling_tokens_per_s   tokens a second of a machine's first texts, while it compiles the engine
 memory_growth            memory of the server after 100 generations, as a ratio to after 5
@@ -97,6 +97,8 @@ KIB = """async () => {
     const answer = await ptx.ask("maps", { ids, at: cursor });
     return JSON.stringify(answer).length / 1024;
 }"""
+BEGINNING = "ptx.store.state.tokens.slice(0, 256).map(({ text }) => text).join('')"
+HEADS = [f"{layer}.{head}" for layer in range(3) for head in range(4)]
 # Called by the page itself: a question in each picture would make it draw more of them.
 STREAM = """() => new Promise((done) => {
     const { state } = ptx.store;
@@ -174,15 +176,22 @@ def cursor_ms(page: Page, rounds: int) -> float:
     return statistics.median(page.evaluate(MOVE, "ArrowLeft") for _ in range(rounds))
 
 
-def atlas(page: Page, rounds: int) -> tuple[float, float]:
-    """KiB, and milliseconds until painted, at 256 tokens."""
+def atlas(page: Page, rounds: int) -> tuple[float, float, float]:
+    """At 256 tokens: KiB, and milliseconds until painted; the latter in a full window too."""
     put(page, LONG)
-    page.evaluate("ptx.store.set({ cursor: 256, following: false })")
-    page.wait_for_function("ptx.store.state.look?.at === 256")
+    full = repainted(page, "ptx.store.state.model.context", rounds)
+    put(page, page.evaluate(BEGINNING))
+    paint = repainted(page, "ptx.store.state.ids.length", rounds)
+    return page.evaluate(KIB), paint, full
+
+
+def repainted(page: Page, cursor: str, rounds: int) -> float:
+    """Milliseconds from muting a head to all of them painted anew; the page reads the window of
+    the cursor to its end."""
+    page.evaluate(f"ptx.store.set({{ cursor: {cursor}, following: false, muted: [] }})")
+    page.wait_for_function("ptx.store.state.look?.at === ptx.store.state.cursor")
     time.sleep(2)
-    kib = page.evaluate(KIB)
-    heads = [["0.0"], ["0.1"], ["0.2"], ["0.3"], ["1.0"], ["1.1"], ["1.2"], ["1.3"], ["2.0"]]
-    return kib, statistics.median(page.evaluate(PAINT, muted) for muted in heads[:rounds])
+    return statistics.median(page.evaluate(PAINT, [head]) for head in HEADS[:rounds])
 
 
 def stream_keepup(page: Page, rounds: int) -> tuple[float, float]:
@@ -265,8 +274,9 @@ def measured(args: Namespace) -> list[Row]:
         if wanted("cursor_ms"):
             rows.append(("cursor_ms", cursor_ms(page, 2 * rounds), None, 100.0))
         if wanted("atlas_kib") or wanted("atlas_paint_ms"):
-            kib, paint = atlas(page, rounds)
+            kib, paint, full = atlas(page, rounds)
             rows += [("atlas_kib", kib, None, 200.0), ("atlas_paint_ms", paint, None, 400.0)]
+            rows.append(("atlas_paint_ms, a full window", full, None, None))
         if wanted("stream_keepup"):
             shown, alone = stream_keepup(page, 2 if args.quick else 9)
             rows.append(("stream_keepup", shown / alone, 1.0, 0.8))
