@@ -28,7 +28,7 @@ SLOTS = 16
 TELLING = 8
 """Characters of a line from which on it is a repetition, where it comes again."""
 PAIRS = {")": "(", "]": "[", "}": "{"}
-NEVER_ENDS = re.compile("EOF in multi-line|unexpected EOF|unterminated (f-string: )?triple-quoted")
+NEVER_ENDS = re.compile("EOF in multi-line|unexpected EOF|unterminated triple-quoted")
 """What Python's tokenizer says of text that ends within a bracket or a string of three quotes."""
 
 
@@ -59,7 +59,7 @@ class Closure:
     """The same when Python's parser may refuse tokens (`Sampling.python`)."""
     statements: float
     """Share that parses up to its last complete statement: more, as what follows a bracket that is
-    never closed is all one statement, which is not complete."""
+    never closed is all one statement, which is not complete (`statements_parse`)."""
     statements_control: float
     """The same when another file's text takes the place of the model's."""
     refused: float
@@ -173,17 +173,26 @@ def parses(text: str, ended: bool = False) -> bool:
 
 
 def statements_parse(text: str, ended: bool = False) -> bool:
-    """Whether `text` is Python up to its last complete statement.
+    """Whether `text` without its last line, if that is cut, is Python up to the end of its last
+    logical line that is complete. Of what follows, brackets closed by the wrong ones and strings
+    that do not end on their line are wrong, and all else is let pass.
 
     ended: nothing is to come, so it has to be whole.
     """
-    if parses(text, ended) or ended:
+    if ended or parses(text):
         return parses(text, ended)
-    complete = 0  # lines
+    text = text[: text.rfind("\n") + 1]
+    complete, open_ones = 0, [""]  # lines, brackets
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type == tokenize.NEWLINE and token.string:
+            if token.type == tokenize.NEWLINE:
                 complete = token.end[0]
+            elif token.type == tokenize.OP and token.string in PAIRS.values():
+                open_ones.append(token.string)
+            wrong = token.type == tokenize.OP and token.string in PAIRS
+            wrong = wrong and open_ones.pop() != PAIRS[token.string]
+            if wrong or token.type == tokenize.ERRORTOKEN:  # for which Python 3.12 raises
+                return False
     except tokenize.TokenError as error:
         if NEVER_ENDS.search(str(error)):
             return parses("".join(list(io.StringIO(text))[:complete]))

@@ -164,9 +164,9 @@ def sentence(found: written.Closure) -> str:
     return (
         f"{found.continuations} continuations of {written.NEW_TOKENS} tokens: "
         f"{found.statements:.1%} parse up to their last complete statement (another file's text in "
-        f"their place: {found.statements_control:.1%}), {found.parsed:.1%} up to their last line "
-        f"(another file's: {found.parsed_control:.1%}; where Python's parser may refuse tokens, "
-        f"{found.refused:.2%} as many as it lets pass: {found.parsed_python:.1%}); "
+        f"their place: {found.statements_control:.1%}), {found.parsed:.1%} up to their last whole "
+        f"line (another file's: {found.parsed_control:.1%}; where Python's parser may refuse "
+        f"tokens, {found.refused:.2%} as many as it lets pass: {found.parsed_python:.1%}); "
         f"{found.brackets:.1%} of the brackets are closed, "
         f"{found.indentation:.1%} of the lines stand at a depth that is allowed; "
         f"{found.repeated:.1%} of the lines repeat one before ({found.repeated_control:.1%} of "

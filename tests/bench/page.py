@@ -97,6 +97,7 @@ KIB = """async () => {
     const answer = await ptx.ask("maps", { ids, at: cursor });
     return JSON.stringify(answer).length / 1024;
 }"""
+PAINTED = "window.painted?.picture && painted.picture === ptx.attention.picture()"
 BEGINNING = "ptx.store.state.tokens.slice(0, 256).map(({ text }) => text).join('')"
 HEADS = [f"{layer}.{head}" for layer in range(3) for head in range(4)]
 # Called by the page itself: a question in each picture would make it draw more of them.
@@ -190,6 +191,7 @@ def repainted(page: Page, cursor: str, rounds: int) -> float:
     the cursor to its end."""
     page.evaluate(f"ptx.store.set({{ cursor: {cursor}, following: false, muted: [] }})")
     page.wait_for_function("ptx.store.state.look?.at === ptx.store.state.cursor")
+    page.wait_for_function(PAINTED)
     time.sleep(2)
     return statistics.median(page.evaluate(PAINT, [head]) for head in HEADS[:rounds])
 

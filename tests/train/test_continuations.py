@@ -91,7 +91,13 @@ def test_every_beginning_of_a_module_parses() -> None:
         ("def f():\n    g([1, 2\n    y = 3\n    return y\n", True),
         ("def f():\n    x = [1, '''two\n    y = 3\n", True),
         ("x = = 1\nf(\ndef g():\n    pass\n", False),
+        ("f(\ndef g():\n    pass\nx = 'ab", True),  # the last line may be cut anywhere
+        ("f(\ndef g():\n    pass\n)", True),
         ("f(1]\ny = 2\n", False),  # closed, and by the wrong one
+        ("f([1)\ny = 2\n", False),
+        ("f('abc\ny = 1\n", False),  # a string that does not end on its line
+        ("print('hello (world\ny = 1\n", False),
+        ("x = (1, ?\ny = 1\n", False),  # no token of Python
         ("f(\ndef g():\n    pass\n)\n", False),
         ("x = 'ab\ny = 1\n", False),
         ("x = 1\n    y = 2\n", False),
