@@ -72,13 +72,20 @@ def test_a_link_opens_the_same_picture_in_another_browser(
 
 def test_a_reload_finds_a_text_that_was_being_written(playground: Playground) -> None:
     playground.set("temperature", 2)
-    playground.set("length", 200)
-    playground.generate(wait=False)
-    playground.wait_for("state.status.generated > 50")
-    # as a reload tells it
+    playground.set("length", 800)  # more than comes at once
+    # in the page itself: the text could have ended before the test had asked for more
     text = playground.page.evaluate(
-        "() => { dispatchEvent(new PageTransitionEvent('pagehide'));"
-        " return ptx.store.state.tokens.map((token) => token.text).join(''); }"
+        """() => new Promise((done) => {
+            const { on, state } = ptx.store;
+            let left = false;
+            on(["status"], () => {
+                if (left || !state.writing || !(state.status.generated > 50)) return;
+                left = true;
+                dispatchEvent(new PageTransitionEvent("pagehide")); // as a reload tells it
+                done(state.tokens.map((token) => token.text).join(""));
+            });
+            document.getElementById("generate").click();
+        })"""
     )
     playground.page.keyboard.press("Escape")
     playground.finished("stopped", "length")
