@@ -179,8 +179,9 @@ def statements_parse(text: str, ended: bool = False) -> bool:
 
     ended: nothing is to come, so it has to be whole.
     """
-    if ended or parses(text):
-        return parses(text, ended)
+    fine = parses(text, ended)
+    if fine or ended:
+        return fine
     text = text[: text.rfind("\n") + 1]
     complete, open_ones = 0, [""]  # lines, brackets
     try:
