@@ -83,7 +83,7 @@ class Generation:
     def _end(self) -> None:
         """Takes over what no step brought: a prompt's end that was never gone beyond."""
         self._steps.close()
-        self.finish = self._stream.finish
+        self.finish = self.finish or ("cancelled" if self._cancelled else self._stream.finish)
         # a cancelled text may be further than its reader, or still on its way
         rest = self._open if self._cancelled else self._stream.prompt_ids()[self.n_prompt :]
         self.ids += rest
